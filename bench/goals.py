@@ -1,0 +1,93 @@
+"""What an attacker wants: any wrong class, or one certain class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+Draws = Float[Tensor, "*draws n k"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Untargeted (`targets` is None) or targeted; foolbox calls it a criterion.
+
+    Losses are for the attacker to minimise, one value for each image. Logits may carry a leading axis of
+    draws (expectation over transformation): losses are then averaged over the draws, and a goal is reached
+    only if every draw reaches it.
+
+    With `rejects`, the last logit means "rejected": a rejected image is no success for the attacker, so
+    every loss counts that class with the classes to avoid.
+
+    Attributes:
+        labels: the true classes, shape (n,).
+        targets: the classes wanted, shape (n,), or None.
+        rejects: whether the last logit stands for rejection.
+    """
+
+    labels: Int[Tensor, "n"]
+    targets: Int[Tensor, "n"] | None = None
+    rejects: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Tensor | slice) -> Goal:
+        targets = None if self.targets is None else self.targets[rows]
+        return Goal(self.labels[rows], targets, self.rejects)
+
+    def reached(self, logits: Draws) -> Bool[Tensor, "n"]:
+        """Which images are classified as the attacker wants."""
+        predicted = logits.argmax(-1)
+        if self.targets is not None:
+            hit = predicted == self.targets
+        else:
+            hit = predicted != self.labels
+            if self.rejects:
+                hit = hit & (predicted != logits.shape[-1] - 1)
+        return hit if hit.dim() == 1 else hit.all(0)
+
+    def eligible(self, logits: Float[Tensor, "n k"]) -> Bool[Tensor, "n"]:
+        """Which clean images there is something to gain on.
+
+        Untargeted: those classified rightly. Targeted: those neither of the target class nor classified so.
+        """
+        predicted = logits.argmax(-1)
+        if self.targets is None:
+            return predicted == self.labels
+        return (predicted != self.targets) & (self.labels != self.targets)
+
+    def cross_entropy(self, logits: Draws) -> Float[Tensor, "n"]:
+        """Targeted: −log p_target. Untargeted: log p_label (log of p_label + p_rejected with `rejects`)."""
+        log_p = F.log_softmax(logits, dim=-1)
+        if self.targets is not None:
+            return _mean_over_draws(-_pick(log_p, self.targets))
+        avoid = _pick(log_p, self.labels)
+        if self.rejects:
+            avoid = torch.logaddexp(avoid, log_p[..., -1])
+        return _mean_over_draws(avoid)
+
+    def margin(self, logits: Draws) -> Float[Tensor, "n"]:
+        """The best logit to avoid minus the best logit to reach; below zero where the goal is reached."""
+        wanted = torch.zeros_like(logits, dtype=torch.bool)
+        if self.targets is not None:
+            wanted.scatter_(-1, self.targets.expand(logits.shape[:-1])[..., None], True)
+        else:
+            wanted.fill_(True).scatter_(-1, self.labels.expand(logits.shape[:-1])[..., None], False)
+            if self.rejects:
+                wanted[..., -1] = False
+        avoid = logits.masked_fill(wanted, -torch.inf).amax(-1)
+        reach = logits.masked_fill(~wanted, -torch.inf).amax(-1)
+        return _mean_over_draws(avoid - reach)
+
+
+def _pick(values: Tensor, classes: Tensor) -> Tensor:
+    return values.gather(-1, classes.expand(values.shape[:-1])[..., None])[..., 0]
+
+
+def _mean_over_draws(values: Tensor) -> Tensor:
+    return values if values.dim() == 1 else values.mean(0)

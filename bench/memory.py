@@ -1,0 +1,34 @@
+"""Work in pieces that fit into memory: a piece that does not fit is halved, and the results stay the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+PIECE = 512
+"""Rows that are computed at once where nobody says otherwise; larger pieces are no faster on a CPU."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this error says that memory ran out, on a CPU or a GPU."""
+    told = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in told)
+    )
+
+
+def in_pieces(work: Callable[[slice], Tensor], rows: int, piece: int = PIECE) -> Tensor:
+    """`work` over all rows, at most `piece` of them at a time, concatenated; smaller pieces when memory runs out."""
+    while True:
+        try:
+            starts = range(0, max(rows, 1), piece)
+            parts = [work(slice(start, min(start + piece, rows))) for start in starts]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+        except (MemoryError, RuntimeError) as error:
+            if piece == 1 or not out_of_memory(error):
+                raise
+        piece = max(1, min(piece, rows) // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
