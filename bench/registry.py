@@ -119,7 +119,7 @@ def add_file(path: Path) -> None:
         for kind, base in (("attack", Attack), ("defense", Defense)):
             if issubclass(item, base):
                 name = getattr(item, "name", item.__name__.lower())
-                _from_files[kind, name] = f"{module_name}:{item.__qualname__}"  # type: ignore[index]
+                _from_files[kind, name] = f"{module_name}:{item.__qualname__}"
                 count += 1
     if not count:
         raise InputError(
@@ -206,9 +206,9 @@ def _plain(text: str, kind: Any) -> Any:
     if text.lower() == "none" and type(None) in typing.get_args(kind):
         return None
     inner = [one for one in typing.get_args(kind) if one is not type(None)]
-    if typing.get_origin(kind) is tuple or any(typing.get_origin(one) is tuple for one in inner):
-        if ":" in text or typing.get_origin(kind) is tuple:
-            return tuple(_plain(part, float) for part in text.split(":"))
+    optional_tuple = ":" in text and any(typing.get_origin(one) is tuple for one in inner)
+    if typing.get_origin(kind) is tuple or optional_tuple:
+        return tuple(_plain(part, float) for part in text.split(":"))
     if "/" in text and (kind is float or float in inner):
         return float(Fraction(text))
     return text

@@ -1,0 +1,124 @@
+"""Records on disk: one JSON file for each cell, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from bench.errors import InputError
+from bench.outcome import SCHEMA, Cell, Latency, Outcome
+
+_OUTCOME = TypeAdapter(Outcome)
+_LATENCY = TypeAdapter(Latency)
+
+
+class Store:
+    """The records below a results folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.records = folder / "records"
+
+    def prepare(self) -> None:
+        """Makes the folder; raises InputError where it cannot be written."""
+        try:
+            self.records.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.records):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"The results folder {self.folder} cannot be written: {error.strerror or error}."
+            ) from error
+
+    def path(self, record: Cell | Latency) -> Path:
+        """Where a record lies."""
+        return self.records.joinpath(*record.group, record.slug + ".json")
+
+    def load(self, cell: Cell) -> Outcome | None:
+        """The record of a cell, or None; raises InputError where the file is no record."""
+        path = self.path(cell)
+        return _read(path, _OUTCOME) if path.is_file() else None
+
+    def save(self, record: Outcome | Latency) -> Path:
+        """Writes a record; a reader sees the old one or the new one, never a half."""
+        path = self.path(record.cell if isinstance(record, Outcome) else record)
+        write(path, _text(record))
+        return path
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """All records of cells, in the order of their paths."""
+        for path in sorted(self.records.glob("*/*/*.json")):
+            if not path.name.startswith("latency-"):
+                yield _read(path, _OUTCOME)
+
+    def latencies(self) -> Iterator[Latency]:
+        """All records of latency, in the order of their paths."""
+        for path in sorted(self.records.glob("*/*/latency-*.json")):
+            yield _read(path, _LATENCY)
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _text(record: Outcome | Latency) -> str:
+    """JSON with a line for each fact, so that people can read it and `git diff` is short."""
+    lists: list[str] = []
+
+    def mark(tree: Any) -> Any:
+        """Swaps lists of numbers for marks, to be put back on one line each."""
+        if isinstance(tree, dict):
+            return {key: mark(value) for key, value in tree.items()}
+        if isinstance(tree, list) and not any(isinstance(item, str | dict | list) for item in tree):
+            lists.append(json.dumps([_short(item) for item in tree], separators=(",", ":")))
+            return f"@list {len(lists) - 1}@"
+        return tree
+
+    text = json.dumps(mark(asdict(record)), indent=1, ensure_ascii=False)
+    return re.sub(r'"@list (\d+)@"', lambda found: lists[int(found[1])], text) + "\n"
+
+
+def _short(value: Any) -> Any:
+    """1.0 -> 1, and six digits at the most: shares and small measures need no more."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else round(value, 6)
+    return value
+
+
+def _read(path: Path, kind: TypeAdapter[Any]) -> Any:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a record: {error}. Delete it, or restore it from your history.") from error
+    schema = tree.get("schema") if isinstance(tree, dict) else None
+    if schema != SCHEMA:
+        raise InputError(
+            f"{path} has schema {schema}; this version reads schema {SCHEMA}. Compute the cell again, or use "
+            f"the version that wrote it."
+        )
+    try:
+        return kind.validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path} is not a record: {where}: {first['msg']}.") from error
