@@ -14,7 +14,7 @@ from bench.adaptive import BPDA
 from bench.budgets import L2, Budget, Images, Linf, Patch, Pixels, number
 from bench.errors import InputError, MissingExtraError, NotApplicableError
 from bench.goals import Goal
-from bench.memory import in_pieces
+from bench.memory import in_pieces, piece_of
 from bench.streams import Streams
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Transform",
     "Transformed",
     "UniversalAttack",
+    "answers",
     "number",
 ]
 
@@ -60,6 +61,9 @@ class Examples(Protocol):
 
     def load(self, indices: Labels) -> Images:
         """The images with these indices, float32 NCHW in [0, 1]."""
+
+    def progress(self, share: float) -> None:
+        """To be told which share of the learning is done (0 … 1), where it takes long."""
 
 
 class Classifier(nn.Module):
@@ -82,6 +86,12 @@ class Classifier(nn.Module):
         raise NotImplementedError
 
 
+def answers(classifier: Classifier, images: Images, rng: Streams) -> Logits:
+    """Logits of any number of images, without gradients, in pieces that fit into memory."""
+    with torch.no_grad():
+        return in_pieces(lambda part: classifier(images[part], rng[part]), len(images), piece_of(images.shape))
+
+
 class Model:
     """A classifier as an attack sees it: a batch of images under attack, and a count of what was asked.
 
@@ -92,7 +102,10 @@ class Model:
         forwards, backwards: queries for each image, int64 of shape (n,); each draw counts.
         zero_gradients: for each image, how many of its gradients were exactly zero everywhere.
         facts: what an attack noted about each image (`note`), NaN where it noted nothing.
+        eligible: which images there is something to gain on; set by the call of an attack.
     """
+
+    eligible: Bool[Tensor, "n"]
 
     def __init__(
         self,
@@ -151,7 +164,7 @@ class Model:
             images = self._watched(images, owners)
             logits: Tensor = self.classifier(images, rng)
         else:
-            logits = in_pieces(lambda part: self.classifier(images[part], rng[part]), len(images))
+            logits = answers(self.classifier, images, rng)
         return logits.reshape(self.draws, len(logits) // self.draws, -1) if self.draws > 1 else logits
 
     def note(self, name: str, values: Tensor) -> None:
@@ -190,10 +203,12 @@ class Plugin(ABC):
         title: the name in tables, such as "I-FGSM".
         paper: where it comes from, with its arXiv id.
         presets: named settings; `quick` and `paper` are chosen by the effort of a run.
+        note: a remark that belongs beside every number of it, such as what stands in for what.
     """
 
     title: ClassVar[str]
     paper: ClassVar[str] = ""
+    note: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
@@ -232,8 +247,8 @@ class Attack(Plugin):
             rng: one stream for each image.
         """
         goal = Goal(goal.labels, goal.targets, model.classifier.rejects)
-        with torch.no_grad():
-            rows = goal.eligible(_undisturbed(model, images)).nonzero()[:, 0]
+        model.eligible = goal.eligible(_undisturbed(model, images))
+        rows = model.eligible.nonzero()[:, 0]
         adversarial = images.clone()
         if len(rows):
             adversarial[rows] = self.perturb(model[rows], images[rows], goal[rows], rng[rows]).detach()
@@ -246,8 +261,7 @@ class Attack(Plugin):
 
 def _undisturbed(model: Model, images: Images) -> Logits:
     """Logits on clean images, without a count: they are no attack queries."""
-    rng = model._rng[model._images].derive("clean")
-    return in_pieces(lambda part: model.classifier(images[part], rng[part]), len(images))
+    return answers(model.classifier, images, model._rng[model._images].derive("clean"))
 
 
 class UniversalAttack(Attack):
@@ -298,10 +312,12 @@ class Defense(Plugin):
     Attributes:
         kind: how it defends.
         tuned_on: the attacks (or families) that it was trained or tuned with, if any.
+        ranked: False for an upper bound that no real defender reaches.
     """
 
     kind: ClassVar[Literal["none", "transform", "detector", "trained", "certified"]]
     tuned_on: ClassVar[tuple[str, ...]] = ()
+    ranked: ClassVar[bool] = True
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
         """Trains or calibrates on training images (`rng` has a stream for each); by default there is nothing to.
@@ -309,6 +325,11 @@ class Defense(Plugin):
         What it returns is cached by the content of model, images, parameters and code.
         """
         return {}
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything to learn before it can protect."""
+        return type(self).learn is not Defense.learn
 
     @abstractmethod
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:
@@ -340,11 +361,13 @@ class Transform(Defense):
             `differentiable`, the same function where `clean` has a faster way without gradients);
             `bpda`: the exact forward pass, and backwards `backward` instead (arXiv 1802.00420).
         random: whether `clean` draws random numbers.
+        straight_through: whether `differentiable` departs from the true gradient on purpose, to help the attacker.
     """
 
     kind = "transform"
     views: ClassVar[tuple[Literal["exact", "bpda"], ...]] = ("exact",)
     random: ClassVar[bool] = False
+    straight_through: ClassVar[bool] = False
 
     @abstractmethod
     def clean(self, images: Images, rng: Streams) -> Images:

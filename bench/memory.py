@@ -7,8 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-PIECE = 512
-"""Rows that are computed at once where nobody says otherwise; larger pieces are no faster on a CPU."""
+PIXELS_AT_ONCE = 2**19
+"""How many pixels are computed at once without gradients: 512 images of 32², 10 of 224²; more is no faster on a CPU."""
+
+
+def piece_of(image_shape: tuple[int, ...]) -> int:
+    """How many images of this shape (…, h, w) are computed at once."""
+    return max(1, PIXELS_AT_ONCE // max(1, image_shape[-2] * image_shape[-1]))
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -19,7 +24,7 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def in_pieces(work: Callable[[slice], Tensor], rows: int, piece: int = PIECE) -> Tensor:
+def in_pieces(work: Callable[[slice], Tensor], rows: int, piece: int) -> Tensor:
     """`work` over all rows, at most `piece` of them at a time, concatenated; smaller pieces when memory runs out."""
     while True:
         try:

@@ -92,8 +92,8 @@ def addresses(kind: Kind) -> dict[str, str]:
     return found
 
 
-def add_file(path: Path) -> None:
-    """Registers the attacks and defenses that a Python file defines, each under its class's `name`.
+def add_file(path: Path) -> list[str]:
+    """Registers the attacks and defenses that a Python file defines, each under its class's `name`; returns the names.
 
     Raises InputError where there is no such file, it cannot be imported, or defines neither.
     """
@@ -112,7 +112,7 @@ def add_file(path: Path) -> None:
         found.loader.exec_module(module)
     except Exception as error:
         raise InputError(f"The plugin {path} cannot be imported: {type(error).__name__}: {error}") from error
-    count = 0
+    names: list[str] = []
     for item in vars(module).values():
         if not inspect.isclass(item) or item.__module__ != module_name or not is_dataclass(item):
             continue
@@ -120,13 +120,14 @@ def add_file(path: Path) -> None:
             if issubclass(item, base):
                 name = getattr(item, "name", item.__name__.lower())
                 _from_files[kind, name] = f"{module_name}:{item.__qualname__}"
-                count += 1
-    if not count:
+                names.append(name)
+    if not names:
         raise InputError(
             f"{path} defines no attack and no defense: a frozen dataclass that derives from Attack or Defense."
         )
     for kind in _GROUPS:
         addresses(kind)
+    return names
 
 
 def load(kind: Kind, name: str) -> type[Any]:

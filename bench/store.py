@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.errors import InputError
 from bench.outcome import SCHEMA, Cell, Latency, Outcome
+from bench.registry import lookup
 
 _OUTCOME = TypeAdapter(Outcome)
 _LATENCY = TypeAdapter(Latency)
@@ -53,6 +55,27 @@ class Store:
         write(path, _text(record))
         return path
 
+    def picture(self, cell: Cell) -> Path:
+        """Where the picture of what a universal attack learned for this cell lies."""
+        return self.folder.joinpath("patches", *cell.group, cell.slug + ".png")
+
+    def find(self, text: str) -> Outcome:
+        """The one record whose cell has these `key=value` words; raises InputError where there is none or several."""
+        wanted = dict(word.partition("=")[::2] for word in shlex.split(text))
+        keys = [one.name for one in fields(Cell)]
+        for key in wanted:
+            lookup(key, keys, "key of a cell")
+        found = [
+            one for one in self.outcomes() if all(str(getattr(one.cell, key)) == value for key, value in wanted.items())
+        ]
+        if len(found) == 1:
+            return found[0]
+        some = "".join(f"\n  {one.cell}" for one in found[:5])
+        more = (
+            " Say more of:" + some if found else " 'bench run' computes cells; results/README.md names those there are."
+        )
+        raise InputError(f"Expected one record in {self.records} with {text!r}, but there are {len(found)}.{more}")
+
     def outcomes(self) -> Iterator[Outcome]:
         """All records of cells, in the order of their paths."""
         for path in sorted(self.records.glob("*/*/*.json")):
@@ -67,11 +90,16 @@ class Store:
 
 def write(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)

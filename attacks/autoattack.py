@@ -1,0 +1,257 @@
+"""AutoAttack and its parts APGD (both arXiv 2003.01690) and Square (arXiv 1912.00049), as pyautoattack has them.
+
+AutoAttack is a sequence: each part attacks the images that the parts before it left. The parts are those of
+pyautoattack with its own settings and order; on a deterministic model the images that are broken are those that its
+`run_standard_evaluation` breaks. It gives back the original where nothing succeeded; we give back the strongest
+attempt of the first part, since a random model is judged on other draws than it was attacked on.
+
+For a targeted goal APGD and Square follow the cross-entropy of the wanted class. The targeted DLR loss only sets the
+wanted class against the true one, so that a third one may win; AutoAttack uses it where any wrong class will do, and
+has no targeted form.
+
+These attacks draw from global random numbers, which are seeded from the streams of the batch and put back
+afterwards: results can be repeated, and depend on how the images are batched.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from torch import Tensor
+
+from bench.contracts import L2, Budget, Goal, Images, InputError, Linf, MissingExtraError, NotApplicableError
+
+from ._borrowed import AsModule, Borrowed, Run, in_turn
+
+Norm = Literal["linf", "l2"]
+Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
+_VERSIONS: dict[str, tuple[Part, ...]] = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
+_quiet = logging.getLogger(__name__)  # its warning of zero gradients: they are counted for each image anyway
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False
+
+
+class _OfAutoAttack(Borrowed):
+    norm: Norm
+    eps: float
+
+    def __post_init__(self) -> None:
+        if not self.eps > 0:
+            raise ValueError(f"Expected eps > 0, but got {self.eps}.")
+
+    @property
+    def budget(self) -> Budget:
+        """Of the chosen norm."""
+        return Linf(self.eps) if self.norm == "linf" else L2(self.eps)
+
+    def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        """Asks for the optional package before any work."""
+        if find_spec("pyautoattack") is None:
+            raise MissingExtraError(f"The attack {self.title}", "autoattack")
+
+    def _common(self, images: Images) -> dict[str, Any]:
+        """What every part of the library takes; its seed comes from the stream that the batch has set up."""
+        norm = {"linf": "Linf", "l2": "L2"}[self.norm]
+        return {"norm": norm, "eps": self.eps, "device": images.device, "seed": int(torch.randint(2**31 - 1, ()))}
+
+
+@dataclass(frozen=True)
+class APGD(_OfAutoAttack):
+    """Projected gradient descent that halves its own step where progress stalls (APGD).
+
+    Attributes:
+        norm: linf or l2.
+        eps: the largest change of a value (linf) or the length of the change (l2), > 0, values in [0, 1].
+        loss: cross-entropy (ce) or the scale-free difference of logits ratio (dlr).
+        steps: gradient steps of a run, ≥ 1.
+        restarts: runs from random starts, ≥ 1; a further run attacks only what is left.
+    """
+
+    norm: Norm = "linf"
+    eps: float = 8 / 255
+    loss: Literal["ce", "dlr"] = "ce"
+    steps: int = 100
+    restarts: int = 1
+
+    title = "APGD"
+    paper = "Croce & Hein 2020, Reliable Evaluation of Adversarial Robustness, arXiv 2003.01690"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "quick": {"steps": 20},
+        "paper": {"restarts": 5},
+        "dlr": {"loss": "dlr"},
+    }
+    access = "gradients"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.steps, self.restarts) < 1:
+            raise ValueError(f"Expected steps ≥ 1 and restarts ≥ 1, but got {self.steps} and {self.restarts}.")
+
+    def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        """The DLR loss looks at the third largest logit, its targeted form at the fourth."""
+        super().check(image_shape, num_classes)
+        if self.loss == "dlr" and num_classes < 4:
+            raise NotApplicableError(f"The DLR loss needs at least 4 classes, but there are {num_classes}.")
+
+    def run(self, network: AsModule, images: Images, goal: Goal) -> Images:
+        """Restarts on what is left."""
+        if goal.targets is not None and self.loss != "ce":
+            raise InputError("Expected loss=ce for a targeted goal, but got loss=dlr, which is untargeted.")
+        runs = [_apgd(self.loss, self.steps, self._common(images)) for _ in range(self.restarts)]
+        return in_turn(runs, network, images, goal, self.budget)
+
+
+@dataclass(frozen=True)
+class Square(_OfAutoAttack):
+    """Random squares, each kept where it lowers the margin; asks for scores only (Square Attack).
+
+    Attributes:
+        norm: linf or l2.
+        eps: the largest change of a value (linf) or the length of the change (l2), > 0, values in [0, 1].
+        queries: forward passes for each image at the most, ≥ 1.
+        first_share: share of the image that the first squares cover, in (0, 1].
+    """
+
+    norm: Norm = "linf"
+    eps: float = 8 / 255
+    queries: int = 5000
+    first_share: float = 0.8
+
+    title = "Square"
+    paper = "Andriushchenko et al. 2020, Square Attack, arXiv 1912.00049"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"queries": 500}, "paper": {"queries": 10_000}}
+    access = "scores"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.queries < 1 or not 0 < self.first_share <= 1:
+            raise ValueError(
+                f"Expected queries ≥ 1 and first_share in (0, 1], but got {self.queries} and {self.first_share}."
+            )
+
+    def run(self, network: AsModule, images: Images, goal: Goal) -> Images:
+        """One run; the schedule of sizes follows `queries`."""
+        run = _square(self._common(images), self.queries, self.first_share)
+        return run(network, images, goal)
+
+
+@dataclass(frozen=True)
+class AutoAttack(_OfAutoAttack):
+    """APGD, targeted APGD, targeted FAB and Square in turn, each on what is left (AutoAttack); untargeted only.
+
+    Attributes:
+        norm: linf or l2.
+        eps: the largest change of a value (linf) or the length of the change (l2), > 0, values in [0, 1].
+        version: standard; plus (more parts and restarts); or rand, for random models: APGD on two losses with 20
+            draws for each gradient (fewer where the model already answers with several).
+        steps: gradient steps of each run, ≥ 1.
+        queries: forward passes of Square for each image at the most, ≥ 1.
+    """
+
+    norm: Norm = "linf"
+    eps: float = 8 / 255
+    version: Literal["standard", "plus", "rand"] = "standard"
+    steps: int = 100
+    queries: int = 5000
+
+    title = "AutoAttack"
+    paper = "Croce & Hein 2020, Reliable Evaluation of Adversarial Robustness, arXiv 2003.01690"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "quick": {"steps": 20, "queries": 200},
+        "paper": {},
+        "rand": {"version": "rand"},
+    }
+    access = "gradients"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.steps, self.queries) < 1:
+            raise ValueError(f"Expected steps ≥ 1 and queries ≥ 1, but got {self.steps} and {self.queries}.")
+
+    def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        """The targeted DLR loss looks at the fourth largest logit."""
+        super().check(image_shape, num_classes)
+        if num_classes < 4:
+            raise NotApplicableError(f"AutoAttack needs at least 4 classes, but there are {num_classes}.")
+
+    def run(self, network: AsModule, images: Images, goal: Goal) -> Images:
+        """The parts in turn."""
+        if goal.targets is not None:
+            raise InputError("Expected an untargeted goal for autoattack, but got a targeted one. Use apgd or square.")
+        common = self._common(images)
+        others = min(9, network.num_classes - 1)
+        restarts = 5 if self.version == "plus" else 1
+        draws = max(1, 20 // network.draws) if self.version == "rand" else 1
+        parts: dict[Part, Run] = {
+            "apgd-ce": _apgd("ce", self.steps, common, draws),
+            "apgd-dlr": _apgd("dlr", self.steps, common, draws),
+            "apgd-t": _apgd_targeted(self.steps, common, others),
+            "fab": _fab(self.steps, common, restarts=restarts),
+            "fab-t": _fab(self.steps, common, targets=others),
+            "square": _square(common, self.queries, rescale=False),
+        }
+        return in_turn([parts[name] for name in _VERSIONS[self.version]], network, images, goal, self.budget)
+
+
+def _apgd(loss: str, steps: int, common: dict[str, Any], draws: int = 1) -> Run:
+    """One run of APGD: its last success, or else where its loss was highest."""
+    from pyautoattack.autopgd_base import APGDAttack_targeted
+
+    def run(network: AsModule, images: Images, goal: Goal) -> Images:
+        attack = APGDAttack_targeted(network, n_iter=steps, eot_iter=draws, logger=_quiet, **common)
+        attack.loss, attack.y_target = (loss, None) if goal.targets is None else ("ce-targeted", goal.targets)
+        attack.init_hyperparam(images)
+        torch.manual_seed(attack.seed)
+        highest, unreached, _, last = attack.attack_single_run(images, goal.labels)
+        if goal.targets is not None:  # the library's idea of success is any wrong class
+            return cast("Tensor", highest)
+        return torch.where(unreached.bool()[:, None, None, None], highest, last)
+
+    return run
+
+
+def _apgd_targeted(steps: int, common: dict[str, Any], targets: int) -> Run:
+    """APGD towards each of the likeliest wrong classes."""
+    from pyautoattack.autopgd_base import APGDAttack_targeted
+
+    def run(network: AsModule, images: Images, goal: Goal) -> Images:
+        attack = APGDAttack_targeted(network, n_iter=steps, n_target_classes=targets, logger=_quiet, **common)
+        return cast("Tensor", attack.perturb(images, goal.labels))
+
+    return run
+
+
+def _fab(steps: int, common: dict[str, Any], restarts: int = 1, targets: int | None = None) -> Run:
+    """The smallest change, towards each of the likeliest wrong classes or (no targets) the nearest."""
+    from pyautoattack.fab_pt import FABAttack_PT
+
+    def run(network: AsModule, images: Images, goal: Goal) -> Images:
+        attack = FABAttack_PT(network, n_iter=steps, n_restarts=restarts, **common)
+        attack.targeted, attack.n_target_classes = targets is not None, targets
+        return cast("Tensor", attack.perturb(images, goal.labels))
+
+    return run
+
+
+def _square(common: dict[str, Any], queries: int, first_share: float = 0.8, rescale: bool = True) -> Run:
+    """One run of Square; with `rescale` its schedule of sizes is that of 10,000 queries, pressed into `queries`."""
+    from pyautoattack.square import SquareAttack
+
+    def run(network: AsModule, images: Images, goal: Goal) -> Images:
+        attack = SquareAttack(network, n_queries=queries, p_init=first_share, resc_schedule=rescale, **common)
+        attack.targeted = goal.targets is not None
+        attack.loss = "ce" if attack.targeted else "margin"
+        attack.init_hyperparam(images)
+        torch.manual_seed(attack.seed)
+        return cast("Tensor", attack.attack_single_run(images, goal.targets if attack.targeted else goal.labels)[1])
+
+    return run

@@ -1,0 +1,173 @@
+"""The matrix: which cells there are, which of them are done, and in which order the others are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bench.clock import inputs_of
+from bench.contracts import Attack, Defense, InputError, MissingExtraError, NotApplicableError, UniversalAttack
+from bench.outcome import TIERS, Cell, Effort, Latency, Outcome, Tier
+from bench.records import fingerprints
+from bench.registry import Kind, Spec, addresses, make_attack, make_defense, split_specs
+from bench.scene import Scene, Setting, scene_of
+from bench.store import Store
+
+__all__ = ["TIERS", "Plan", "Task", "plan"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to compute: a cell, or the latency of a defense (`cell.attack` and `cell.tier` then say nothing)."""
+
+    cell: Cell
+    setting: Setting
+    latency: bool = False
+
+    def __str__(self) -> str:
+        cell = self.cell
+        return f"latency × {cell.defense}" if self.latency else f"{cell.attack} × {cell.defense}, {cell.tier}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, and what is there already.
+
+    Attributes:
+        tasks: to compute, in order: all defenses of one attack together, since they share its images.
+        done: records that are as good as new.
+        stale: why a cell that has a record is computed again.
+        left_out: plugins that `all` would have named, with the reason why they are not in it.
+    """
+
+    tasks: list[Task]
+    done: list[Outcome]
+    latencies: list[Latency]
+    stale: list[str]
+    left_out: list[str]
+
+
+def plan(
+    setting: Setting,
+    attacks: str,
+    defenses: str,
+    tiers: Sequence[Tier],
+    seeds: Sequence[int],
+    effort: Effort,
+    store: Store,
+) -> Plan:
+    """Checks everything that was asked for, then crosses it; raises InputError before any work is done.
+
+    Args:
+        setting: data set, model and where they lie.
+        attacks, defenses: their texts with commas between them, or `all`.
+        tiers, seeds: as for a cell.
+        effort: which presets of the attacks.
+        store: where records lie.
+    """
+    attack_texts, without = _named("attack", attacks)
+    defense_texts, without_too = _named("defense", defenses)
+    made = {text: make_attack(text, effort) for text in attack_texts}
+    protected = {text: make_defense(text) for text in defense_texts}
+    store.prepare()
+    result = Plan([], [], [], [], without + without_too)
+    for seed in seeds:
+        scene = scene_of(replace(setting, seed=seed))
+        _check(scene, list(made.items()), list(protected.items()))
+        for attack_text, attack in made.items():
+            for defense_text, defense in protected.items():
+                for tier in tiers:
+                    cell = cell_of(scene, attack_text, defense_text, tier, effort)
+                    _sort_in(result, Task(cell, scene.setting), fingerprints(attack, defense, scene), store)
+    _add_latencies(result, scene, protected, store)
+    return result
+
+
+def cell_of(scene: Scene, attack: str, defense: str, tier: Tier, effort: Effort) -> Cell:
+    """The cell of this scene; folders and files keep their last name only."""
+    setting = scene.setting
+    return Cell(
+        dataset=scene.name,
+        model=model_name(setting),
+        attack=attack,
+        defense=defense,
+        tier=tier,
+        goal=setting.goal,
+        effort=effort,
+        images=setting.images or 0,
+        seed=setting.seed,
+    )
+
+
+def model_name(setting: Setting) -> str:
+    """The model's text with what was given beside it: weights (the file's name), mean and std."""
+    spec = Spec.parse(setting.model)
+    given = {"weights": setting.weights.name if setting.weights else None}
+    given |= {"mean": _colons(setting.mean), "std": _colons(setting.std)}
+    pairs = dict(spec.parameters) | {key: value for key, value in given.items() if value}
+    return str(Spec(spec.name, spec.first, tuple(sorted(pairs.items()))))
+
+
+def _colons(values: tuple[float, ...] | None) -> str | None:
+    return ":".join(f"{value:g}" for value in values) if values else None
+
+
+def _named(kind: Kind, text: str) -> tuple[list[str], list[str]]:
+    """The texts, in canonical form and without repetition; `all` leaves out what needs a missing extra."""
+    if text.strip() != "all":
+        texts = [str(Spec.parse(one)) for one in split_specs(text)]
+        if not texts:
+            raise InputError(f"Expected at least one {kind}, or 'all', but got {text!r}.")
+        return list(dict.fromkeys(texts)), []
+    named, left_out = [], []
+    for name in addresses(kind):
+        try:
+            make_attack(name) if kind == "attack" else make_defense(name)
+            named.append(name)
+        except MissingExtraError as error:
+            left_out.append(str(error))
+    return named, left_out
+
+
+def _check(scene: Scene, attacks: list[tuple[str, Attack]], defenses: list[tuple[str, Defense]]) -> None:
+    """Whether the parameters fit the images; what makes no sense at all becomes a cell that says so."""
+    plugins: list[tuple[str, Attack | Defense]] = [*attacks, *defenses]
+    for text, plugin in plugins:
+        try:
+            plugin.check(scene.image_shape, scene.classes)
+        except NotApplicableError:
+            continue
+        except ValueError as error:
+            raise InputError(f"{text} does not fit {scene.name}: {error}") from error
+        if isinstance(plugin, UniversalAttack) and plugin.training_images and not len(scene.dataset.train):
+            raise InputError(
+                f"{text} learns from training images, but {scene.name} has none. For a folder of images give "
+                f"train=FRACTION or train=FOLDER, as in folder:PATH,train=0.3."
+            )
+
+
+def _sort_in(plan: Plan, task: Task, inputs: dict[str, str], store: Store) -> None:
+    """A cell is done if its record is there, is `ok`, and was made from these very inputs."""
+    record = store.load(task.cell)
+    if record is None:
+        plan.tasks.append(task)
+        return
+    changed = [name for name, value in inputs.items() if record.fingerprints.get(name) != value]
+    if record.status == "ok" and not changed:
+        plan.done.append(record)
+        return
+    if record.status == "ok":
+        plan.stale.append(f"{task}: stale, since it was computed with another {', '.join(changed)}")
+    plan.tasks.append(task)
+
+
+def _add_latencies(plan: Plan, scene: Scene, defenses: dict[str, Defense], store: Store) -> None:
+    """One timing for each defense whose record is missing or stale."""
+    known = {(one.dataset, one.model, one.defense): one for one in store.latencies()}
+    for text, defense in defenses.items():
+        cell = cell_of(scene, "", text, "oblivious", "standard")
+        record = known.get((cell.dataset, cell.model, cell.defense))
+        if record and record.fingerprints == inputs_of(defense, scene):
+            plan.latencies.append(record)
+        else:
+            plan.tasks.append(Task(cell, scene.setting, latency=True))

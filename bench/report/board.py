@@ -1,0 +1,137 @@
+"""What every kind of table shows: boards, with the numbers already formatted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bench.outcome import PluginRecord, Tier
+from bench.report.flags import Flag
+from bench.report.samples import Setting
+from bench.report.shown import Shown, arxiv, plain
+
+WORST = ""
+"""Stands where an attack's text would, for the worst case over all of them."""
+Key = tuple[str, str, Tier]
+"""(defense, attack or WORST, tier)."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An attack or a defense by the names that a reader sees."""
+
+    text: str
+    title: str = ""
+    paper: str = ""
+    link: str | None = None
+    kind: str = ""
+    note: str = ""
+
+    @classmethod
+    def of(cls, text: str, record: PluginRecord | None) -> Plugin:
+        """What its record says; the text alone where there is no record."""
+        if record is None:
+            return cls(plain(text))
+        kind, note = plain(str(record.traits.get("kind", ""))), plain(record.note)
+        return cls(plain(text), plain(record.title), plain(record.paper), arxiv(record.paper), kind, note)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell, or the worst case over some.
+
+    Attributes:
+        numbers: measure -> formatted number, for all measures that there are.
+        seeds: which seeds went into them.
+        queries: what the attack asked of the model, in words.
+        commands: what computes it, one for each seed.
+    """
+
+    numbers: Mapping[str, Shown]
+    seeds: tuple[int, ...] = ()
+    queries: str = ""
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column with numbers. `group` stands above it; `tint` sets the two attackers apart."""
+
+    label: str
+    group: str
+    hint: str
+    tint: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One defense.
+
+    Attributes:
+        defense: its names.
+        rank: "" for the row without a defense, "–" where there is none.
+        why_unranked: "" where there is a rank.
+        baseline: whether this is the row without a defense.
+        clean: accuracy when nobody attacks.
+        cells: one for each column of the board.
+        flags: what the checks found.
+    """
+
+    defense: Plugin
+    rank: str
+    why_unranked: str
+    baseline: bool
+    clean: Shown
+    cells: tuple[Shown, ...]
+    flags: tuple[Flag, ...]
+
+    @property
+    def badges(self) -> list[Flag]:
+        """The checks that fired."""
+        return [flag for flag in self.flags if flag.colour != "grey"]
+
+    @property
+    def unchecked(self) -> list[Flag]:
+        """The checks that could not run."""
+        return [flag for flag in self.flags if flag.colour == "grey"]
+
+
+@dataclass(frozen=True)
+class Board:
+    """One comparison: everything in it has the same data, model, budget, goal and effort.
+
+    Attributes:
+        setting: what that is.
+        images, classes: how many.
+        basis: the tier that the rows are ranked by.
+        attacks: the attacks of each tier.
+        columns, rows: the wide table.
+        entries: the long table.
+        footnotes: numbered from 1.
+        remarks: what belongs beside all numbers.
+        provenance: key -> the values that the records have.
+    """
+
+    setting: Setting
+    images: str
+    classes: int
+    basis: Tier
+    attacks: Mapping[Tier, tuple[Plugin, ...]]
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    entries: Mapping[Key, Entry]
+    footnotes: tuple[str, ...]
+    remarks: tuple[str, ...]
+    provenance: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def budget(self) -> str:
+        """What the attacker may change, in words."""
+        return plain(self.setting.budget or self.setting.threat_model or "no stated budget")
+
+    @property
+    def conditions(self) -> str:
+        """What else the numbers hold for, in words."""
+        chance = f"{self.classes} classes (chance {100 / self.classes:.3g} %)" if self.classes else ""
+        words = [f"{self.images} images", chance, plain(self.setting.goal), f"effort {self.setting.effort}"]
+        return " · ".join(word for word in words if word)

@@ -1,0 +1,138 @@
+"""Records -> boards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bench.metrics import MEASURES, clean_accuracy
+from bench.outcome import TIERS, Facts, Latency, Outcome
+from bench.report.board import WORST, Board, Entry, Key, Plugin, Row
+from bench.report.columns import columns
+from bench.report.evidence import Evidence
+from bench.report.samples import Sample, settle
+from bench.report.shown import Shown, command, failed, plain, points, share
+
+_DIFFERENCES = ("delta", "adversarial_effect")
+_SHARED = ("data", "training", "weights", "protocol")
+"""Fingerprints in which the records of a board, of one seed, must agree."""
+
+
+def make_boards(outcomes: Iterable[Outcome], latencies: Iterable[Latency] = ()) -> tuple[list[Board], list[str]]:
+    """All boards in order, and a line for each record that fits none, since its attack could never be made."""
+    settings, homeless = settle(outcomes)
+    times = {(one.dataset, one.model, one.defense): one for one in latencies}
+    boards = [_board(Evidence(setting, settings, times)) for setting in settings]
+    return boards, [f"{plain(str(one.cell))}: {one.status}: {plain(one.reason)}" for one in homeless]
+
+
+def _board(evidence: Evidence) -> Board:
+    entries, footnotes = _entries(evidence)
+    made = columns(evidence, entries)
+    rows = []
+    for defense, rank, why in evidence.ranked():
+        plugin = Plugin.of(defense, evidence.records[defense])
+        clean = share(clean_accuracy(*evidence.facts(defense)))
+        cells = tuple(number(defense) for _, number in made)
+        rows.append(Row(plugin, rank, why, evidence.bare(defense), clean, cells, tuple(evidence.flags[defense])))
+    attacks = {tier: tuple(Plugin.of(one, evidence.attack(one)) for one in evidence.attacks(tier)) for tier in TIERS}
+    return Board(
+        setting=evidence.setting,
+        images=_images(evidence),
+        classes=max(one.classes for one in evidence.outcomes),
+        basis=evidence.basis,
+        attacks=attacks,
+        columns=tuple(column for column, _ in made),
+        rows=tuple(rows),
+        entries=entries,
+        footnotes=tuple(footnotes),
+        remarks=_remarks(evidence, [*(row.defense for row in rows), *attacks["oblivious"], *attacks["adaptive"]]),
+        provenance=provenance(evidence.outcomes),
+    )
+
+
+def _entries(evidence: Evidence) -> tuple[dict[Key, Entry], list[str]]:
+    """The numbers of each cell and of the worst cases, and footnotes for what failed."""
+    footnotes: list[str] = []
+    entries: dict[Key, Entry] = {}
+    for key, sample in sorted(evidence.samples.items()):
+        if sample.failures:
+            footnotes.append(_cause(sample))
+        entries[key] = _entry(sample, len(footnotes) if sample.failures else 0)
+    for (defense, tier), seeds in evidence.worst.items():
+        found = numbers(list(seeds.values())) if seeds else {}
+        missing = evidence.missing(defense, tier)
+        if found and missing:
+            why = f"Without a number for {', '.join(missing)}, which can only lower it."
+            found["attacked_accuracy"] = found["attacked_accuracy"].at_most(why)
+        entries[defense, WORST, tier] = Entry(found, tuple(sorted(seeds)))
+    return entries, footnotes
+
+
+def _entry(sample: Sample, note: int) -> Entry:
+    commands = tuple(command(one.cell) for one in sample.outcomes)
+    if not sample.facts:
+        first = sample.failures[0]
+        return Entry({"attacked_accuracy": failed(first.status, first.reason, note)}, commands=commands)
+    found = numbers(list(sample.facts.values()))
+    found["attacked_accuracy"] = found["attacked_accuracy"].noted(note)
+    return Entry(found, tuple(sorted(sample.facts)), _queries(sample), commands)
+
+
+def numbers(seeds: Sequence[Facts]) -> dict[str, Shown]:
+    """All measures that the facts of a cell allow, formatted."""
+    found = {}
+    for name, measure in MEASURES.items():
+        estimate = measure(*seeds)
+        if estimate is not None:
+            counted = name in ("beta", "attack_success", "robustness")
+            found[name] = points(estimate) if name in _DIFFERENCES else share(estimate, counted)
+    return found
+
+
+def _cause(sample: Sample) -> str:
+    causes = sorted({f"{one.status}: {plain(one.reason)}" for one in sample.failures})
+    seeds = f", seed {', '.join(str(one.cell.seed) for one in sample.failures)}" if sample.facts else ""
+    return f"{sample.name}{seeds}: {'; '.join(causes)}"
+
+
+def _queries(sample: Sample) -> str:
+    """Queries for an attacked image, as the mean over the seeds."""
+    asked = [one.queries for one in sample.outcomes if one.queries]
+    words = []
+    for name in ("forwards", "backwards"):
+        values = [one[f"{name}_mean"] for one in asked if f"{name}_mean" in one]
+        if values:
+            words.append(f"{sum(values) / len(values):,.0f} {name}")
+    return ", ".join(words)
+
+
+def _images(evidence: Evidence) -> str:
+    counts = sorted({len(facts.index) for one in evidence.defenses for facts in evidence.facts(one)})
+    if not counts:
+        return str(evidence.setting.images or "all")
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def _remarks(evidence: Evidence, plugins: Sequence[Plugin]) -> tuple[str, ...]:
+    notes = {f"{one.text}: {one.note}" for one in plugins if one.note}
+    seeds = sorted({one.cell.seed for one in evidence.outcomes})
+    for key in _SHARED:
+        known = [(one.cell.seed, one.fingerprints[key]) for one in evidence.outcomes if key in one.fingerprints]
+        if len(set(known)) > len({seed for seed, _ in known}):
+            notes.add(f"The records disagree in {key}: some are stale, and this table compares what it should not.")
+    if len(seeds) > 1:
+        named = ", ".join(str(one) for one in seeds)
+        notes.add(f"Seeds {named}: an image counts with its mean over the seeds, and intervals are over images.")
+    return tuple(sorted(notes))
+
+
+def provenance(outcomes: Sequence[Outcome]) -> dict[str, tuple[str, ...]]:
+    """For what the records say of their origin: key -> the values that occur, and the span of days."""
+    found: dict[str, set[str]] = {}
+    for outcome in outcomes:
+        told = outcome.provenance | {f"fingerprint of {key}": value for key, value in outcome.fingerprints.items()}
+        for key, value in told.items():
+            found.setdefault(plain(key), set()).add(plain(value))
+    days = sorted({outcome.date[:10] for outcome in outcomes if outcome.date})
+    ends = {"computed": tuple(dict.fromkeys((days[0], days[-1])))} if days else {}
+    return {key: tuple(sorted(values)) for key, values in sorted(found.items())} | ends

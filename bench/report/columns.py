@@ -1,0 +1,78 @@
+"""The columns of the wide table, and where their numbers come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bench.metrics import certified_accuracy, rejection_clean
+from bench.outcome import TIERS, Tier
+from bench.report.board import WORST, Column, Entry, Key
+from bench.report.evidence import Evidence
+from bench.report.shown import Shown, plain, ratio, share
+
+Filled = tuple[Column, Callable[[str], Shown]]
+"""A column, and the number that a defense has in it."""
+
+
+def columns(evidence: Evidence, entries: Mapping[Key, Entry]) -> list[Filled]:
+    """For each tier the headline, δ, β and the attacks; then what only some defenses have.
+
+    Where a tier has one attack, that is the worst case, and there is no other column for it.
+    """
+    found: list[Filled] = []
+    for tier in TIERS:
+        attacks = evidence.attacks(tier)
+        if attacks:
+            found += _of_tier(tier, attacks, entries)
+    return found + _proofs(evidence) + _detectors(evidence) + _times(evidence)
+
+
+def _of_tier(tier: Tier, attacks: list[str], entries: Mapping[Key, Entry]) -> list[Filled]:
+    def filled(attack: str, measure: str, label: str, hint: str) -> Filled:
+        def number(defense: str) -> Shown:
+            entry = entries.get((defense, attack, tier))
+            return entry.numbers.get(measure, Shown()) if entry else Shown(title="Not computed.")
+
+        return Column(label, f"{tier} attacker", hint, tier), number
+
+    several = len(attacks) > 1
+    head = WORST if several else attacks[0]
+    each = [
+        filled(one, "attacked_accuracy", plain(one), "Accuracy under this attack, over all images") for one in attacks
+    ]
+    worst = filled(WORST, "attacked_accuracy", "worst case", "Images that stay right under every one of the attacks")
+    of = "worst case" if several else "attack"
+    return [
+        worst if several else each[0],
+        filled(head, "delta", "δ", f"Clean accuracy − accuracy in the {of}, in points; smaller is better"),
+        filled(head, "beta", "β", "Share still right of the images that are lost without a defense"),
+        *(each if several else []),
+    ]
+
+
+def _proofs(evidence: Evidence) -> list[Filled]:
+    if all(facts.certified is None for one in evidence.defenses for facts in evidence.facts(one)):
+        return []
+    column = Column("certified", "proof", "Proven to stay right whatever an attack within the budget does")
+    return [(column, lambda defense: share(certified_accuracy(*evidence.facts(defense))))]
+
+
+def _detectors(evidence: Evidence) -> list[Filled]:
+    if all(facts.rejected_clean is None for one in evidence.defenses for facts in evidence.facts(one)):
+        return []
+    column = Column("rejects clean", "detector", "Clean images that are rejected; they count as wrong")
+    return [(column, lambda defense: share(rejection_clean(*evidence.facts(defense))))]
+
+
+def _times(evidence: Evidence) -> list[Filled]:
+    sizes = sorted({size for one in evidence.times.values() if one for size in one.batches})
+
+    def filled(size: int) -> Filled:
+        def number(defense: str) -> Shown:
+            time = evidence.times[defense]
+            return ratio(time.batches.get(size, {}), plain(time.machine)) if time else Shown()
+
+        hint = f"Time of the defended model over the bare one, batches of {size}; not comparable across machines"
+        return Column(f"batch {size}", "time", hint), number
+
+    return [filled(size) for size in sizes]

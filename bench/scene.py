@@ -1,0 +1,166 @@
+"""What every cell of a run shares: the images, the bare model, the goal, and their streams of random numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bench.contracts import Classifier, Goal, InputError, Streams, answers
+from bench.datasets import Dataset, choose, fingerprint, load_dataset
+from bench.models import load_model, weights_fingerprint
+from bench.outcome import Cell
+from bench.registry import Spec, read
+
+if TYPE_CHECKING:
+    from bench.protect import Protected
+
+PIXELS_A_BATCH = 400_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where the inputs of a run lie and where it computes; what is computed is told by its cells.
+
+    Attributes:
+        dataset, model: their texts, with the folders of this machine.
+        images: how many, None for all.
+        goal: as `Cell.goal`.
+        seed: of every random number.
+        weights: a file with the model's weights, or None.
+        mean, std: normalisation inside the model, None for its own.
+        device: where torch computes.
+        batch_size: images attacked at once, None to choose by their size.
+    """
+
+    dataset: str
+    model: str
+    images: int | None = None
+    goal: str = "untargeted"
+    seed: int = 0
+    weights: Path | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    device: str = "cpu"
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images with their labels and their streams."""
+
+    images: Tensor
+    labels: Tensor
+    streams: Streams
+
+
+def setting_of(cell: Cell, dataset: str | None, weights: Path | None, device: str) -> Setting:
+    """The setting that a cell was computed in; what lies in folders and files must be told again."""
+    spec = Spec.parse(cell.model)
+    beside = {key: value for key, value in spec.parameters if key in ("weights", "mean", "std")}
+    inside = tuple((key, value) for key, value in spec.parameters if key not in beside)
+    if "weights" in beside and weights is None:
+        raise InputError(f"The cell's model has weights from {beside['weights']}: say where they lie with --weights.")
+    norms = {key: read(beside[key], tuple[float, ...], key) for key in ("mean", "std") if key in beside}
+    return Setting(
+        dataset=dataset or cell.dataset,
+        model=str(Spec(spec.name, spec.first, inside)),
+        images=cell.images or None,
+        goal=cell.goal,
+        seed=cell.seed,
+        weights=weights,
+        device=device,
+        **norms,
+    )
+
+
+class Scene:
+    """The images of a setting, all in memory, and the bare model."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.device = torch.device(setting.device)
+        self.dataset: Dataset = load_dataset(setting.dataset)
+        self.name = without_folders(setting.dataset)
+        if not len(self.dataset.test):
+            raise InputError(f"Expected images to evaluate on, but {self.name} leaves none.")
+        self.indices = choose(self.dataset.test, setting.images, setting.seed)
+        self.images = self.dataset.test.load(self.indices).to(self.device)
+        self.labels = self.dataset.test.labels[self.indices].to(self.device)
+        self.image_shape = (self.images.shape[1], self.images.shape[2], self.images.shape[3])
+        self.classes = len(self.dataset.classes)
+        self.bare: Classifier = load_model(
+            setting.model,
+            num_classes=self.classes,
+            image_shape=self.image_shape,
+            weights=setting.weights,
+            mean=setting.mean,
+            std=setting.std,
+        ).to(self.device)
+        self.streams = Streams.of(setting.seed, self.indices.to(self.device))
+        self.goal = Goal(self.labels, self._targets())
+        chosen = max(1, PIXELS_A_BATCH // (self.image_shape[1] * self.image_shape[2]))
+        self.protected: dict[str, Protected] = {}
+        self.batch_size = setting.batch_size or min(128, chosen)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def _targets(self) -> Tensor | None:
+        """The classes that a targeted goal wants: one for all, or for each image a random other one."""
+        kind, _, which = self.setting.goal.partition(":")
+        if kind == "untargeted":
+            return None
+        if not which:
+            step = self.streams.derive("target").integers(self.classes - 1)
+            targets: Tensor = (self.labels + 1 + step) % self.classes
+            return targets
+        names = {name: number for number, name in enumerate(self.dataset.classes)}
+        number = names.get(which, int(which) if which.isdigit() else -1)
+        if not 0 <= number < self.classes:
+            raise InputError(
+                f"Expected a class of {self.name} (0 … {self.classes - 1}, or a name) as target, but got {which!r}."
+            )
+        return torch.full_like(self.labels, number)
+
+    def training(self, count: int) -> Examples:
+        """A fixed, stratified subset of the training images (all of them if there are fewer)."""
+        split = self.dataset.train
+        if not len(split):
+            empty = self.images[:0]
+            return Examples(empty, self.labels[:0], self.streams[:0])
+        indices = choose(split, min(count, len(split)), self.setting.seed)
+        streams = Streams.of(self.setting.seed, indices.to(self.device)).derive("training")
+        return Examples(split.load(indices).to(self.device), split.labels[indices].to(self.device), streams)
+
+    @cached_property
+    def bare_clean(self) -> Tensor:
+        """The bare model's logits on the clean images."""
+        return answers(self.bare, self.images, self.streams)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the evaluated images, of the training labels, and of the bare model."""
+        train = fingerprint(self.images[:0].cpu(), self.dataset.train.labels)
+        return {
+            "data": fingerprint(self.images.cpu(), self.labels.cpu()),
+            "training": train,
+            "weights": weights_fingerprint(self.bare),
+        }
+
+
+def without_folders(text: str) -> str:
+    """The text of a data set with only the last name of every path in it: records name no folders of a machine."""
+    spec = Spec.parse(text)
+    pairs = tuple((key, Path(value).name if "/" in value or "\\" in value else value) for key, value in spec.parameters)
+    return str(Spec(spec.name, Path(spec.first).name if spec.first else None, pairs))
+
+
+@lru_cache(maxsize=1)
+def scene_of(setting: Setting) -> Scene:
+    """The scene of a setting; the last one is kept, since the cells of a run share it."""
+    return Scene(setting)

@@ -1,0 +1,66 @@
+"""Weights from a file: safetensors, or a state dict saved by torch, of which only tensors are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from bench.errors import InputError
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Puts the weights of a file into a network.
+
+    A checkpoint that holds its weights under "state_dict" or "model", or whose names begin with "module.",
+    is understood too. Counters of batches that batch norms keep may be absent.
+
+    Args:
+        network: takes the weights; nothing changes where an error is raised.
+        path: ends in .safetensors, or was written by torch.save.
+
+    Raises:
+        InputError: the file is missing, damaged or holds code, or its names or shapes are not the network's.
+    """
+    found, expected = _read(path), network.state_dict()
+    problems = {
+        "absent": [key for key in expected if key not in found and not key.endswith("num_batches_tracked")],
+        "unknown": [key for key in found if key not in expected],
+        "of another shape": [
+            f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}"
+            for key in expected
+            if key in found and found[key].shape != expected[key].shape
+        ],
+    }
+    told = [f"{len(keys)} {kind} ({', '.join(keys[:3])}…)" for kind, keys in problems.items() if keys]
+    if told:
+        raise InputError(
+            f"The weights in {path} do not fit this network of {len(expected)} tensors: {'; '.join(told)}."
+        )
+    network.load_state_dict(found, strict=False)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"Expected a file of weights, but there is no file {path}.")
+    try:
+        content: Any = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except Exception as error:  # a damaged file fails in many ways
+        raise InputError(
+            f"The weights in {path} cannot be read: it must be safetensors, or a state dict saved by torch.save with "
+            f"tensors only (no pickled code), and whole. {type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(one, Tensor) for one in content.values()):
+        raise InputError(f"Expected a state dict (name -> tensor) in {path}, but got {type(content).__name__}.")
+    return {str(key).removeprefix("module."): tensor for key, tensor in content.items()}

@@ -1,0 +1,136 @@
+"""Votes over ablated images, and what they prove: shared by the defenses that classify parts of an image."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.contracts import Artifact, Budget, Classifier, Examples, Images, Labels, Logits, Patch, Pixels, Streams
+from bench.memory import in_pieces
+
+from ._examples import choose, fit, fresh, packed
+from ._extent import box_of
+from ._passes import in_passes
+
+Votes = Bool[Tensor, "n ablations k"]
+
+
+class Ablations(ABC):
+    """A fixed set of ways to see only a part of an image.
+
+    Attributes:
+        count: how many there are.
+    """
+
+    count: int
+
+    @abstractmethod
+    def seen(self, images: Images, which: Labels) -> Tensor:
+        """What is left of image i under ablation `which[i]`; all that the network sees."""
+
+    @abstractmethod
+    def retains(self) -> Bool[Tensor, "ablations h w"]:
+        """Which pixels have any influence on what is left."""
+
+
+class Voting(Classifier):
+    """Classifies every ablation of an image; the class that most of them vote for wins.
+
+    An ablation votes for each class with a probability of at least `threshold`. The logits are the shares of the
+    votes, plus the mean probabilities scaled down so far that they only decide between equal shares; with `soft` the
+    logarithm of the mean probabilities alone, which has a useful gradient.
+    """
+
+    def __init__(
+        self, net: nn.Module, ablations: Ablations, num_classes: int, threshold: float, soft: bool = False
+    ) -> None:
+        super().__init__()
+        self.net, self.ablations, self.threshold, self.soft = net, ablations, threshold, soft
+        self.num_classes, self.passes = num_classes, ablations.count
+
+    def forward(self, images: Images, rng: Streams) -> Logits:
+        """Shares of votes, or log mean probabilities; shape (n, num_classes)."""
+        probabilities = self.probabilities(images)
+        mean = probabilities.mean(1)
+        if self.soft:
+            return mean.clamp_min(1e-12).log()
+        shares = (probabilities >= self.threshold).to(mean.dtype).mean(1)
+        return shares + mean / (2 * self.ablations.count)
+
+    def probabilities(self, images: Images) -> Float[Tensor, "n ablations k"]:
+        """Of every class, from every ablation."""
+        count = self.ablations.count
+        weights = next(self.net.parameters())
+
+        def work(part: slice) -> Logits:
+            rows = torch.arange(part.start, part.stop, device=images.device)
+            seen = self.ablations.seen(images[rows // count], rows % count)
+            return self.net(seen.to(weights.dtype)).softmax(1)  # type: ignore[no-any-return]  # nn.Module
+
+        return in_passes(work, len(images) * count, tuple(images.shape[1:])).unflatten(0, (len(images), count))
+
+    def certified(self, images: Images, labels: Labels, budget: Budget) -> Bool[Tensor, "n"]:
+        """Which images keep most votes for their label whatever an attack within `budget` does."""
+        with torch.no_grad():
+            votes = self.probabilities(images) >= self.threshold
+            return proven(votes, labels, self.ablations.retains(), budget)
+
+
+def proven(
+    votes: Votes, labels: Labels, retains: Bool[Tensor, "ablations h w"], budget: Budget
+) -> Bool[Tensor, "n"]:
+    """Which images an attack within the budget cannot take from their label.
+
+    At worst every ablation that sees a changed pixel drops its vote for the label and votes for a rival. For a patch
+    every place is tried; for single pixels the losses of the worst ones are added. Both ask how the ablations that an
+    attack reaches do vote, and so never prove less than a count of how many it reaches.
+
+    Args:
+        votes: on the clean images.
+        labels: the true classes, shape (n,).
+        retains: which pixels each ablation sees.
+        budget: patches and pixels; anything else proves nothing.
+    """
+    box = box_of(budget, *retains.shape[1:])
+    if box is None:
+        return torch.zeros_like(labels, dtype=torch.bool)
+    pixels = retains.float()[:, None]
+    reached = (F.max_pool2d(pixels, box, 1) if isinstance(budget, Patch) else pixels).flatten(1)
+    worst = min(budget.count, reached.shape[1]) if isinstance(budget, Pixels) else 1
+
+    def work(part: slice) -> Tensor:
+        given = votes[part].float()
+        own = labels[part, None, None].expand(-1, given.shape[1], 1)
+        lead = given.gather(2, own) - given
+        losses = torch.einsum("nak,ap->nkp", lead + 1, reached).topk(worst, dim=2).values.sum(2)
+        safe = lead.sum(1) > losses
+        return (safe | F.one_hot(labels[part], given.shape[2]).bool()).all(1)
+
+    return in_pieces(work, len(votes), 64)
+
+
+def train(
+    ablations: Ablations,
+    make: Callable[[], nn.Module],
+    training: Examples,
+    rng: Streams,
+    training_images: int,
+    epochs: int,
+    what: str,
+) -> Artifact:
+    """The weights of a network that is trained on ablations, a random one of each image in each epoch."""
+    images, labels, streams = choose(training, rng, training_images, what)
+    net = fresh(make, streams)
+
+    def batch(rows: Labels, drawn: Streams) -> tuple[Tensor, Tensor]:
+        turned = drawn.derive("flip").uniform()[:, None, None, None] < 0.5
+        shown = torch.where(turned, images[rows].flip(3), images[rows])
+        return ablations.seen(shown, drawn.derive("ablation").integers(ablations.count)), labels[rows]
+
+    fit(net, batch, F.cross_entropy, streams, epochs)
+    return packed(net)

@@ -1,0 +1,54 @@
+"""What several transforms share: refusing NaN, borders, and a thread for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.contracts import Images
+
+
+def refuse_nan(images: Images, what: str) -> None:
+    """Raises ValueError where a value is NaN or infinite, which libraries of 8-bit codecs and sorts would hide."""
+    if images.numel() and not torch.isfinite(images.sum()):
+        rows = (~torch.isfinite(images)).flatten(1).any(1).nonzero()[:, 0].tolist()
+        raise ValueError(f"{what} expects values in [0, 1], but images {rows[:5]} of the batch hold NaN or infinity.")
+
+
+def each(work: Callable[..., NDArray[Any]], images: Tensor, *others: Sequence[Any]) -> Tensor:
+    """`work(image, *other)` for every image (as a NumPy array) of a CPU tensor, on as many threads as torch uses.
+
+    It pays where `work` is a C function that lets other threads run, as those of OpenCV do.
+    """
+    workers = min(torch.get_num_threads(), len(images))
+    if workers <= 1:
+        done = list(map(work, images.numpy(), *others))
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            done = list(pool.map(work, images.numpy(), *others))
+    return torch.from_numpy(np.stack(done)) if done else images
+
+
+def pad_mirrored(images: Float[Tensor, "*n h w"], before: int, after: int) -> Float[Tensor, "*n h2 w2"]:
+    """Pads height and width, mirroring with the edge repeated (SciPy's `reflect`), however small the image is."""
+    rows, columns = (_mirrored(length, before, after, images.device) for length in images.shape[-2:])
+    return images[..., rows, :][..., columns]
+
+
+def _mirrored(length: int, before: int, after: int, device: torch.device) -> Tensor:
+    places = torch.arange(-before, length + after, device=device) % (2 * length)
+    return torch.minimum(places, 2 * length - 1 - places)
+
+
+def neighbours(images: Float[Tensor, "*n h w"], size: int) -> list[Float[Tensor, "*n h w"]]:
+    """For each place of a size×size window the image shifted so; even windows reach further left and up."""
+    height, width = images.shape[-2:]
+    padded = pad_mirrored(images, size // 2, size - 1 - size // 2)
+    return [padded[..., i : i + height, j : j + width] for i in range(size) for j in range(size)]

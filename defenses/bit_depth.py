@@ -1,0 +1,42 @@
+"""Bit depth reduction: fewer levels for each value.
+
+Xu, Evans, Qi, "Feature squeezing" (arXiv 1704.01155); Guo et al. (arXiv 1711.00117) and Naseer et al.
+(arXiv 1807.01216) with 3 bits.
+
+    y = round(x (2^depth − 1)) / (2^depth − 1)
+
+Exactly 2^depth levels, black and white among them. The rounding has no gradient; the attacker passes it by (BPDA).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from bench.contracts import Images, Streams, Transform
+
+from ._ranges import within
+
+
+@dataclass(frozen=True)
+class BitDepth(Transform):
+    """Bit depth reduction: rounds values to a few levels.
+
+    Attributes:
+        depth: bits for each channel, 1 to 8.
+    """
+
+    depth: int = 3
+
+    title: ClassVar[str] = "bit depth"
+    paper: ClassVar[str] = "Xu et al. 2018, arXiv 1704.01155"
+    views = ("bpda",)
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"depth": 3}}
+
+    def __post_init__(self) -> None:
+        within("a depth in bits", self.depth, 1, 8, "the papers use 1 to 5")
+
+    def clean(self, images: Images, rng: Streams) -> Images:
+        """The rounded images."""
+        steps = (1 << self.depth) - 1
+        return (images * steps).round() / steps

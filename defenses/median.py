@@ -1,0 +1,66 @@
+"""Median filter: each value becomes the median of its neighbourhood in its own channel.
+
+Xu, Evans, Qi, "Feature squeezing" (arXiv 1704.01155); Naseer et al. (arXiv 1807.01216) with a 3×3 window.
+
+    y(i, j) = median of x over the size×size window around (i, j)
+
+As SciPy's `median_filter` with mode "reflect" to the bit, even windows included: they reach one pixel further to the
+left and up, and the median is the upper of the two in the middle. The gradient goes to the pixel that is the median.
+OpenCV does 3×3 and 5×5 on a CPU in a hundredth of the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench.contracts import Images, Streams, Transform
+
+from ._pixels import each, neighbours, pad_mirrored, refuse_nan
+from ._ranges import within
+
+
+@dataclass(frozen=True)
+class Median(Transform):
+    """Median filter: removes single pixels and thin structures, keeps edges.
+
+    Attributes:
+        size: side of the window in pixels, 1 to 15; 2 is common for small images.
+    """
+
+    size: int = 3
+
+    title: ClassVar[str] = "median"
+    paper: ClassVar[str] = "Xu et al. 2018, arXiv 1704.01155"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"size": 3}}
+
+    def __post_init__(self) -> None:
+        within("a window size in pixels", self.size, 1, 15, "the papers use 2 and 3")
+
+    def clean(self, images: Images, rng: Streams) -> Images:
+        """The filtered images; raises ValueError for NaN."""
+        refuse_nan(images, "median")
+        fast = images.device.type == "cpu" and images.dtype == torch.float32 and self.size in (3, 5)
+        if not fast or images.requires_grad:
+            return self.differentiable(images, rng)
+        # OpenCV repeats the border, which is the same as mirroring it while the window reaches one pixel out.
+        reach = self.size // 2 if self.size > 3 else 0
+        padded = pad_mirrored(images, reach, reach) if reach else images
+        filtered = each(self._filter, padded)
+        return filtered[..., reach : reach + images.shape[2], reach : reach + images.shape[3]].contiguous()
+
+    def differentiable(self, images: Images, rng: Streams) -> Images:
+        """The same by sorting; the gradient goes to the middle one."""
+        refuse_nan(images, "median")
+        if not images.numel():
+            return images.clone()
+        window = torch.stack(neighbours(images, self.size), dim=-1)
+        return window.kthvalue(self.size**2 // 2 + 1, dim=-1).values
+
+    def _filter(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.array([cv2.medianBlur(channel, self.size) for channel in image], np.float32)

@@ -1,0 +1,20 @@
+"""No defense: the bare model, the control that every other row is read against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bench.contracts import Artifact, Classifier, Defense
+
+
+@dataclass(frozen=True)
+class NoDefense(Defense):
+    """The bare model, as it is."""
+
+    title: ClassVar[str] = "none"
+    kind = "none"
+
+    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
+        """The model itself, not a copy."""
+        return model

@@ -1,0 +1,177 @@
+"""SentiNet: rejects images whose salient region also decides what other images are taken for.
+
+Chou, Tramèr, Pellegrino, "SentiNet: Detecting Localized Universal Attacks Against Deep Learning Systems"
+(arXiv 1812.00292).
+
+    ŷ = argmax f(x);  M = {pixels whose Grad-CAM of ŷ is at least `salient` of the largest}
+    fooled = share of clean images o with argmax f(o outside M, x inside M) = ŷ
+    confidence = mean over o of max softmax f(o outside M, noise inside M)
+    score(x) = fooled − curve(confidence)                                     rejected where above the threshold
+
+The curve is the parabola through the clean training images that fool most at each confidence; the threshold is the
+score that a stated share of clean training images exceeds (the paper bounds the distance to the curve instead).
+Grad-CAM (arXiv 1610.02391) needs a map of features: the last output of a module that has more than one place; a
+model without any (a linear one) is asked for the size of its input gradient. Left out: proposals from further classes.
+
+The mask has no gradient and the shares have none either; an attacker who knows takes the mask as given and
+differentiates the mean probability of ŷ on a few of the clean images, beside the classification.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.contracts import Artifact, Classifier, Defense, Examples, Images, InputError, Logits, Streams
+
+from ._examples import choose
+from ._passes import in_passes
+from ._ranges import within
+from ._rejection import Detecting, Scores, calibrate, check_calibration
+
+Masks = Bool[Tensor, "n 1 h w"]
+BIN = 0.04
+"""Width of the bins of confidence through whose highest images the curve goes; from the reference implementation."""
+
+
+@dataclass(frozen=True)
+class SentiNet(Defense):
+    """SentiNet: rejects images whose salient region decides on other images, too.
+
+    Attributes:
+        salient: share of the largest saliency from which a pixel belongs to the region, in (0, 1].
+        overlays: how many clean training images the region is tried on, at least 1; each costs two passes.
+        seen: how many of them an informed attacker differentiates, at least 1.
+        false_positive_rate: share of clean training images that the threshold rejects, in (0, 1).
+        calibration_images: how many training images set curve and threshold, at least 1.
+    """
+
+    salient: float = 0.15
+    overlays: int = 50
+    seen: int = 4
+    false_positive_rate: float = 0.05
+    calibration_images: int = 300
+
+    title: ClassVar[str] = "SentiNet"
+    paper: ClassVar[str] = "Chou et al. 2020, arXiv 1812.00292"
+    kind = "detector"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "quick": {"overlays": 16, "calibration_images": 100},
+        "paper": {"overlays": 100},
+    }
+
+    def __post_init__(self) -> None:
+        within("a salient share", self.salient, 0.001, 1, "0.15 keeps what is clearly salient")
+        within("overlays", self.overlays, 1, 10_000, "the paper's are 100")
+        within("seen overlays", self.seen, 1, self.overlays, "it cannot exceed overlays")
+        check_calibration(self.false_positive_rate, self.calibration_images)
+
+    def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
+        """Clean images to try regions on, a pattern of noise, the curve, and the threshold."""
+        images, _, streams = choose(training, rng, self.overlays + self.calibration_images, "sentinet")
+        if len(images) < 2:
+            raise InputError("sentinet needs at least two training images: one to try regions on, one to calibrate.")
+        kept = min(self.overlays, len(images) // 2)
+        noise = streams[:1].derive("noise").uniform(*images.shape[1:])[0].to(images)
+        learned = {"overlays": images[:kept].clone(), "noise": noise}
+        images, streams = images[kept:], streams[kept:]
+        confidence, fooled = _Behaviour(self, model, learned).measure(images, streams)
+        learned["curve"] = upper_parabola(confidence, fooled)
+        return learned | calibrate(fooled - parabola(learned["curve"], confidence), self.false_positive_rate)
+
+    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
+        """The model that rejects."""
+        behaviour = _Behaviour(self, model, learned)
+        return Detecting(model, behaviour.score, learned, 3 + 2 * len(learned["overlays"]))
+
+    def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
+        """The joint loss on a few overlays, with the mask as given."""
+        few = learned | {"overlays": learned["overlays"][: self.seen]}
+        return {"joint": Detecting(model, _Behaviour(self, model, few, soft=True).score, learned, 3 + 2 * self.seen)}
+
+
+class _Behaviour(nn.Module):
+    """How the salient region of an image acts on others; with `soft`, as mean probabilities instead of shares."""
+
+    def __init__(self, defense: SentiNet, model: Classifier, learned: Artifact, soft: bool = False) -> None:
+        super().__init__()
+        self.defense, self.model, self.soft = defense, model, soft
+        self.learned = learned
+
+    def score(self, images: Images, logits: Logits, rng: Streams) -> Scores:
+        confidence, fooled = self.measure(images, rng)
+        return fooled - parabola(self.learned["curve"].to(fooled), confidence)
+
+    def measure(self, images: Images, rng: Streams) -> tuple[Scores, Scores]:
+        """Mean confidence beside the inert pattern, and share of clean images fooled; each in [0, 1]."""
+        predicted, masks = salient_regions(self.model, images, rng, self.defense.salient)
+        overlays = self.learned["overlays"].to(images)
+        count = len(overlays)
+
+        def tried(part: slice, patterns: Images) -> Logits:
+            rows = torch.arange(part.start, part.stop, device=images.device)
+            image, overlay = rows // count, rows % count
+            mixed = torch.where(masks[image], patterns[image], overlays[overlay])
+            return self.model(mixed, rng[image].derive(overlay)).softmax(1)  # type: ignore[no-any-return]  # nn.Module
+
+        rows, shape = len(images) * count, tuple(images.shape[1:])
+        noise = self.learned["noise"].to(images).expand_as(images)
+        with_region = in_passes(lambda part: tried(part, images), rows, shape).unflatten(0, (len(images), count))
+        with_noise = in_passes(lambda part: tried(part, noise), rows, shape).unflatten(0, (len(images), count))
+        wanted = predicted[:, None, None].expand(-1, count, 1)
+        hits = with_region.gather(2, wanted) if self.soft else (with_region.argmax(2, keepdim=True) == wanted)
+        return with_noise.amax(2).mean(1), hits.to(images.dtype).mean((1, 2))
+
+
+def salient_regions(model: Classifier, images: Images, rng: Streams, share: float) -> tuple[Tensor, Masks]:
+    """Predicted classes, and the pixels whose saliency is at least this share of the image's largest."""
+    logits, saliency = grad_cam(model, images, rng)
+    largest = saliency.amax((1, 2, 3), keepdim=True)
+    return logits.argmax(1), (saliency >= share * largest) & (largest > 0)
+
+
+def grad_cam(model: Classifier, images: Images, rng: Streams) -> tuple[Logits, Float[Tensor, "n 1 h w"]]:
+    """The logits, and where the predicted class is seen: ReLU(Σ_c mean slope_c · feature_c), scaled up (≥ 0)."""
+    maps: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1:
+            maps.append(output)
+
+    hooks = [module.register_forward_hook(keep) for module in model.modules() if module is not model]
+    try:
+        with torch.enable_grad():
+            watched = images.detach().requires_grad_()
+            logits = model(watched, rng)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    features = maps[-1] if maps else watched
+    (slopes,) = torch.autograd.grad(logits.amax(1).sum(), features)
+    if maps:
+        saliency = (slopes.mean((2, 3), keepdim=True) * features).sum(1, keepdim=True).relu()
+    else:
+        saliency = slopes.abs().amax(1, keepdim=True)
+    return logits.detach(), F.interpolate(saliency.detach(), images.shape[2:], mode="bilinear")
+
+
+def upper_parabola(across: Scores, up: Scores) -> Float[Tensor, "3"]:
+    """Least squares through the two highest points of each bin of `across`: a + b·x + c·x²."""
+    bins = (across / BIN).long()
+    order = up.argsort(descending=True, stable=True)
+    order = order[bins[order].argsort(stable=True)]
+    ranked = bins[order]
+    place = torch.arange(len(ranked), device=across.device) - torch.searchsorted(ranked, ranked)
+    chosen = order[place < 2]
+    powers = across[chosen, None].double() ** torch.arange(3, device=across.device)
+    return (torch.linalg.pinv(powers) @ up[chosen].double()).to(across.dtype)
+
+
+def parabola(curve: Float[Tensor, "3"], across: Scores) -> Scores:
+    """a + b·x + c·x²."""
+    return curve[0] + across * (curve[1] + across * curve[2])

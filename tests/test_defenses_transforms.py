@@ -1,0 +1,155 @@
+"""What holds for every defense that cleans images, from its contract."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bench.contracts import Classifier, Streams, Transform
+from bench.registry import make_defense
+
+NAMES = ["bilateral", "bit-depth", "gaussian", "jpeg", "lgs", "median"]
+
+
+class Pixels(Classifier):
+    """Gives the pixels themselves as logits, so that the images behind a defense can be seen."""
+
+    num_classes = 0
+
+    def forward(self, images: torch.Tensor, rng: Streams) -> torch.Tensor:
+        return images.flatten(1)
+
+
+def streams(count: int, seed: int = 0) -> Streams:
+    return Streams.of(seed, torch.arange(count))
+
+
+def photographs(count: int = 6, size: int = 32, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Crops of a real photograph with a patch of noise in each, seeded."""
+    from skimage import data
+
+    photo = torch.from_numpy(data.astronaut()).permute(2, 0, 1).double() / 255
+    generator = torch.Generator().manual_seed(1)
+    corners = torch.randint(0, 512 - size, (count, 2), generator=generator).tolist()
+    crops = torch.stack([photo[:, row : row + size, column : column + size] for row, column in corners])
+    crops[:, :, 3:9, 4:10] = torch.rand(count, 3, 6, 6, generator=generator, dtype=torch.float64)
+    return crops.to(dtype)
+
+
+def views(defense: Transform) -> dict[str, Classifier]:
+    return defense.attacker_views(Pixels(), {})
+
+
+@pytest.fixture(params=NAMES)
+def defense(request: pytest.FixtureRequest) -> Transform:
+    made = make_defense(request.param)
+    assert isinstance(made, Transform)
+    return made
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 3, 32, 32), (1, 3, 32, 32), (2, 1, 28, 28), (2, 3, 17, 40), (1, 3, 1, 1), (0, 3, 32, 32)]
+)
+def test_a_transform_keeps_shape_type_and_range(defense: Transform, shape: tuple[int, ...]) -> None:
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    before = images.clone()
+    cleaned = defense.clean(images, streams(len(images)))
+    assert cleaned.shape == images.shape
+    assert cleaned.dtype == images.dtype
+    assert cleaned.isfinite().all()
+    assert (cleaned >= 0).all()
+    assert (cleaned <= 1).all()
+    assert torch.equal(images, before), "the input was changed"
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_images_of_one_level_come_out_finite_and_in_range(defense: Transform, level: float) -> None:
+    cleaned = defense.clean(torch.full((2, 3, 32, 32), level), streams(2))
+    assert cleaned.isfinite().all()
+    assert (cleaned >= 0).all()
+    assert (cleaned <= 1).all()
+
+
+def test_each_image_is_cleaned_by_itself(defense: Transform) -> None:
+    images = photographs(7)
+    together = defense.clean(images, streams(7))
+    parts = [defense.clean(images[rows], streams(7)[rows]) for rows in (slice(0, 1), slice(1, 4), slice(4, 7))]
+    assert torch.equal(together, torch.cat(parts))
+
+
+def test_the_same_streams_give_the_same_images(defense: Transform) -> None:
+    images = photographs()
+    assert torch.equal(defense.clean(images, streams(6)), defense.clean(images, streams(6)))
+
+
+def test_only_random_transforms_depend_on_the_streams(defense: Transform) -> None:
+    images = photographs()
+    same = torch.equal(defense.clean(images, streams(6)), defense.clean(images, streams(6, seed=1)))
+    assert same == (not defense.random)
+
+
+def test_double_precision_gives_nearly_the_same_images(defense: Transform) -> None:
+    images = photographs()
+    single = defense.clean(images, streams(6))
+    double = defense.clean(images.double(), streams(6))
+    assert double.dtype == torch.float64
+    assert (single - double).abs().quantile(0.99) < 1e-4
+
+
+def test_the_differentiable_way_gives_the_same_images(defense: Transform) -> None:
+    images = photographs()
+    fast = defense.clean(images, streams(6))
+    slow = defense.differentiable(images.clone().requires_grad_(), streams(6))
+    assert (fast - slow.detach()).abs().max() < 1e-5
+
+
+def test_every_view_has_a_finite_gradient_that_is_not_zero(defense: Transform) -> None:
+    images = photographs()
+    images[0, :, 16:] = 0.25
+    images[1] = 0.5
+    weights = torch.rand(6, 3 * 32 * 32, generator=torch.Generator().manual_seed(0))
+    for name, view in views(defense).items():
+        watched = images.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad((view(watched, streams(6)) * weights).sum(), watched)
+        assert gradient.isfinite().all(), name
+        assert (gradient != 0).flatten(1).any(1).all(), name
+
+
+def test_every_view_shows_the_images_that_the_model_sees(defense: Transform) -> None:
+    images = photographs()
+    seen = defense.protect(Pixels(), {})(images, streams(6))
+    for name, view in views(defense).items():
+        shown = view(images.clone().requires_grad_(), streams(6)).detach()
+        assert torch.equal(shown, seen) or (name == "exact" and (shown - seen).abs().max() < 1e-5), name
+
+
+def test_the_exact_view_has_the_slope_of_finite_differences(defense: Transform) -> None:
+    if "exact" not in defense.views:
+        pytest.skip("has no exact gradient")
+    if hasattr(defense, "smoothing"):
+        defense = replace(defense, smoothing=1.0)  # never clipped, so there is nothing to pass straight through
+    images = photographs(4, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(2)
+    direction = torch.randn(images.shape, generator=generator, dtype=torch.float64)
+    weights = torch.randn(4, 3 * 32 * 32, generator=generator, dtype=torch.float64)
+    view = views(defense)["exact"]
+    watched = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((view(watched, streams(4)) * weights).sum(), watched)
+    slope = (gradient * direction).flatten(1).sum(1)
+    step = 1e-7
+    ends = [(view(images + sign * step * direction, streams(4)) * weights).sum(1) for sign in (1, -1)]
+    torch.testing.assert_close(slope, (ends[0] - ends[1]) / (2 * step), rtol=2e-3, atol=2e-2)
+
+
+def test_nan_is_refused_or_stays_and_harms_no_other_image(defense: Transform) -> None:
+    images = photographs()
+    clean = defense.clean(images, streams(6))
+    images[2, 1, 5, 5] = torch.nan
+    try:
+        broken = defense.clean(images, streams(6))
+    except ValueError as error:
+        assert "NaN" in str(error)
+    else:
+        assert broken[2].isnan().any()
+        assert torch.equal(broken[:2], clean[:2])
+        assert torch.equal(broken[3:], clean[3:])
