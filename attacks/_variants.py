@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bench.contracts import Goal, Images, Model, Streams
+from bench.contracts import Goal, Images, InputError, Model, Streams
 from bench.memory import in_pieces, piece_of
 
 Loss = Callable[[Goal, Tensor], Tensor]
@@ -95,3 +95,10 @@ def check_pixels(pixels: int) -> None:
     """Raises ValueError where this is no number of pixels."""
     if pixels < 1:
         raise ValueError(f"pixels is how many pixels may change, 1 or more; got {pixels}.")
+
+
+def check_room(pixels: int, image_shape: tuple[int, int, int]) -> None:
+    """Raises InputError where an image (c, h, w) has fewer pixels than that."""
+    height, width = image_shape[1:]
+    if pixels > height * width:
+        raise InputError(f"{height}×{width} images have {height * width} pixels; {pixels} cannot change. Lower pixels.")

@@ -34,8 +34,8 @@ def _changed(images: Images, adversarial: Images) -> Bool[Tensor, "n h w"]:
 
 def number(value: float) -> str:
     """A number as people write it in this field: 8/255 where it is one, else a short decimal."""
-    over = Fraction(value * 255).limit_denominator(4)
-    if 0 < value < 1 and over.denominator <= 2 and abs(float(over) / 255 - value) < 1e-9:
+    over = Fraction(value * 255).limit_denominator(2)
+    if abs(float(f"{value:.4g}") - value) > 1e-9 and abs(float(over) / 255 - value) < 1e-9:
         return f"{over.numerator}/{255 * over.denominator}"
     return f"{value:g}"
 

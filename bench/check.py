@@ -163,7 +163,7 @@ def global_random_numbers_stay_untouched(case: Case) -> None:
     """Randomness comes by argument alone."""
     import numpy as np
 
-    before = (torch.get_rng_state(), np.random.get_state()[1].copy())  # type: ignore[index, union-attr]  # noqa: NPY002
+    before = (torch.get_rng_state(), np.random.get_state()[1].copy())  # type: ignore[index]  # noqa: NPY002
     if isinstance(case.plugin, Attack):
         case.attacked()
     else:
@@ -394,10 +394,7 @@ def results(plugin: Attack | Defense) -> Iterator[tuple[str, str | None]]:
 
 def plugins(name: str) -> list[tuple[str, Attack | Defense]]:
     """The plugins that a text or a file names; attacks at their `quick` preset, which suffices for a contract."""
-    if name.endswith(".py"):
-        names = [Spec(one) for one in add_file(Path(name))]
-    else:
-        names = [Spec.parse(name)]
+    names = [Spec(one) for one in add_file(Path(name))] if name.endswith(".py") else [Spec.parse(name)]
     found: list[tuple[str, Attack | Defense]] = []
     for spec in names:
         if spec.name in addresses("attack"):

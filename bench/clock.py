@@ -54,7 +54,7 @@ def inputs_of(defense: Defense, scene: Scene) -> dict[str, str]:
     """What a timing depends on; where one differs from its record's, the record is stale."""
     return {
         "weights": scene.fingerprints["weights"],
-        "defense": code_fingerprint(type(defense)),
+        "defense": code_fingerprint(defense),
         "machine": machine(scene.setting.device),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Protocol, final
+from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,6 +52,7 @@ Artifact = dict[str, Tensor]
 """What was learned from training images: a patch, weights, a threshold. Saved as safetensors."""
 
 
+@runtime_checkable
 class Examples(Protocol):
     """Labelled images to learn from; never those that are evaluated on."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +11,7 @@ import torch.nn.functional as F
 
 from bench.errors import InputError
 from bench.folders import folder
-from bench.photos import photos
+from bench.photos import photos, shipped
 from bench.registry import Spec, build, lookup
 from bench.split import Dataset, Split, choose, fingerprint
 from bench.torchvision_data import SOURCES, loader
@@ -35,8 +33,7 @@ def digits(size: int = 8) -> Dataset:
     """
     if size < 8:
         raise InputError(f"Expected digits with size= from 8, but got {size}.")
-    package = find_spec("sklearn")
-    table = np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", delimiter=",", dtype=np.float32)
+    table = np.loadtxt(shipped("sklearn", "datasets/data/digits.csv.gz"), delimiter=",", dtype=np.float32)
     levels = torch.from_numpy(table[:, :-1]).reshape(-1, 1, 8, 8) / 16
     images = (F.interpolate(levels, (size, size), mode="bilinear") * 255).round().to(torch.uint8)
     labels = torch.from_numpy(table[:, -1]).to(torch.int64)

@@ -16,7 +16,6 @@ from bench.errors import InputError
 from bench.split import Bytes, Dataset, Indices, Split, generator, places_in_class
 
 _ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-_TRAIN, _TEST = ("train",), ("test", "val")
 
 
 @dataclass(frozen=True)
@@ -96,31 +95,29 @@ def folder(
             when it is loaded.
     """
     prepare = Preparation(resize, crop, channels)
-    both = [_first_folder(root, names) for names in (_TRAIN, _TEST)]
-    if both[0] and both[1]:
+    learn, evaluate = root / "train", next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+    if evaluate and learn.is_dir():
         if train != "0":
-            raise InputError(f"{root} has its own {both[0].name}/ folder; leave out train={train}.")
-        training, evaluation = both
-    else:
-        share = _share(train)
-        training, evaluation = (Path(train), root) if share is None else (None, root)
-    classes, files, labels = _files(evaluation)
-    test = _split(files, labels, prepare)
-    if training is None:
-        chosen = _set_apart(labels, share or 0, seed)
-        parts = [_split([files[i] for i in np.flatnonzero(rows)], labels[rows], prepare) for rows in (chosen, ~chosen)]
-        return Dataset("folder", classes, *parts)
-    others, files, labels = _files(training)
-    if others != classes:
-        differing = sorted(set(others) ^ set(classes))
+            raise InputError(f"{root} has its own train/ folder; leave out train={train}.")
+        return _two_folders(learn, evaluate, prepare)
+    share = _share(train)
+    if share is None:
+        return _two_folders(Path(train), root, prepare)
+    classes, files, labels = _files(root)
+    chosen = _set_apart(labels, share, seed)
+    parts = [_split([files[i] for i in np.flatnonzero(rows)], labels[rows], prepare) for rows in (chosen, ~chosen)]
+    return Dataset("folder", classes, *parts)
+
+
+def _two_folders(learn: Path, evaluate: Path, prepare: Preparation) -> Dataset:
+    classes, learn_files, learn_labels = _files(learn)
+    others, files, labels = _files(evaluate)
+    if classes != others:
+        differing = _few(sorted(set(classes) ^ set(others)))
         raise InputError(
-            f"Expected the same classes in {training} and {evaluation}, but these are in one only: {_few(differing)}."
+            f"Expected the same classes in {learn} and {evaluate}, but these are in one only: {differing}."
         )
-    return Dataset("folder", classes, _split(files, labels, prepare), test)
-
-
-def _first_folder(root: Path, names: Sequence[str]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
+    return Dataset("folder", classes, _split(learn_files, learn_labels, prepare), _split(files, labels, prepare))
 
 
 def _share(train: str) -> float | None:

@@ -91,8 +91,8 @@ def photos_cnn(wanted: Wanted, trained: bool = True) -> Net:
     bundled = trained and wanted.weights is None
     if bundled and (wanted.num_classes, wanted.channels) != (10, 3):
         raise InputError(
-            f"photos-cnn knows the 10 classes of photos in colour, but the data set has {wanted.num_classes} classes "
-            f"and {wanted.channels} channels. Choose another model, or photos-cnn:trained=false with weights of your own."
+            f"photos-cnn knows the 10 classes of photos in colour, but the data set has {wanted.num_classes} "
+            f"classes and {wanted.channels} channels. Choose another model, or give weights of your own."
         )
     net = Net(SmallResNet(wanted.num_classes, wanted.channels), wanted.num_classes, (0.5,), (0.25,))
     if bundled:
@@ -161,7 +161,7 @@ def timm_model(wanted: Wanted, name: str, **parameters: Any) -> Net:
         network = timm.create_model(name, **settings)
     except Exception as error:  # timm raises whatever its many constructors do
         raise InputError(f"timm cannot make {name!r} with {settings}: {error}") from error
-    usual = network.default_cfg
+    usual = cast("dict[str, Any]", network.default_cfg)
     return Net(network, wanted.num_classes, *_of_channels(wanted, usual["mean"], usual["std"]))
 
 

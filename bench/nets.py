@@ -33,7 +33,10 @@ class _Projected(nn.Sequential):
 
 
 class _Block(nn.Module):
-    """Two 3×3 convolutions beside a shortcut (He et al., arXiv 1512.03385); it halves the image where a shortcut is given."""
+    """Two 3×3 convolutions beside a shortcut (He et al., arXiv 1512.03385).
+
+    It halves the image where a shortcut is given; without one the features stand beside themselves.
+    """
 
     def __init__(self, inputs: int, outputs: int, shortcut: nn.Module | None = None) -> None:
         super().__init__()

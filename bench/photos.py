@@ -61,13 +61,12 @@ def photos(side: int = 160, crop: int = 32, train: int = 400, test: int = 100, s
     )
 
 
-def _path(name: str) -> Path:
-    """Where a photograph lies, found without importing the package around it."""
-    package, path = PHOTOGRAPHS[name]
+def shipped(package: str, path: str) -> Path:
+    """A file that ships inside a package, found without importing it; raises InputError where it is missing."""
     found = find_spec(package)
-    file = Path(found.origin or "").parent / path if found else Path(path)
+    file = Path(found.origin or "").parent / path if found else Path(package) / path
     if not file.is_file():
-        raise InputError(f"The photograph {file} is missing; reinstall {package}.")
+        raise InputError(f"The file {file}, which ships with {package}, is missing; install it again.")
     return file
 
 
@@ -79,7 +78,7 @@ def _require_room(side: int, crop: int) -> None:
     """The right part is the narrower one, so where it is wide enough all is well."""
     needed = 0
     for name in PHOTOGRAPHS:
-        with Image.open(_path(name)) as photo:
+        with Image.open(shipped(*PHOTOGRAPHS[name])) as photo:
             needed = max(needed, math.ceil(crop * min(photo.size) / (photo.width - _cut(photo.width))))
     if side < needed:
         raise InputError(
@@ -90,7 +89,7 @@ def _require_room(side: int, crop: int) -> None:
 
 def _parts(name: str, side: int) -> tuple[np.ndarray, np.ndarray]:
     """The left and the right part, 8-bit arrays of shape (h, w, 3)."""
-    with Image.open(_path(name)) as file:
+    with Image.open(shipped(*PHOTOGRAPHS[name])) as file:
         photo = file.convert("RGB")
     scale = side / min(photo.size)
 

@@ -9,7 +9,7 @@ from bench.clock import inputs_of
 from bench.contracts import Attack, Defense, InputError, MissingExtraError, NotApplicableError, UniversalAttack
 from bench.outcome import TIERS, Cell, Effort, Latency, Outcome, Tier
 from bench.records import fingerprints
-from bench.registry import Kind, Spec, addresses, make_attack, make_defense, split_specs
+from bench.registry import Kind, Spec, addresses, canonical, make_attack, make_defense, split_specs
 from bench.scene import Scene, Setting, scene_of
 from bench.store import Store
 
@@ -115,7 +115,7 @@ def _colons(values: tuple[float, ...] | None) -> str | None:
 def _named(kind: Kind, text: str) -> tuple[list[str], list[str]]:
     """The texts, in canonical form and without repetition; `all` leaves out what needs a missing extra."""
     if text.strip() != "all":
-        texts = [str(Spec.parse(one)) for one in split_specs(text)]
+        texts = [canonical(one) for one in split_specs(text)]
         if not texts:
             raise InputError(f"Expected at least one {kind}, or 'all', but got {text!r}.")
         return list(dict.fromkeys(texts)), []

@@ -56,7 +56,7 @@ def fresh_answers(classifier: Classifier, images: Images, rng: Streams) -> Tenso
 
 def key_of(plugin: Attack | Defense) -> str:
     """Changes with the plugin's parameters and with its code."""
-    return f"{plugin!r} {code_fingerprint(type(plugin))}"
+    return f"{plugin!r} {code_fingerprint(plugin)}"
 
 
 def _learn(defense: Defense, scene: Scene, progress: Callable[[float, str], None]) -> Artifact:

@@ -52,8 +52,8 @@ def outcome(
 def fingerprints(attack: Attack, defense: Defense, scene: Scene) -> dict[str, str]:
     """The inputs of a cell; where one differs from its record's, the record is stale."""
     return scene.fingerprints | {
-        "attack": code_fingerprint(type(attack)),
-        "defense": code_fingerprint(type(defense)),
+        "attack": code_fingerprint(attack),
+        "defense": code_fingerprint(defense),
         "protocol": PROTOCOL,
     }
 
@@ -87,9 +87,9 @@ def of_defense(text: str, protected: Protected) -> PluginRecord:
 
 def _plugin(text: str, plugin: Attack | Defense, traits: Mapping[str, object]) -> PluginRecord:
     values = {field.name: getattr(plugin, field.name) for field in fields(plugin)}  # type: ignore[arg-type]  # dataclasses
-    parameters = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    parameters = {key: [str(one) for one in value] if key == "parts" else value for key, value in values.items()}
     return PluginRecord(
-        name=Spec.parse(text).name,
+        name="+".join(Spec.parse(part).name for part in text.split("+")),
         title=plugin.title,
         paper=plugin.paper,
         parameters=parameters,

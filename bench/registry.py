@@ -151,8 +151,18 @@ def make_attack(text: str, effort: str = "standard") -> Attack:
 
 
 def make_defense(text: str, effort: str = "standard") -> Defense:
-    """A defense from its text, as `make_attack`."""
-    return typing.cast("Defense", _make("defense", Spec.parse(text), effort))
+    """A defense from its text, as `make_attack`; `jpeg+median` is a chain of two."""
+    parts = [typing.cast("Defense", _make("defense", Spec.parse(part), effort)) for part in text.split("+")]
+    if len(parts) == 1:
+        return parts[0]
+    from bench.chain import Chain
+
+    return Chain(tuple(parts))
+
+
+def canonical(text: str) -> str:
+    """The text with its parameters in order, part by part."""
+    return "+".join(str(Spec.parse(part)) for part in text.split("+"))
 
 
 def _make(kind: Kind, spec: Spec, effort: str) -> Any:
@@ -258,10 +268,14 @@ def _source(module_name: str) -> Path | None:
     return Path(origin) if origin and origin.endswith(".py") else None
 
 
-def code_fingerprint(plugin: type[Any]) -> str:
-    """Changes when the plugin's file does, or a sibling file that it imports; short hex."""
+def code_fingerprint(plugin: object) -> str:
+    """Changes when the plugin's file does, or a sibling file that it imports; short hex.
+
+    Args:
+        plugin: an attack or a defense; of a chain, the files of all parts count.
+    """
     seen: dict[str, bytes] = {}
-    todo = [plugin.__module__]
+    todo = [type(one).__module__ for one in (plugin, *getattr(plugin, "parts", ()))]
     while todo:
         module_name = todo.pop()
         source = None if module_name in seen else _source(module_name)

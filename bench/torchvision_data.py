@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class Source:
     Attributes:
         kind: the class in torchvision.datasets.
         belongs: where its files belong below the root folder.
-        train, test: the arguments that ask for a split.
+        argument, splits: what asks for the training images, and for those for evaluation.
         labels: an open data set -> its labels, without reading an image.
         classes: their names where the data set does not know them.
         resize, crop, channels: as `Preparation`.
@@ -33,8 +33,8 @@ class Source:
 
     kind: str
     belongs: str
-    train: dict[str, Any]
-    test: dict[str, Any]
+    argument: str = "split"
+    splits: tuple[object, object] = ("train", "test")
     labels: Callable[[Any], Any] = lambda data: data.targets
     classes: tuple[str, ...] = ()
     resize: int | None = None
@@ -48,18 +48,16 @@ def _pcam_labels(data: Any) -> Any:
         return file["y"][:, 0, 0, 0]
 
 
-_BY_FLAG = {"train": {"train": True}, "test": {"train": False}}
-_BY_NAME = {"train": {"split": "train"}, "test": {"split": "test"}}
+_FLAGS = (True, False)
 SOURCES = {
-    "cifar10": Source("CIFAR10", "cifar-10-batches-py/", **_BY_FLAG),
-    "cifar100": Source("CIFAR100", "cifar-100-python/", **_BY_FLAG),
-    "mnist": Source("MNIST", "MNIST/raw/", **_BY_FLAG, channels=1),
-    "fashion-mnist": Source("FashionMNIST", "FashionMNIST/raw/", **_BY_FLAG, channels=1),
+    "cifar10": Source("CIFAR10", "cifar-10-batches-py/", "train", _FLAGS),
+    "cifar100": Source("CIFAR100", "cifar-100-python/", "train", _FLAGS),
+    "mnist": Source("MNIST", "MNIST/raw/", "train", _FLAGS, channels=1),
+    "fashion-mnist": Source("FashionMNIST", "FashionMNIST/raw/", "train", _FLAGS, channels=1),
     "imagenet": Source(
         "ImageNet",
         "ILSVRC2012_devkit_t12.tar.gz and ILSVRC2012_img_val.tar (for training also ILSVRC2012_img_train.tar)",
-        train={"split": "train"},
-        test={"split": "val"},
+        splits=("train", "val"),
         resize=256,
         crop=224,
         downloads=False,
@@ -67,17 +65,15 @@ SOURCES = {
     "gtsrb": Source(
         "GTSRB",
         "gtsrb/",
-        **_BY_NAME,
         labels=lambda data: [label for _, label in data._samples],
         classes=tuple(map(str, range(43))),
         resize=32,
         crop=32,
     ),
-    "pcam": Source("PCAM", "pcam/", **_BY_NAME, labels=_pcam_labels, classes=("normal", "tumor")),
+    "pcam": Source("PCAM", "pcam/", labels=_pcam_labels, classes=("normal", "tumor")),
     "flowers102": Source(
         "Flowers102",
         "flowers-102/",
-        **_BY_NAME,
         labels=lambda data: data._labels,
         classes=tuple(map(str, range(1, 103))),
         resize=256,
@@ -103,27 +99,27 @@ def loader(name: str) -> Callable[..., Dataset]:
         """
         prepare = Preparation(resize, crop, source.channels)
         place = root or disk.folder() / "datasets"
-        test = cache(lambda: _open(name, place, source.test))
-        train = cache(lambda: _open(name, place, source.train))
+        test = cache(lambda: _open(name, place, source.splits[1]))
+        train = cache(lambda: _open(name, place, source.splits[0]))
         known = source.classes or tuple(one if isinstance(one, str) else one[0] for one in test().classes)
         return Dataset(name, known, _split(train, source, prepare), _split(test, source, prepare))
 
     return load
 
 
-def _open(name: str, root: Path, arguments: dict[str, Any]) -> Any:
+def _open(name: str, root: Path, split: object) -> Any:
     """Torchvision's own data set, downloaded if it is not there."""
     import torchvision.datasets
 
     source = SOURCES[name]
-    make = getattr(torchvision.datasets, source.kind)
+    make = partial(getattr(torchvision.datasets, source.kind), root, **{source.argument: split})
     try:
-        return make(root, **arguments)
+        return make()
     except (RuntimeError, OSError) as absent:
         problem: Exception = absent
     if source.downloads:
         try:
-            return make(root, **arguments, download=True)
+            return make(download=True)
         except (RuntimeError, OSError, ImportError) as error:
             problem = error
     raise InputError(

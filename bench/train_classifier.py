@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from bench.datasets import load_dataset
-from bench.models import Net, load_model
-from bench.training import fit, scaled_crops
+from bench.models import Net, Wanted
+from bench.models import photos_cnn as untrained
+from bench.training import fit, private_randomness, scaled_crops
 
 SIZE = 32
 EPOCHS = 20
@@ -22,8 +23,8 @@ EPOCHS = 20
 def photos_cnn(seed: int, progress: Callable[[float, float], None]) -> Net:
     """Trained on crops of the left parts of the ten photographs, somewhat larger than those it will read."""
     data = load_dataset("photos:crop=48,train=500,test=1")
-    net = load_model("photos-cnn:trained=false", num_classes=10, image_shape=(3, SIZE, SIZE), seed=seed)
-    assert isinstance(net, Net)
+    with private_randomness(seed):
+        net = untrained(Wanted(len(data.classes), (3, SIZE, SIZE)), trained=False)
     fit(
         net,
         data.train.load(torch.arange(len(data.train))),

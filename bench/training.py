@@ -68,7 +68,8 @@ def fit(
     with private_randomness(seed, images.device):
         for epoch in range(epochs):
             total = torch.zeros((), device=images.device)
-            for rows in torch.randperm(len(images), generator=generator).to(images.device).split(batch_size):
+            order = torch.randperm(len(images), generator=generator).to(images.device)
+            for rows in torch.split(order, batch_size):
                 batch = images[rows] if augment is None else augment(images[rows], generator)
                 loss = F.cross_entropy(network(batch), labels[rows])
                 optimiser.zero_grad()

@@ -36,19 +36,25 @@ def each(work: Callable[..., NDArray[Any]], images: Tensor, *others: Sequence[An
     return torch.from_numpy(np.stack(done)) if done else images
 
 
-def pad_mirrored(images: Float[Tensor, "*n h w"], before: int, after: int) -> Float[Tensor, "*n h2 w2"]:
-    """Pads height and width, mirroring with the edge repeated (SciPy's `reflect`), however small the image is."""
-    rows, columns = (_mirrored(length, before, after, images.device) for length in images.shape[-2:])
+def pad_mirrored(
+    images: Float[Tensor, "*n h w"], before: int, after: int, edge: bool = True
+) -> Float[Tensor, "*n h2 w2"]:
+    """Pads height and width by mirroring, with the edge repeated (SciPy's `reflect`) or not, however small they are."""
+    rows, columns = (_mirrored(length, before, after, edge, images.device) for length in images.shape[-2:])
     return images[..., rows, :][..., columns]
 
 
-def _mirrored(length: int, before: int, after: int, device: torch.device) -> Tensor:
-    places = torch.arange(-before, length + after, device=device) % (2 * length)
-    return torch.minimum(places, 2 * length - 1 - places)
+def _mirrored(length: int, before: int, after: int, edge: bool, device: torch.device) -> Tensor:
+    period = 2 * length if edge else max(1, 2 * length - 2)
+    places = torch.arange(-before, length + after, device=device) % period
+    return torch.minimum(places, period - places - (1 if edge else 0)).clamp_min(0)
 
 
-def neighbours(images: Float[Tensor, "*n h w"], size: int) -> list[Float[Tensor, "*n h w"]]:
-    """For each place of a size×size window the image shifted so; even windows reach further left and up."""
+def neighbours(images: Float[Tensor, "*n h w"], size: int, edge: bool = True) -> list[Float[Tensor, "*n h w"]]:
+    """For each place of a size×size window the image shifted so; even windows reach further left and up.
+
+    Beyond the border the image is mirrored, with the edge repeated or not.
+    """
     height, width = images.shape[-2:]
-    padded = pad_mirrored(images, size // 2, size - 1 - size // 2)
+    padded = pad_mirrored(images, size // 2, size - 1 - size // 2, edge)
     return [padded[..., i : i + height, j : j + width] for i in range(size) for j in range(size)]

@@ -18,8 +18,9 @@ Key = tuple[str, str, Tier]
 
 @dataclass(frozen=True)
 class Plugin:
-    """An attack or a defense by the names that a reader sees."""
+    """An attack or a defense: `key` as records have it, and the names that a reader sees."""
 
+    key: str
     text: str
     title: str = ""
     paper: str = ""
@@ -31,9 +32,9 @@ class Plugin:
     def of(cls, text: str, record: PluginRecord | None) -> Plugin:
         """What its record says; the text alone where there is no record."""
         if record is None:
-            return cls(plain(text))
+            return cls(text, plain(text))
         kind, note = plain(str(record.traits.get("kind", ""))), plain(record.note)
-        return cls(plain(text), plain(record.title), plain(record.paper), arxiv(record.paper), kind, note)
+        return cls(text, plain(text), plain(record.title), plain(record.paper), arxiv(record.paper), kind, note)
 
 
 @dataclass(frozen=True)

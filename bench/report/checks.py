@@ -194,7 +194,7 @@ def better_than_oracle(row: Row) -> Flag | None:
 
 def few_images(row: Row) -> Flag | None:
     """S33: the interval of the headline is wider than 5 points to each side."""
-    if row.headline is None or row.headline.n == 0:
+    if row.bare or row.headline is None or row.headline.n == 0:
         return None
     half = (row.headline.high - row.headline.low) / 2
     if half <= 0.05:

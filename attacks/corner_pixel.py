@@ -1,0 +1,141 @@
+"""Every pixel, every corner colour: the exhaustive search for one pixel, greedy for more.
+
+The candidates are all positions × all colours whose channels are 0 or 1 (2^channels of them): 8,192 queries for a
+32×32 image in colour. For one pixel this finds whatever corner colours can do, so it is a yardstick for searches
+that guess; the corners do nearly as well as all colours (Croce and Hein 2019, arXiv 1909.05040, take the same
+candidates). For more pixels the best candidate of a round stays, and the next round searches on top of it; that is
+greedy, not exhaustive, and our own.
+
+Best first: candidates next to one that did well are tried early. The first round starts with a lattice of every
+fourth row and column; a candidate of the rest is as promising as the lattice's answer beside it, in its colour. Later
+rounds follow the answers of the round before. The order changes how soon a success is found, not what is tried.
+An image is finished after the first chunk of 512 candidates that holds a success. Nothing is drawn at random. Where
+the model is random, a success must hold when it is asked about again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bench.contracts import Attack, Goal, Images, Model, NotApplicableError, Pixels, Streams
+
+from ._variants import ask, best_of, check_pixels, paint
+
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class CornerPixel(Attack):
+    """All positions × all corner colours for one pixel; greedily repeated for more.
+
+    Attributes:
+        pixels: how many pixels may change, 1 or more.
+        share: of the candidates of a round that are tried, the most promising first, in (0, 1]; 1 is exhaustive.
+    """
+
+    pixels: int = 1
+    share: float = 1.0
+
+    title = "Corner pixel"
+    paper = "candidates as in Croce, Hein, Sparse and Imperceivable Adversarial Attacks, arXiv 1909.05040"
+    presets = {"quick": {"share": 0.1}}
+    access = "scores"
+
+    def __post_init__(self) -> None:
+        check_pixels(self.pixels)
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is the part of the candidates that is tried, in (0, 1]; got {self.share}.")
+
+    def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        """Raises NotApplicableError for images of so many channels that their corners are too many to list."""
+        if image_shape[0] > 8:
+            raise NotApplicableError(f"Images of {image_shape[0]} channels have too many corner colours to try all.")
+
+    @property
+    def budget(self) -> Pixels:
+        """That many pixels, freely."""
+        return Pixels(self.pixels)
+
+    @torch.no_grad()
+    def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
+        """The first success of each image, or the best that the last round tried."""
+        adversarial, rows = images.clone(), torch.arange(len(images), device=images.device)
+        lattice, beside = _lattice(images, self.share)
+        candidates = images[0, 0].numel() << images.shape[1]
+        tries = math.ceil(self.share * candidates)
+        losses = images.new_full((len(images), candidates), torch.inf)
+        for turn in range(self.pixels):
+            if turn == 0:
+                winners = _try(model, images, goal, lattice.expand(len(images), -1), losses)
+                promise = losses[:, beside].masked_fill(losses.isfinite(), torch.inf)
+                order = promise.argsort(dim=1, stable=True)[:, : tries - len(lattice)]
+            else:
+                winners, order = torch.full_like(rows, -1), losses.argsort(dim=1, stable=True)[:, :tries]
+                losses = torch.full_like(losses, torch.inf)
+            left = (winners < 0).nonzero()[:, 0]
+            tried = losses[left]
+            winners[left] = _try(model[left], images[left], goal[left], order[left], tried)
+            losses[left] = tried
+            success = winners >= 0
+            images = _painted(images, torch.where(success, winners, losses.argmin(1))[:, None])[:, 0]
+            adversarial[rows] = images
+            model.note("unconverged", ~success)
+            stay = ~success
+            rows, images, losses, model, goal = rows[stay], images[stay], losses[stay], model[stay], goal[stay]
+        return adversarial
+
+
+def _try(
+    model: Model, images: Images, goal: Goal, order: Int[Tensor, "n tries"], losses: Float[Tensor, "n candidates"]
+) -> Int[Tensor, "n"]:
+    """Tries candidates in this order until one succeeds, and writes down their losses; the winners, −1 where none."""
+    winners = torch.full((len(images),), -1, device=images.device)
+    active = torch.arange(len(images), device=images.device)
+    for start in range(0, order.shape[1], CHUNK):
+        if not len(active):
+            break
+        chosen = order[active, start : start + CHUNK]
+        found, hits = _ask(model[active], images[active], goal[active], chosen)
+        losses[active[:, None], chosen] = found.to(losses.dtype)
+        best = best_of(found, hits)
+        success, winner = hits.gather(1, best)[:, 0], chosen.gather(1, best)
+        if model.classifier.random:
+            success &= _ask(model[active], images[active], goal[active], winner)[1][:, 0]
+        winners[active[success]] = winner[success, 0]
+        active = active[~success]
+        model.progress((start + chosen.shape[1]) / order.shape[1])
+    return winners
+
+
+def _ask(model: Model, images: Images, goal: Goal, chosen: Int[Tensor, "n p"]) -> tuple[Tensor, Tensor]:
+    return ask(
+        model, images, goal, Goal.margin, chosen.shape[1], lambda part: _painted(images[part], chosen[part])
+    )
+
+
+def _painted(images: Images, candidates: Int[Tensor, "n p"]) -> Float[Tensor, "n p c h w"]:
+    """Candidate = pixel · corners + colour; the bits of a colour are its channels."""
+    channels = images.shape[1]
+    bits = torch.arange(channels, device=images.device)
+    colours = ((candidates[..., None] >> bits) & 1).to(images.dtype)
+    return paint(images, (candidates >> channels)[..., None], colours[:, :, None])
+
+
+def _lattice(images: Images, share: float) -> tuple[Int[Tensor, "lattice"], Int[Tensor, "candidates"]]:
+    """The candidates of a coarse lattice, and for every candidate the one of the lattice beside it."""
+    channels, height, width = images.shape[1:]
+    spacing = max(4, math.ceil(math.sqrt(2 / share)))  # the lattice takes at most half of the tries
+
+    def nearest(length: int) -> Tensor:
+        places = torch.arange(length, device=images.device)
+        return (places - places % spacing + spacing // 2).clamp(max=length - 1)
+
+    pixels = (nearest(height)[:, None] * width + nearest(width)).flatten()
+    colours = torch.arange(1 << channels, device=images.device)
+    beside = ((pixels[:, None] << channels) + colours).flatten()
+    return beside.unique(), beside

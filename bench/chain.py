@@ -1,0 +1,88 @@
+"""Several defenses in a row: the first one named sees the image first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bench.contracts import Artifact, Classifier, Defense, Examples, InputError, Streams
+
+
+@dataclass(frozen=True)
+class Chain(Defense):
+    """Defenses in a row, such as `jpeg+median`.
+
+    Each one protects the model that the later ones protect already; an attacker's view of the chain is the
+    chain of the views.
+
+    Attributes:
+        parts: at least two defenses, the one that sees the image first in front.
+    """
+
+    parts: tuple[Defense, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.parts) < 2:
+            raise InputError(f"Expected a chain of at least two defenses, but got {len(self.parts)}.")
+        certain = [part.title for part in self.parts if part.kind == "certified"]
+        if certain:
+            raise InputError(f"A certified defense ({certain[0]}) cannot be part of a chain: its proof would not hold.")
+
+    @property
+    def title(self) -> str:  # type: ignore[override]  # a chain's title follows from its parts
+        """The titles with pluses between them."""
+        return " + ".join(part.title for part in self.parts)
+
+    @property
+    def kind(self) -> Any:  # type: ignore[override]  # as the title
+        """The most that any part is: trained before detector before transform."""
+        kinds = {part.kind for part in self.parts}
+        return next(kind for kind in ("trained", "detector", "transform", "none") if kind in kinds)
+
+    @property
+    def tuned_on(self) -> tuple[str, ...]:  # type: ignore[override]  # as the title
+        """What any part was tuned on."""
+        return tuple(sorted({attack for part in self.parts for attack in part.tuned_on}))
+
+    @property
+    def learns(self) -> bool:
+        """Whether any part does."""
+        return any(part.learns for part in self.parts)
+
+    def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        """Checks every part."""
+        for part in self.parts:
+            part.check(image_shape, num_classes)
+
+    def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
+        """Each part learns on the model that the later parts protect."""
+        learned: Artifact = {}
+        for place in reversed(range(len(self.parts))):
+            part = self.parts[place]
+            if part.learns:
+                found = part.learn(model, training, rng.derive(f"part {place}"))
+                learned |= {f"{place}.{name}": tensor for name, tensor in found.items()}
+            model = part.protect(model, _of(learned, place))
+        return learned
+
+    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
+        """The model behind all parts."""
+        for place in reversed(range(len(self.parts))):
+            model = self.parts[place].protect(model, _of(learned, place))
+        return model
+
+    def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
+        """Every view of a part on every view of the parts behind it."""
+        views = {"": model}
+        for place in reversed(range(len(self.parts))):
+            views = {
+                f"{name}+{behind}" if behind else name: view
+                for behind, inner in views.items()
+                for name, view in self.parts[place].attacker_views(inner, _of(learned, place)).items()
+            }
+        return views
+
+
+def _of(learned: Artifact, place: int) -> Artifact:
+    prefix = f"{place}."
+    return {name.removeprefix(prefix): tensor for name, tensor in learned.items() if name.startswith(prefix)}

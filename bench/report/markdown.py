@@ -1,0 +1,99 @@
+"""Boards as Markdown, safe against whatever stands in a name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import groupby
+
+from bench.outcome import Tier
+from bench.report.board import WORST, Board, Entry, Plugin
+from bench.report.shown import Shown, plain
+
+_INTRODUCTION = """# Results
+
+Made by `bench report` from the records in this folder; do not edit. As a page: [index.html](index.html).
+
+Numbers are percent of **all** images, with 95 % intervals in parentheses. *Oblivious*: attacked images were made on the
+model without the defense. *Adaptive*: they were made through the defense. δ is clean − attacked accuracy in points, β
+the share still right of the images that are lost without a defense. In the worst case an image counts only if it
+survives every attack. Ranks are shared where the paired interval of the difference holds zero. No flag means that no
+check fired, never that a defense is robust.
+"""
+
+
+def escape(text: str) -> str:
+    """Text that means itself in Markdown and in a cell of a table."""
+    text = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", text).replace("://", ":\\//")
+
+
+def page(boards: Sequence[Board], homeless: Sequence[str]) -> str:
+    """The whole file."""
+    parts = [_INTRODUCTION]
+    if not boards:
+        parts.append("There are no records yet.\n")
+    for (dataset, model), group in groupby(boards, key=lambda one: (one.setting.dataset, one.setting.model)):
+        parts.append(f"## {escape(dataset)} · {escape(model)}\n")
+        parts += [_board(board) for board in group]
+    if homeless:
+        parts.append("## Cells whose attack could not be made\n")
+        parts.append("".join(f"- {escape(line)}\n" for line in homeless))
+    return "\n".join(parts)
+
+
+def _board(board: Board) -> str:
+    parts = [f"### {escape(board.budget)}\n", f"{escape(board.conditions)}\n", _wide(board)]
+    notes = [f"({number}) {note}" for number, note in enumerate(board.footnotes, 1)] + list(board.remarks)
+    raised = [(row, flag) for row in board.rows for flag in row.badges]
+    notes += [f"{flag.id} {row.defense.text}: {flag.title}. {flag.text}" for row, flag in raised]
+    if notes:
+        parts.append("".join(f"- {escape(note)}\n" for note in notes))
+    parts.append("<details><summary>Every cell, and the command that computes it</summary>\n")
+    parts.append(_long(board))
+    parts.append("</details>\n")
+    return "\n".join(parts)
+
+
+def _wide(board: Board) -> str:
+    """A line for each defense."""
+    tiers = [f" ({column.tint})" if column.tint else "" for column in board.columns]
+    labels = [f"{escape(column.label)}{tier}" for column, tier in zip(board.columns, tiers, strict=True)]
+    head = ["rank", "defense", "clean", *labels, "flags"]
+    lines = [_line(head), _line(["---", "---", *("--:" for _ in head[2:-1]), "---"])]
+    for row in board.rows:
+        badges = ", ".join(f"**{one.id}**" if one.colour == "red" else one.id for one in row.badges)
+        lines.append(_line([row.rank, _plugin(row.defense), *(_cell(one) for one in (row.clean, *row.cells)), badges]))
+    return "".join(lines)
+
+
+def _long(board: Board) -> str:
+    """A line for each cell."""
+    head = ["defense", "attack", "attacker", "attacked", "δ", "β", "ASR", "8-bit", "beyond occlusion", "queries"]
+    lines = [_line([*head, "command"]), _line(["---", "---", "---", *("--:" for _ in head[3:]), "---"])]
+    for (defense, attack, tier), entry in sorted(board.entries.items()):
+        if attack != WORST:
+            lines.append(_line(_entry(defense, attack, tier, entry)))
+    return "".join(lines)
+
+
+def _entry(defense: str, attack: str, tier: Tier, entry: Entry) -> list[str]:
+    names = ("attacked_accuracy", "delta", "beta", "attack_success", "accuracy_8bit", "adversarial_effect")
+    numbers = [_cell(entry.numbers.get(name, Shown())) for name in names]
+    commands = "<br>".join(f"<code>{escape(one)}</code>" for one in entry.commands)
+    return [escape(defense), escape(attack), tier, *numbers, escape(entry.queries), commands]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _plugin(plugin: Plugin) -> str:
+    name = escape(plugin.text)
+    return f"[{name}]({plugin.link})" if plugin.link else name
+
+
+def _cell(shown: Shown) -> str:
+    parts = [escape(shown.text), shown.suffix, f"({shown.interval})" if shown.interval else ""]
+    note = f"<sup>({shown.note})</sup>" if shown.note else ""
+    return " ".join(part for part in parts if part) + note

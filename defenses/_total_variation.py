@@ -1,0 +1,84 @@
+"""Total variation minimisation with a quadratic data term, for a whole batch, with or without missing pixels.
+
+    u = argmin Σ_pixels |∇u| + fidelity/2 · Σ_pixels kept · u² − fidelity · Σ_pixels data · u
+
+With data = kept · f that is the model of Rudin, Osher and Fatemi, as scikit-image's `denoise_tv_chambolle` minimises it
+with weight = 1 / fidelity; ∇ are forward differences, each channel is on its own. The primal-dual method of Chambolle
+and Pock (2011, J. Math. Imaging Vision 40) solves it, accelerated (their algorithm 2) where no pixel is missing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.contracts import Images
+from bench.memory import in_pieces
+
+AT_ONCE = 2**18
+"""Values that are worked on at once: what a processor's cache holds."""
+
+
+def minimise(data: Images, kept: Images | None, fidelity: float, steps: int) -> Images:
+    """The minimiser after `steps` steps: within a level of 255, in the mean, after 20 (100 with missing pixels).
+
+    Args:
+        data: the image, 0 where a pixel is missing; shape (n, c, h, w).
+        kept: 1 where a pixel is there and 0 where it is missing, or None where none is missing.
+        fidelity: weight of the data, above 0; the larger, the less is smoothed.
+        steps: how often every pixel is updated.
+    """
+    if not data.numel():
+        return data.clone()
+    piece = max(1, AT_ONCE // data[0].numel())
+    return in_pieces(
+        lambda part: _solve(data[part], None if kept is None else kept[part], fidelity, steps), len(data), piece
+    )
+
+
+def _solve(data: Images, kept: Images | None, fidelity: float, steps: int) -> Images:
+    image = data.clone() if kept is None else data + (1 - kept) * _surroundings(data, kept)
+    ahead = image.clone()
+    across, down, room = (torch.zeros_like(data) for _ in range(3))
+    pull, primal = data * fidelity, 0.25
+    for _ in range(steps):
+        dual = 1 / (8 * primal)
+        _climb(across, ahead, room, -1, dual)
+        _climb(down, ahead, room, -2, dual)
+        torch.mul(across, across, out=room)
+        room.addcmul_(down, down).sqrt_().clamp_min_(1)
+        across.div_(room)
+        down.div_(room)
+        _divergence(across, down, room)
+        room.add_(pull)
+        ahead.copy_(image)
+        image.add_(room.mul_(primal)).div_(1 + primal * fidelity * (1 if kept is None else kept))
+        momentum = 1.0 if kept is not None else 1 / math.sqrt(1 + 1.4 * fidelity * primal)
+        primal *= momentum
+        ahead.sub_(image).mul_(-momentum).add_(image)
+    return image
+
+
+def _surroundings(data: Images, kept: Images) -> Images:
+    """The mean of what is known within 5×5 pixels, mid-grey where nothing is."""
+    known = F.avg_pool2d(kept, 5, 1, 2)
+    return torch.where(known > 0, F.avg_pool2d(data, 5, 1, 2) / known.clamp_min(1e-6), 0.5)
+
+
+def _climb(field: Tensor, image: Tensor, room: Tensor, axis: int, step: float) -> None:
+    """field += step · difference of the image along an axis; the last difference is 0."""
+    length = image.shape[axis] - 1
+    difference = room.narrow(axis, 0, length)
+    torch.sub(image.narrow(axis, 1, length), image.narrow(axis, 0, length), out=difference)
+    field.narrow(axis, 0, length).add_(difference.mul_(step))
+
+
+def _divergence(across: Tensor, down: Tensor, room: Tensor) -> None:
+    """room = minus the adjoint of the differences."""
+    torch.add(across, down, out=room)
+    for field, axis in ((across, -1), (down, -2)):
+        length = room.shape[axis] - 1
+        room.narrow(axis, 1, length).sub_(field.narrow(axis, 0, length))

@@ -1,0 +1,88 @@
+"""Recovery of attacked pixels by robust principal components, with an accelerated proximal gradient (APG).
+
+Husnoo, Anwar, "Do not get fooled: defense against the one-pixel attack to protect IoT-enabled deep learning systems"
+(Ad Hoc Networks 2021). The full text could not be had; paper 000 of our list says one sentence about it. The solver is
+that of Lin et al. 2009 (UILU-ENG-09-2214), for each channel X of an image:
+
+    min ½‖A + E − X‖² + μ‖A‖* + μ·sparsity·‖E‖₁,  μ ← 0.9 μ in each of `steps` steps
+
+A is of low rank, E sparse. Where |E| exceeds `threshold` in a channel, the pixel (all channels) becomes that of A; all
+others stay as they are. Replacing the whole image by A would ruin it, with the usual sparsity of 1/√size above all.
+The attacker passes it by as if it were the identity (BPDA).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bench.contracts import Images, Streams, Transform
+
+from ._pixels import refuse_nan
+from ._ranges import within
+
+DECAY = 0.9
+Matrices = Float[Tensor, "n c h w"]
+
+
+@dataclass(frozen=True)
+class APG(Transform):
+    """Low rank and sparse: replaces pixels that no low-rank image explains.
+
+    Attributes:
+        sparsity: weight of the sparse part against the low-rank part, above 0.
+        threshold: how large the sparse part of a pixel must be for it to be replaced, in [0, 1].
+        steps: of the solver, at least 10.
+    """
+
+    sparsity: float = 0.3
+    threshold: float = 0.2
+    steps: int = 60
+
+    title: ClassVar[str] = "APG"
+    paper: ClassVar[str] = "Husnoo and Anwar 2021 (after a summary)"
+    views = ("bpda",)
+
+    def __post_init__(self) -> None:
+        within("a sparsity", self.sparsity, 1e-3, 10, "0.3 finds single pixels of a 32×32 image")
+        within("a threshold", self.threshold, 0, 1, "0.2 is the default")
+        within("a number of steps", self.steps, 10, 10_000, "60 is the default")
+
+    def clean(self, images: Images, rng: Streams) -> Images:
+        """The recovered images; raises ValueError for NaN."""
+        refuse_nan(images, "apg")
+        if not images.numel():
+            return images.clone()
+        images = images.detach()
+        low_rank, sparse = self._separate(images)
+        attacked = (sparse.abs() > self.threshold).any(1, keepdim=True)
+        return torch.where(attacked, low_rank.clamp(0, 1), images)
+
+    def _separate(self, images: Matrices) -> tuple[Matrices, Matrices]:
+        low = low_before = sparse = sparse_before = torch.zeros_like(images)
+        strength = 0.99 * torch.linalg.matrix_norm(images, 2)[..., None, None]
+        pace = pace_before = 1.0
+        for _ in range(self.steps):
+            momentum = (pace_before - 1) / pace
+            low_ahead = low + momentum * (low - low_before)
+            sparse_ahead = sparse + momentum * (sparse - sparse_before)
+            half = (low_ahead + sparse_ahead - images) / 2
+            low_before, sparse_before = low, sparse
+            low = _shrink_singular_values(low_ahead - half, strength[..., 0] / 2)
+            sparse = _shrink(sparse_ahead - half, self.sparsity * strength / 2)
+            pace_before, pace = pace, (1 + (1 + 4 * pace**2) ** 0.5) / 2
+            strength = strength * DECAY
+        return low, sparse
+
+
+def _shrink(values: Tensor, by: Tensor) -> Tensor:
+    return values.sign() * (values.abs() - by).clamp_min(0)
+
+
+def _shrink_singular_values(matrices: Matrices, by: Tensor) -> Matrices:
+    left, values, right = torch.linalg.svd(matrices, full_matrices=False)
+    return (left * (values - by).clamp_min(0)[..., None, :]) @ right
