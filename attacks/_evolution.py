@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bench.contracts import Streams
 
+from ._variants import best_of, better
+
 Genes = Float[Tensor, "n p g"]
 Strategy = Literal["best1", "rand1"]
 Bounds = Literal["clip", "reflect", "resample"]
+
+
+@dataclass(frozen=True)
+class Population:
+    """The individuals of each image, the loss of each, and whether it reaches the goal."""
+
+    genes: Genes
+    losses: Float[Tensor, "n p"]
+    reached: Bool[Tensor, "n p"]
+
+    def __getitem__(self, rows: Tensor) -> Population:
+        return Population(self.genes[rows], self.losses[rows], self.reached[rows])
+
+    def best(self) -> Int[Tensor, "n 1"]:
+        """Index of each image's best individual."""
+        return best_of(self.losses, self.reached)
+
+    def pick(self, index: Int[Tensor, "n 1"]) -> Population:
+        """Populations of one: for each image the individual with this index."""
+        return Population(_pick(self.genes, index), self.losses.gather(1, index), self.reached.gather(1, index))
+
+    def place(self, index: Int[Tensor, "n 1"], one: Population) -> Population:
+        """With the answers of this individual replaced by those of `one`."""
+        losses, reached = self.losses.scatter(1, index, one.losses), self.reached.scatter(1, index, one.reached)
+        return Population(self.genes, losses, reached)
+
+    def improved(self, young: Population) -> Population:
+        """Each child against its parent."""
+        won = better(young.losses, young.reached, self.losses, self.reached)
+        return Population(
+            torch.where(won[..., None], young.genes, self.genes),
+            torch.where(won, young.losses, self.losses),
+            torch.where(won, young.reached, self.reached),
+        )
 
 
 def uniform(rng: Streams, population: int, genes: int) -> Genes:

@@ -10,6 +10,7 @@ from (`architecture`, `latent`, `side`, `width`). `train_generator` writes such 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -45,37 +46,147 @@ class Generator(nn.Module):
 class ProceduralFlower(Generator):
     """A flower from a formula: two whorls of petals and a heart before a plain ground.
 
-    Everything is smooth in the latent; the number of petals too, since a soft choice between whole numbers is made.
-    Each value of a latent moves one property through its range: 14 of shape, then hue, saturation and brightness of
-    the ground, the petals' tips, their base, the inner whorl and the heart.
+    Every value of a latent moves one property through its whole range: thirteen of shape, then hue, saturation and
+    brightness of the ground, the petals' tips and base, the inner whorl, and the heart. The picture is smooth in all
+    of them, the number of petals included.
     """
 
-    latent = 29
-    petals = (3.0, 9.0)
+    latent = 28
 
     def __init__(self, side: int = 32) -> None:
         super().__init__()
         self.side = side
 
     def forward(self, latents: Latents) -> Images:
-        """Ground, petals, inner petals and heart, each laid over the one before with a soft edge."""
-        shares = 0.5 + latents / (2 * LIMIT)
-        shape = shares[:, :14, None, None].unbind(1)
-        ground, tip, base, inner, heart = _colours(shares[:, 14:].unflatten(1, (5, 3))).unbind(1)
-        count, turn, size, depth, sharp, heart_size, inner_size, inner_turn, veins, vein_count, *rest = shape
-        rings, ring_count, right, down = rest
-        radius, powers = self._polar(right, down)
-        weights = _soft_choice(self.petals[0] + (self.petals[1] - self.petals[0]) * count, powers)
+        """Petals, inner whorl and heart, each laid over what was there with a soft edge."""
+        shares = (0.5 + latents / (2 * LIMIT)).clamp(0, 1)
+        count, turn, size, depth, point, heart_size, inner_size, inner_turn, vein, ring, rings, right, down = shares[
+            :, :13, None, None
+        ].unbind(1)
+        ground, tip, base, inner, heart = _colours(shares[:, 13:].reshape(-1, 5, 3))[..., None, None].unbind(1)
+        radius, turned = self._places(0.5 * right - 0.25, 0.5 * down - 0.25, count)
 
-        outer_edge = (0.7 + 0.7 * size) * (1 - (0.1 + 0.6 * depth) * _valley(weights, powers, turn, sharp))
-        inner_edge = (0.3 + 0.4 * inner_size) * outer_edge.mean((2, 3), keepdim=True)
-        inner_edge = inner_edge * (1 - 0.5 * _valley(weights, powers, inner_turn, sharp))
-        heart_edge = 0.1 + 0.35 * heart_size
+        outer = (0.6 + 0.8 * size) * (1 - (0.1 + 0.6 * depth) * _gaps(turned, turn, 1 + 2 * point))
+        inwards = (0.3 + 0.4 * inner_size) * (0.6 + 0.8 * size) * (1 - 0.5 * _gaps(turned, inner_turn, 1 + 2 * point))
+        stripes = 0.25 * vein * (1 + _wave(turned.square(), turn)) + 0.25 * ring * (1 + (20 * rings * radius).cos())
+        petals = (base + (tip - base) * (radius / 1.8)[:, None]) * (1 - stripes)[:, None]
 
-        along = (radius / outer_edge).clamp(max=1)
-        stripe = _wave(weights, powers, turn, 1 + vein_count)
-        shade = 1 - 0.5 * veins * stripe - 0.5 * rings * (0.5 + 0.5 * torch.cos(18 * ring_count * radius))
-        picture = _over(ground.expand(-1, -1, self.side, self.side), base + (tip - base) * along[:, None], outer_edge, radius)
-        picture = _over(picture, inner, inner_edge, radius)
-        picture = _over(picture * shade.clamp(0, 1)[:, None], heart, heart_edge, radius)
-        return picture.clamp(0, 1)
+        picture = _over(ground, petals, outer - radius)
+        picture = _over(picture, inner * (1 - stripes)[:, None], inwards - radius)
+        return _over(picture, heart, 0.1 + 0.35 * heart_size - radius).clamp(0, 1)
+
+    def _places(self, right: Tensor, down: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """For each pixel the distance from the flower's centre (1 is half a side), and its direction in petals.
+
+        The direction is a complex number that goes round once from petal to petal: a soft choice between the powers
+        that whole numbers of petals stand for, so that it moves smoothly from one number to the next.
+        """
+        ticks = (torch.arange(self.side, device=right.device, dtype=right.dtype) + 0.5) * (2 / self.side) - 1
+        across = (ticks[None, None, :] - right).expand(-1, self.side, -1)
+        along = (ticks[None, :, None] - down).expand(-1, -1, self.side)
+        radius = (across.square() + along.square() + 1e-4).sqrt()
+        direction = torch.complex(across / radius, along / radius)
+        numbers = torch.arange(3, 10, device=right.device, dtype=right.dtype)
+        chosen = (-2 * (3 + 6 * count[..., 0] - numbers).square()).softmax(-1)
+        powers = [direction]
+        while len(powers) < 9:
+            powers.append(powers[-1] * direction)
+        return radius, (torch.stack(powers[2:], 1) * chosen[..., None, None]).sum(1)
+
+
+def _wave(turned: Tensor, turn: Tensor) -> Tensor:
+    """Between −1 and 1, up and down once from petal to petal; `turn` in [0, 1] turns it by one petal."""
+    angle = 2 * torch.pi * turn
+    return turned.real * angle.cos() + turned.imag * angle.sin()
+
+
+def _gaps(turned: Tensor, turn: Tensor, point: Tensor) -> Tensor:
+    """0 in the middle of a petal and 1 between two; the larger `point`, the narrower the petals."""
+    return 1 - (0.5 + 0.4999 * _wave(turned, turn)) ** point
+
+
+def _over(below: Tensor, above: Tensor, inside: Tensor) -> Images:
+    """`above` where `inside` is positive, with an edge about a tenth of the flower wide."""
+    return below + (above - below) * (inside / 0.04).sigmoid()[:, None]
+
+
+def _colours(shares: Float[Tensor, "r m 3"]) -> Float[Tensor, "r m 3"]:
+    """Hue (round the circle), saturation and brightness, each in [0, 1] -> red, green, blue in [0, 1]."""
+    hue, saturation, brightness = shares.unbind(-1)
+    thirds = torch.arange(3, device=shares.device, dtype=shares.dtype) / 3
+    waves = 0.5 + 0.5 * (2 * torch.pi * (hue[..., None] - thirds)).cos()
+    return brightness[..., None] * (1 - saturation[..., None] * (1 - waves))
+
+
+class ConvolutionalFlower(Generator):
+    """Transposed convolutions from 4×4 up, as in DCGAN (arXiv 1511.06434); what `train_generator` trains.
+
+    Args:
+        latent: how many numbers a latent has.
+        side: of a picture in pixels: 8, 16, 32, 64 or 128.
+        width: channels of the last hidden layer; they double with each layer before it.
+    """
+
+    def __init__(self, latent: int = 64, side: int = 64, width: int = 32) -> None:
+        super().__init__()
+        if latent < 1 or width < 1 or side not in (8, 16, 32, 64, 128):
+            raise ValueError(
+                f"Expected side 8, 16, 32, 64 or 128, latent ≥ 1, width ≥ 1; got {side}, {latent}, {width}."
+            )
+        self.latent, self.side, self.width = latent, side, width
+        doublings = side.bit_length() - 3
+        channels = [width << (doublings - 1 - layer) for layer in range(doublings)]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(latent, channels[0], 4, bias=False)]
+        for inputs, outputs in pairwise(channels):
+            layers += [nn.BatchNorm2d(inputs), nn.ReLU(), nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False)]
+        layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.ConvTranspose2d(width, 3, 4, 2, 1), nn.Sigmoid()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, latents: Latents) -> Images:
+        """Pictures of shape (r, 3, side, side), in [0, 1]."""
+        pictures: Tensor = self.layers(latents[:, :, None, None])
+        return pictures
+
+
+ARCHITECTURES = {"convolutional": ConvolutionalFlower}
+_numbers = ("latent", "side", "width")
+
+
+def save_generator(path: Path, generator: ConvolutionalFlower) -> None:
+    """Writes weights and architecture to a safetensors file."""
+    numbers = {name: str(getattr(generator, name)) for name in _numbers}
+    save_file(generator.state_dict(), path, {"architecture": "convolutional", **numbers})
+
+
+def load_generator(path: str | None) -> Generator:
+    """The generator in a file, frozen and in evaluation mode; without a file the procedural flower.
+
+    Raises:
+        InputError: there is no such file, it is no generator, or its weights do not fit its architecture.
+    """
+    if path is None:
+        return ProceduralFlower()
+    generator = _built(Path(path))
+    try:
+        generator.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise InputError(f"The weights in {path} do not fit its architecture: {error}") from error
+    return generator.eval().requires_grad_(False)
+
+
+def _built(path: Path) -> Generator:
+    """A generator of the architecture that a file tells, its weights still random."""
+    if not path.is_file():
+        raise InputError(f"Expected a generator (.safetensors), but there is no file {path}.")
+    try:
+        with safe_open(path, "pt") as file:
+            told = file.metadata() or {}
+    except SafetensorError as error:
+        raise InputError(f"Expected a generator in safetensors form, but {path} cannot be read: {error}") from error
+    try:
+        return ARCHITECTURES[told["architecture"]](**{name: int(told[name]) for name in _numbers})
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"Expected metadata in {path} with architecture ({', '.join(ARCHITECTURES)}), {', '.join(_numbers)}, but "
+            f"got {told}. Make such a file with: python -m bench.attacks.train_generator --help"
+        ) from error

@@ -16,7 +16,7 @@ to the centre, belong to the patch, and every other pixel keeps its bits.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -40,27 +40,35 @@ class Placement:
     """Where each image's patch lies.
 
     Attributes:
-        centres: row and column of the centre in pixels, shape (n, 2); (0, 0) is the image's upper left corner.
-        sides: side of the upright box around the patch in pixels, shape (n,).
+        corners: row and column of the upper left pixel of the box that the turned patch fits into, shape (n, 2).
+        boxes: height and width of that box in pixels, shape (n, 2).
+        sides: side of the unturned patch in pixels, shape (n,).
         angles: how far it is turned, in radians, shape (n,).
         pixels: how many pixels it covers, shape (n,).
         shape: square or disc.
     """
 
-    centres: Float[Tensor, "n 2"]
+    corners: Int[Tensor, "n 2"]
+    boxes: Int[Tensor, "n 2"]
     sides: Float[Tensor, "n"]
     angles: Float[Tensor, "n"]
     pixels: Int[Tensor, "n"]
     shape: Shape = "square"
 
     def __getitem__(self, rows: Tensor | slice) -> Placement:
-        return Placement(self.centres[rows], self.sides[rows], self.angles[rows], self.pixels[rows], self.shape)
+        corners, boxes, sides = self.corners[rows], self.boxes[rows], self.sides[rows]
+        return Placement(corners, boxes, sides, self.angles[rows], self.pixels[rows], self.shape)
+
+    def moved(self, shifts: Int[Tensor, "n 2"], height: int, width: int) -> Placement:
+        """The same patches, moved by that many rows and columns, as far as the image goes."""
+        room = torch.tensor([height, width], device=self.boxes.device) - self.boxes
+        return replace(self, corners=torch.minimum((self.corners + shifts).clamp(min=0), room))
 
     def coordinates(self, height: int, width: int) -> tuple[Float[Tensor, "n h w"], Float[Tensor, "n h w"]]:
         """Each pixel's place in the upright patch: pixels to the right of its centre, and below it."""
-        device = self.centres.device
-        down = (torch.arange(height, device=device) + 0.5 - self.centres[:, :1])[:, :, None]
-        right = (torch.arange(width, device=device) + 0.5 - self.centres[:, 1:])[:, None, :]
+        centres = self.corners + self.boxes / 2
+        down = (torch.arange(height, device=centres.device) + 0.5 - centres[:, :1])[:, :, None]
+        right = (torch.arange(width, device=centres.device) + 0.5 - centres[:, 1:])[:, None, :]
         cosine, sine = self.angles.cos()[:, None, None], self.angles.sin()[:, None, None]
         return right * cosine + down * sine, down * cosine - right * sine
 
@@ -123,8 +131,8 @@ class Placed:
 
     area: float = 0.1
     shape: Shape = "square"
-    rotation: float = 0.0
-    scale: tuple[float, float] = (1.0, 1.0)
+    rotation: float = 22.5
+    scale: tuple[float, float] = (0.8, 1.0)
     location: Location = "random"
     at: tuple[int, int] = (0, 0)
 
@@ -174,11 +182,11 @@ class Placed:
         box = (sides * spread - 1e-4).ceil().to(torch.int64)  # the upright box around the turned patch
         boxes = torch.stack([box.clamp(max=height), box.clamp(max=width)], dim=1)
         room = torch.tensor([height, width], device=rng.device) - boxes
-        centres = self._corner(room, rng) + boxes / 2
+        corners = self._corners(room, rng)
         covered = (scales.double() ** 2 * pixels).round().to(torch.int64).clamp(1, pixels)
-        return Placement(centres, sides, angles, covered, self.shape)
+        return Placement(corners, boxes, sides, angles, covered, self.shape)
 
-    def _corner(self, room: Int[Tensor, "n 2"], rng: Streams) -> Int[Tensor, "n 2"]:
+    def _corners(self, room: Int[Tensor, "n 2"], rng: Streams) -> Int[Tensor, "n 2"]:
         """Upper left corners, each coordinate from 0 to its `room`, both included."""
         if self.location == "fixed":
             return torch.minimum(torch.tensor(self.at, device=room.device), room)

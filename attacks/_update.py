@@ -1,35 +1,54 @@
-"""How a patch moves: along the gradient, its sign, or Adam's direction; for one patch or one for each image."""
+"""How a patch's content moves: along the gradient, its sign, or Adam's direction; one patch, or one for each image."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 Update = Literal["gradient", "sign", "adam"]
 
 
+def check_updates(steps: int, step_size: float, momentum: float, smoothness: float) -> None:
+    """Raises ValueError for numbers that make no descent."""
+    if steps < 1:
+        raise ValueError(f"steps is at least 1; got {steps}.")
+    if step_size <= 0:
+        raise ValueError(f"step_size is above 0; got {step_size}.")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum is from 0 to below 1; got {momentum}.")
+    if smoothness < 0:
+        raise ValueError(f"smoothness is a weight, 0 or more; got {smoothness}.")
+
+
+def roughness(patch: Float[Tensor, "*n c s s"]) -> Float[Tensor, "*n"]:
+    """Mean absolute difference between neighbouring values, in both directions (anisotropic total variation)."""
+    down = (patch[..., 1:, :] - patch[..., :-1, :]).abs().sum((-3, -2, -1))
+    right = (patch[..., 1:] - patch[..., :-1]).abs().sum((-3, -2, -1))
+    channels, side = patch.shape[-3], patch.shape[-1]
+    return (down + right) / max(1, 2 * channels * side * (side - 1))
+
+
 class Mover:
     """Turns gradients into steps downhill and remembers what it must.
 
-    `gradient`: step_size times the (accumulated) gradient; with momentum that is SGD as torch has it.
-    `sign`: step_size times the sign of the accumulated gradient, each gradient at mean size 1 before it is added
-    (momentum as in arXiv 1710.06081).
-    `adam`: Adam (arXiv 1412.6980) with β = `momentum`, 0.999; every value has its own moments.
-
-    With `own`, the first axis holds patches that are independent of each other.
+    `gradient`: step_size times the accumulated gradient, as SGD with momentum.
+    `sign`: step_size times the sign of the accumulated gradient, each gradient brought to mean size 1 before it is
+    added (arXiv 1710.06081).
+    `adam`: Adam (arXiv 1412.6980) with decay rates `momentum` and 0.999.
     """
 
-    def __init__(self, update: Update, step_size: float, momentum: float, own: bool = False) -> None:
-        self._update, self._step_size, self._momentum, self._own = update, step_size, momentum, own
+    def __init__(self, update: Update, step_size: float, momentum: float) -> None:
+        self._update, self._step_size, self._momentum = update, step_size, momentum
         self._steps = 0
         self._first = self._second = torch.zeros(())
 
-    def __call__(self, values: Tensor, gradient: Tensor, scale: float = 1.0) -> Tensor:
-        """The values after one step, kept in [0, 1]; `scale` shortens the step."""
+    def __call__(self, content: Tensor, gradient: Tensor, share: float = 1.0) -> Tensor:
+        """The content (…, c, s, s) after one step, kept in [0, 1]; `share` shortens the step."""
         self._steps += 1
-        return (values - self._step_size * scale * self._direction(gradient)).clamp(0, 1)
+        return (content - self._step_size * share * self._direction(gradient)).clamp(0, 1)
 
     def keep(self, rows: Tensor) -> None:
         """Goes on with these patches alone."""
@@ -37,15 +56,15 @@ class Mover:
 
     def _direction(self, gradient: Tensor) -> Tensor:
         momentum = self._momentum
-        if self._update == "adam":
-            self._first = momentum * self._first + (1 - momentum) * gradient
-            self._second = 0.999 * self._second + 0.001 * gradient**2
-            first = self._first / (1 - momentum**self._steps)
-            second = self._second / (1 - 0.999**self._steps)
-            return first / (second.sqrt() + 1e-12)
         if self._update == "gradient":
             self._first = momentum * self._first + gradient
             return self._first
-        size = gradient.abs().flatten(1).mean(1)[:, None, None, None] if self._own else gradient.abs().mean()
-        self._first = momentum * self._first + gradient / size.clamp(min=torch.finfo(gradient.dtype).tiny)
-        return self._first.sign()
+        if self._update == "sign":
+            size = gradient.abs().mean((-3, -2, -1), keepdim=True)
+            self._first = momentum * self._first + gradient / size.clamp(min=torch.finfo(gradient.dtype).tiny)
+            return self._first.sign()
+        self._first = momentum * self._first + (1 - momentum) * gradient
+        self._second = 0.999 * self._second + 0.001 * gradient**2
+        first = self._first / (1 - momentum**self._steps)
+        second = self._second / (1 - 0.999**self._steps)
+        return first / (second.sqrt() + torch.finfo(gradient.dtype).tiny)

@@ -32,7 +32,10 @@ class Occlusion(Placed, Attack):
     grey: float = 0.5
 
     title = "Occlusion"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {}, "paper": {}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "quick": {},
+        "paper": {"shape": "disc", "scale": (1.0, 1.0)},
+    }
     access = "none"
 
     def __post_init__(self) -> None:

@@ -22,18 +22,18 @@ replaced by the fresh one, and only success in both counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from bench.contracts import Attack, Goal, Images, Model, Pixels, Streams
 
-from ._evolution import Bounds, Genes, Strategy, children, inside, latin, uniform
-from ._variants import ask, best_of, better, check_pixels, paint
+from ._coding import Coding
+from ._evolution import Bounds, Genes, Population, Strategy, children, inside, latin, uniform
+from ._variants import ask, check_pixels
 
 
 @dataclass(frozen=True)
@@ -126,35 +126,25 @@ class Pixel(Attack):
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
         """The first success of each image, or the best individual."""
         adversarial, rows = images.clone(), torch.arange(len(images), device=images.device)
-        genes = self._first(rng, images)
-        losses, reached = self._judge(model, images, goal, genes)
+        parents = self._judged(model, images, goal, self._first(rng, images))
         for generation in range(self.generations + 1):
-            best = best_of(losses, reached)
-            elite = genes.gather(1, best[..., None].expand(-1, -1, genes.shape[2]))
-            if model.classifier.random:
-                fresh, again = self._judge(model, images, goal, elite)
-                losses = losses.scatter(1, best, fresh)
-                reached = reached.scatter(1, best, again & reached.gather(1, best))
-            success = reached.gather(1, best)[:, 0]
-            leaving = self._content(goal, losses.gather(1, best)[:, 0], success)
-            if generation == self.generations:
-                leaving = torch.ones_like(leaving)
-            if leaving.any():
-                adversarial[rows[leaving]] = self._painted(images[leaving], elite[leaving])[:, 0]
-                model[leaving].note("unconverged", ~success[leaving])
-                stay = ~leaving
-                rows, images, genes, best = rows[stay], images[stay], genes[stay], best[stay]
-                losses, reached, model, goal, rng = losses[stay], reached[stay], model[stay], goal[stay], rng[stay]
+            parents, elite = self._doubted(model, images, goal, parents)
+            leaving = self._content(goal, elite) | torch.full_like(elite.reached[:, 0], generation == self.generations)
+            adversarial[rows[leaving]] = self._coding.painted(images[leaving], elite[leaving].genes)[:, 0]
+            model[leaving].note("unconverged", ~elite.reached[leaving, 0])
+            stay = ~leaving
+            rows, images, parents = rows[stay], images[stay], parents[stay]
+            model, goal, rng = model[stay], goal[stay], rng[stay]
             if not len(rows):
                 break
-            model.progress((generation + 1) / (self.generations + 1))
-            young = children(rng, genes, best, self.strategy, self.weight, self.crossover)
-            young = inside(rng, young, self.bounds)
-            young_losses, young_reached = self._judge(model, images, goal, young)
-            won = better(young_losses, young_reached, losses, reached)
-            genes = torch.where(won[..., None], young, genes)
-            losses, reached = torch.where(won, young_losses, losses), torch.where(won, young_reached, reached)
+            young = children(rng, parents.genes, parents.best(), self.strategy, self.weight, self.crossover)
+            parents = parents.improved(self._judged(model, images, goal, inside(rng, young, self.bounds)))
+            model.progress((generation + 1) / self.generations)
         return adversarial
+
+    @property
+    def _coding(self) -> Coding:
+        return Coding(self.pixels, self.eight_bit, self.additive, self.cluster)
 
     def _first(self, rng: Streams, images: Images) -> Genes:
         size = 2 + images.shape[1]
@@ -164,64 +154,36 @@ class Pixel(Attack):
             colours.copy_(((rng.normal(*colours.shape[1:]) * 127 + 128) / 256).clamp(0, 1))
         return genes
 
-    def _judge(self, model: Model, images: Images, goal: Goal, genes: Genes) -> tuple[Tensor, Bool[Tensor, "n p"]]:
-        loss: Callable[[Goal, Tensor], Tensor] = Goal.margin if self.loss == "margin" else _probability
+    def _judged(self, model: Model, images: Images, goal: Goal, genes: Genes) -> Population:
         losses, reached = ask(
-            model, images, goal, loss, genes.shape[1], lambda part: self._painted(images[part], genes[part])
+            model,
+            images,
+            goal,
+            Goal.margin if self.loss == "margin" else _probability,
+            genes.shape[1],
+            lambda part: self._coding.painted(images[part], genes[part]),
         )
         if self.change_weight:
-            losses = losses + self.change_weight * self._change(images, genes)
-        return losses, reached
+            losses = losses + self.change_weight * self._coding.change(images, genes)
+        return Population(genes, losses, reached)
 
-    def _painted(self, images: Images, genes: Genes) -> Float[Tensor, "n p c h w"]:
-        return paint(images, *self._decoded(images, genes))
+    def _doubted(
+        self, model: Model, images: Images, goal: Goal, parents: Population
+    ) -> tuple[Population, Population]:
+        """The parents, and the best of each image alone; of a random model the best has its second answer."""
+        elite = parents.pick(parents.best())
+        if model.classifier.random:
+            again = self._judged(model, images, goal, elite.genes)
+            elite = Population(elite.genes, again.losses, again.reached & elite.reached)
+            parents = parents.place(parents.best(), elite)
+        return parents, elite
 
-    def _decoded(
-        self, images: Images, genes: Genes
-    ) -> tuple[Int[Tensor, "n p k"], Float[Tensor, "n p k c"]]:
-        """Genes -> pixels (row · width + column) and colours."""
-        height, width = images.shape[2:]
-        row, column, *shades = genes.unflatten(2, (self.pixels, -1)).unbind(3)
-        rows, columns = _placed(row, height, self.cluster), _placed(column, width, self.cluster)
-        pixels = rows * width + columns
-        shade = torch.stack(shades, 3)
-        if self.additive:
-            shade = 2 * shade - 1
-        if self.eight_bit:
-            shade = ((shade * 255).round() if self.additive else (shade * 256).floor().clamp(max=255)).to(images.dtype)
-        else:
-            shade = shade.to(images.dtype) * 255
-        if self.additive:
-            own = _colours(images, pixels) * 255
-            shade = ((own.round() if self.eight_bit else own) + shade).clamp(0, 255)
-        return pixels, shade / 255
-
-    def _change(self, images: Images, genes: Genes) -> Float[Tensor, "n p"]:
-        """Euclidean length of the change; a pixel that is named twice counts twice."""
-        pixels, colours = self._decoded(images, genes)
-        return (colours - _colours(images, pixels)).flatten(2).norm(dim=2)
-
-    def _content(self, goal: Goal, losses: Tensor, reached: Tensor) -> Bool[Tensor, "n"]:
+    def _content(self, goal: Goal, elite: Population) -> Bool[Tensor, "n"]:
         """Which images need no more search."""
+        reached, loss = elite.reached[:, 0], elite.losses[:, 0]
         if self.stop == "success":
             return reached
-        return reached & (losses < (0.05 if goal.targets is None else -0.9))
-
-
-def _placed(gene: Tensor, length: int, cluster: bool) -> Int[Tensor, "n p k"]:
-    """Genes in [0, 1] -> rows or columns; with `cluster` the first pixel chooses the window, the others a place in it."""
-    places = (gene * length).floor().clamp(max=length - 1).to(torch.int64)
-    if not cluster or gene.shape[2] == 1 or length < 3:
-        return places
-    centre = places[..., :1].clamp(1, length - 2)
-    others = (gene[..., 1:] * 3).floor().clamp(max=2).to(torch.int64) - 1
-    return torch.cat([places[..., :1], centre + others], 2)
-
-
-def _colours(images: Images, pixels: Int[Tensor, "n p k"]) -> Float[Tensor, "n p k c"]:
-    """The images' own colours at these pixels."""
-    index = pixels.flatten(1)[:, None].expand(-1, images.shape[1], -1)
-    return images.flatten(2).gather(2, index).transpose(1, 2).unflatten(1, pixels.shape[1:])
+        return reached & (loss < (0.05 if goal.targets is None else -0.9))
 
 
 def _probability(goal: Goal, logits: Tensor) -> Tensor:

@@ -28,7 +28,10 @@ class RandomPatch(Placed, Attack):
     """
 
     title = "Random patch"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {}, "paper": {}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "quick": {},
+        "paper": {"shape": "disc", "scale": (1.0, 1.0)},
+    }
     access = "none"
 
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:

@@ -98,16 +98,24 @@ def run(
 @app.command(name="list")
 def list_(
     what: Annotated[str, typer.Argument(help="attacks, defenses, datasets, models, or everything.")] = "everything",
+    markdown: Annotated[bool, typer.Option("--markdown", help="Tell all of each attack or defense.")] = False,
     plugin: Plugins = None,
 ) -> None:
     """Name the attacks, defenses, data sets and models.
 
-    Example: `bench list defenses`
+    Examples: `bench list defenses`, `bench list attacks --markdown`
     """
     from bench import listing
 
     _add(plugin)
-    typer.echo(listing.text(what))
+    if not markdown:
+        typer.echo(listing.text(what))
+        return
+    if what not in ("attacks", "defenses"):
+        raise InputError(f"Expected attacks or defenses with --markdown, but got {what!r}.")
+    from bench import pages
+
+    typer.echo(pages.page("attack" if what == "attacks" else "defense"), nl=False)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -63,7 +64,7 @@ def machine(device: str) -> str:
     """The kind of machine; times of two machines are never compared."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
 
 
 def side_by_side(bare: Classifier, defended: Classifier, images: Images, rng: Streams) -> dict[str, float]:

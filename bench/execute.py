@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import time
 import traceback
@@ -63,9 +62,9 @@ def execute(tasks: list[Task], plugins: list[Path], workers: int, timeout: float
 class _Worker:
     """A process that computes one task after the other; a new one takes the place of one that died."""
 
-    def __init__(self, plugins: list[Path], share_of_cores: int) -> None:
+    def __init__(self, plugins: list[Path], workers: int) -> None:
         self._plugins = plugins
-        self._threads = max(1, (os.cpu_count() or 1) // share_of_cores)
+        self._workers = workers
         self.task: Task | None = None
         self._deadline: float | None = None
         self._start()
@@ -73,7 +72,7 @@ class _Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        arguments = (theirs, self._plugins, self._threads)
+        arguments = (theirs, self._plugins, self._workers)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()  # so that the end of the process is seen as the end of the pipe
@@ -121,14 +120,14 @@ def _cause(exit_code: int | None) -> tuple[Status, str]:
     return "error", f"its process ended with exit code {exit_code}"
 
 
-def _serve(connection: Connection, plugins: list[Path], threads: int) -> None:
+def _serve(connection: Connection, plugins: list[Path], workers: int) -> None:
     """The life of a worker process: tasks in, progress and results out, until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     import torch
 
     from bench.registry import add_file
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     for path in plugins:
         add_file(path)
     with suppress(EOFError, OSError):

@@ -38,7 +38,7 @@ def picture_grid(computed: Computed, count: int = 8) -> Image.Image:
     """
     scene, attacked = computed.scene, computed.attacked
     facts = computed.outcome.facts
-    order = np.lexsort((-np.asarray(facts.reached), -attacked.eligible.cpu().numpy())) if facts else np.arange(0)
+    order = np.lexsort((-np.asarray(facts.reached), -attacked.eligible.int().cpu().numpy())) if facts else np.arange(0)
     rows = torch.as_tensor(order[:count].copy(), device=scene.device)
     clean, adversarial = scene.images[rows], attacked.adversarial[rows]
     difference = ((adversarial - clean) / 2 + 0.5).clamp(0, 1)

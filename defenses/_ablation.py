@@ -132,5 +132,5 @@ def train(
         shown = torch.where(turned, images[rows].flip(3), images[rows])
         return ablations.seen(shown, drawn.derive("ablation").integers(ablations.count)), labels[rows]
 
-    fit(net, batch, F.cross_entropy, streams, epochs)
+    fit(net, batch, F.cross_entropy, streams, epochs, training.progress)
     return packed(net)

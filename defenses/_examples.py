@@ -63,6 +63,7 @@ def fit(
     loss: Callable[[Tensor, Tensor], Tensor],
     rng: Streams,
     epochs: int,
+    progress: Callable[[float], None],
     learning_rate: float = 3e-3,
     batch_size: int = 64,
 ) -> None:
@@ -74,6 +75,7 @@ def fit(
         loss: outputs, targets -> one number.
         rng: one stream for each training image.
         epochs: how often each image is seen.
+        progress: told the share done.
         learning_rate: at the start; it falls to 0.
         batch_size: images a step.
     """
@@ -83,6 +85,7 @@ def fit(
     net.train()
     with torch.enable_grad():
         for epoch in range(epochs):
+            progress(epoch / epochs)
             drawn = rng.derive("epoch").derive(epoch)
             for rows in drawn.uniform().argsort(stable=True).split(batch_size):
                 seen, wanted = batch(rows, drawn[rows].derive("batch"))

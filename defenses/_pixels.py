@@ -47,7 +47,7 @@ def pad_mirrored(
 def _mirrored(length: int, before: int, after: int, edge: bool, device: torch.device) -> Tensor:
     period = 2 * length if edge else max(1, 2 * length - 2)
     places = torch.arange(-before, length + after, device=device) % period
-    return torch.minimum(places, period - places - (1 if edge else 0)).clamp_min(0)
+    return torch.minimum(places, period - places - (1 if edge else 0))
 
 
 def neighbours(images: Float[Tensor, "*n h w"], size: int, edge: bool = True) -> list[Float[Tensor, "*n h w"]]:

@@ -69,7 +69,7 @@ def _surroundings(data: Images, kept: Images) -> Images:
 
 
 def _climb(field: Tensor, image: Tensor, room: Tensor, axis: int, step: float) -> None:
-    """field += step · difference of the image along an axis; the last difference is 0."""
+    """Adds step · differences of the image along an axis to the field; the last difference is 0."""
     length = image.shape[axis] - 1
     difference = room.narrow(axis, 0, length)
     torch.sub(image.narrow(axis, 1, length), image.narrow(axis, 0, length), out=difference)
@@ -77,7 +77,7 @@ def _climb(field: Tensor, image: Tensor, room: Tensor, axis: int, step: float) -
 
 
 def _divergence(across: Tensor, down: Tensor, room: Tensor) -> None:
-    """room = minus the adjoint of the differences."""
+    """Writes minus the adjoint of the differences into `room`."""
     torch.add(across, down, out=room)
     for field, axis in ((across, -1), (down, -2)):
         length = room.shape[axis] - 1

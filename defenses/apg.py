@@ -1,8 +1,8 @@
 """Recovery of attacked pixels by robust principal components, with an accelerated proximal gradient (APG).
 
 Husnoo, Anwar, "Do not get fooled: defense against the one-pixel attack to protect IoT-enabled deep learning systems"
-(Ad Hoc Networks 2021). The full text could not be had; paper 000 of our list says one sentence about it. The solver is
-that of Lin et al. 2009 (UILU-ENG-09-2214), for each channel X of an image:
+(Ad Hoc Networks 2021). The full text could not be had, only a summary of one sentence. The solver is that of Lin et al.
+2009 (UILU-ENG-09-2214), for each channel X of an image:
 
     min ½‖A + E − X‖² + μ‖A‖* + μ·sparsity·‖E‖₁,  μ ← 0.9 μ in each of `steps` steps
 
@@ -85,4 +85,4 @@ def _shrink(values: Tensor, by: Tensor) -> Tensor:
 
 def _shrink_singular_values(matrices: Matrices, by: Tensor) -> Matrices:
     left, values, right = torch.linalg.svd(matrices, full_matrices=False)
-    return (left * (values - by).clamp_min(0)[..., None, :]) @ right
+    return torch.matmul(left * (values - by).clamp_min(0)[..., None, :], right)

@@ -109,7 +109,7 @@ class RandomAblation(CertifiedDefense):
 
     @staticmethod
     def _network(channels: int, classes: int) -> Any:
-        return lambda: conv_net(2 * channels, classes, strides=(1, 2, 2, 2), widths=(32, 64, 128, 128))
+        return lambda: conv_net(2 * channels, classes, strides=(2, 2, 2), widths=(64, 128, 128))
 
 
 class Groups(Ablations):

@@ -148,11 +148,11 @@ def grad_cam(model: Classifier, images: Images, rng: Streams) -> tuple[Logits, F
         with torch.enable_grad():
             watched = images.detach().requires_grad_()
             logits = model(watched, rng)
+            features = maps[-1] if maps else watched
+            (slopes,) = torch.autograd.grad(logits.amax(1).sum(), features)
     finally:
         for hook in hooks:
             hook.remove()
-    features = maps[-1] if maps else watched
-    (slopes,) = torch.autograd.grad(logits.amax(1).sum(), features)
     if maps:
         saliency = (slopes.mean((2, 3), keepdim=True) * features).sum(1, keepdim=True).relu()
     else:

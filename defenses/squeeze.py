@@ -27,6 +27,7 @@ from ._examples import choose
 from ._pixels import pad_mirrored
 from ._ranges import within
 from ._rejection import Detecting, Scores, calibrate, check_calibration
+from .median import Median
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,14 @@ class Squeeze(Defense):
         squeezers = 1 + bool(self.bits) + bool(self.median) + bool(self.search)
         return Detecting(model, _Scored(self, model).score, learned, squeezers)
 
-    def squeezed(self, images: Images) -> list[Images]:
+    def squeezed(self, images: Images, rng: Streams) -> list[Images]:
         """The squeezed versions of a batch, each of the same shape."""
         done = []
         if self.bits:
             levels = 2**self.bits - 1
             done.append(BPDA.apply(images, lambda x: (x * levels).round() / levels, lambda x, gradient: gradient))
         if self.median:
-            done.append(median(images, self.median))
+            done.append(Median(self.median).clean(images, rng))
         if self.search:
             done.append(BPDA.apply(images, self._without_noise, lambda x, gradient: gradient))
         return done
@@ -116,23 +117,9 @@ class _Scored(Classifier):
 
     def score(self, images: Images, logits: Logits, rng: Streams) -> Scores:
         usual = logits.softmax(1)
-        squeezed = self.defense.squeezed(images)
+        squeezed = self.defense.squeezed(images, rng)
         changes = [(usual - self.model(image, rng).softmax(1)).abs().sum(1) for image in squeezed]
         return torch.stack(changes).amax(0)
-
-
-def median(images: Images, window: int) -> Images:
-    """The median over window×window pixels in each channel, borders mirrored; of an even number the upper one.
-
-    As SciPy's `median_filter`: an even window reaches one pixel further up and left.
-    """
-    if not images.numel():
-        return images
-    padded = pad_mirrored(images, window // 2, (window - 1) // 2)
-    height, width = images.shape[2:]
-    shifts = [(down, right) for down in range(window) for right in range(window)]
-    stacked = torch.stack([padded[..., i : i + height, j : j + width] for i, j in shifts])
-    return stacked.kthvalue(window * window // 2 + 1, dim=0).values
 
 
 def non_local_means(images: Images, search: int, similar: int, strength: float) -> Images:

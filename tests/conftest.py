@@ -15,7 +15,8 @@ from jaxtyping import install_import_hook
 _checking = ModuleType("checking")
 _checking.checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]  # made here
 sys.modules["checking"] = _checking
-install_import_hook("bench", "checking.checked")
+_WITH_TENSORS = "streams goals budgets contracts adaptive memory craft judge split photos nets models attacks defenses"
+install_import_hook([f"bench.{name}" for name in _WITH_TENSORS.split()], "checking.checked")
 
 ROOT = Path(__file__).resolve().parent.parent
 

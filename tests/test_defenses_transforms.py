@@ -8,7 +8,7 @@ import torch
 from bench.contracts import Classifier, Streams, Transform
 from bench.registry import make_defense
 
-NAMES = ["bilateral", "bit-depth", "gaussian", "jpeg", "lgs", "median"]
+NAMES = ["apg", "bilateral", "bit-depth", "gaussian", "jpeg", "lgs", "median", "n-pixel", "tvm", "tvm-guo"]
 
 
 class Pixels(Classifier):
@@ -128,8 +128,10 @@ def test_the_exact_view_has_the_slope_of_finite_differences(defense: Transform) 
         pytest.skip("has no exact gradient")
     if hasattr(defense, "smoothing"):
         defense = replace(defense, smoothing=1.0)  # never clipped, so there is nothing to pass straight through
-    images = photographs(4, dtype=torch.float64)
     generator = torch.Generator().manual_seed(2)
+    images = photographs(4, dtype=torch.float64)
+    images += 1e-3 * torch.rand(images.shape, generator=generator, dtype=torch.float64)  # no two values are equal
+    images = images / images.max()
     direction = torch.randn(images.shape, generator=generator, dtype=torch.float64)
     weights = torch.randn(4, 3 * 32 * 32, generator=generator, dtype=torch.float64)
     view = views(defense)["exact"]

@@ -13,6 +13,8 @@ from bench.report.samples import Sample, settle
 from bench.report.shown import Shown, command, failed, plain, points, share
 
 _DIFFERENCES = ("delta", "adversarial_effect")
+_BOUNDS = {"attacked_accuracy": "≤", "delta": "≥"}
+"""What a worst case over too few attacks says."""
 _SHARED = ("data", "training", "weights", "protocol")
 """Fingerprints in which the records of a board, of one seed, must agree."""
 
@@ -62,8 +64,8 @@ def _entries(evidence: Evidence) -> tuple[dict[Key, Entry], list[str]]:
         found = numbers(list(seeds.values())) if seeds else {}
         missing = evidence.missing(defense, tier)
         if found and missing:
-            why = f"Without a number for {', '.join(missing)}, which can only lower it."
-            found["attacked_accuracy"] = found["attacked_accuracy"].at_most(why)
+            why = f"Without a number for {', '.join(missing)}, which can only make it worse."
+            found |= {name: found[name].bound(sign, why) for name, sign in _BOUNDS.items()}
         entries[defense, WORST, tier] = Entry(found, tuple(sorted(seeds)))
     return entries, footnotes
 

@@ -43,9 +43,9 @@ class Shown:
         """The same with a footnote."""
         return replace(self, note=note)
 
-    def at_most(self, why: str) -> Shown:
-        """The same as an upper bound: what is missing can only lower it."""
-        return self if self.value is None else replace(self, text=f"≤ {self.text}", title=why)
+    def bound(self, sign: str, why: str) -> Shown:
+        """The same as a bound (`sign` is ≤ or ≥), with the reason why it is no more than that."""
+        return self if self.value is None else replace(self, text=f"{sign} {self.text}", title=why)
 
 
 def share(estimate: Estimate | None, count: bool = False) -> Shown:

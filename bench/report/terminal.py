@@ -47,7 +47,7 @@ def _table(board: Board) -> Table:
     tiers = [tier for tier in TIERS if board.attacks[tier]]
     more = _more(board)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("defense" + ("\n  attack" if several else ""), overflow="fold", min_width=8)
+    table.add_column("defense, worst case\n  each attack" if several else "\ndefense", overflow="fold", min_width=8)
     for heading in ["\nclean", *(one for tier in tiers for one in (f"{tier}\nattacked", "\nδ", "\nβ")), *more]:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in board.rows:
@@ -63,7 +63,7 @@ def _more(board: Board) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for place, column in enumerate(board.columns):
         if not column.tint:
-            heading = f"{column.group}\nvs bare" if column.group == "time" else f"{column.group}\n{column.label}"
+            heading = "time\nvs bare" if column.group == "time" else f"{column.group}\n{column.label}"
             found.setdefault(heading, []).append(place)
     return found
 

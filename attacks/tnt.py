@@ -1,0 +1,190 @@
+"""TnT: a flower as a patch, found by searching the latents of a frozen generator (Doan et al., arXiv 2111.09999).
+
+    z* = argmin over ‖z‖∞ ≤ 2 of E over images x and placements t of loss(model(paste(x, G(z), t)))
+
+Only the latent z moves; the generator G stays as it is, so whatever comes out is a picture that G can make. The
+patch is universal and location-independent; the goal decides whether it is targeted.
+
+The paper trains a WGAN-GP generator on flower photographs. With `generator=FILE` ours is such a one, which
+`python -m bench.attacks.train_generator` trains. Without, a formula draws the flowers and stands in for it: it is
+smooth, needs no download, and says so in the title. Where we depart from the paper, of which only the abstract was at
+hand: we begin with the best of many random latents, search from several of them in one batch, lower the step to zero,
+and choose the winner on images and placements of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.contracts import Artifact, Goal, Images, InputError, Labels, Model, Streams, UniversalAttack
+from bench.memory import in_pieces, piece_of
+
+from ._generators import LIMIT, Generator, Latents, load_generator
+from ._paste import Placed, paste
+from ._steps import Loss, losses
+from ._update import Mover
+
+
+@dataclass(frozen=True)
+class TnT(Placed, UniversalAttack):
+    """A learned flower that fools the model wherever it lies: only a generator's latent is searched.
+
+    Attributes:
+        area, shape, rotation, scale, location, at: the patch and where it lies, as for `patch`.
+        generator: a trained generator (.safetensors), or none for the procedural flower.
+        steps: steps of Adam, ≥ 0.
+        batch_size: training images a step, ≥ 1; each carries every restart's patch once.
+        step_size: how far a value of the latent moves in the first step, > 0; falls to zero by the last.
+        restarts: latents that are searched at once, ≥ 1; the best is kept.
+        candidates: random latents that the starts are chosen from, ≥ restarts.
+        loss: cross-entropy or margin.
+        stop: ends early when one restart reaches the goal on this share of the latest images, in (0, 1].
+        training_images: how many images it learns from at the most, ≥ 1.
+    """
+
+    generator: str | None = None
+    steps: int = 100
+    batch_size: int = 16
+    step_size: float = 0.1
+    restarts: int = 8
+    candidates: int = 64
+    loss: Loss = "cross-entropy"
+    stop: float = 1.0
+    training_images: int = 500
+
+    title = "TnT (procedural flower)"
+    paper = "Doan et al. 2022, TnT Attacks! Universal Naturalistic Adversarial Patches, arXiv 2111.09999"
+    note = "The flowers come from a formula, which stands in for the trained generator of the paper."
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "quick": {"steps": 30, "restarts": 4, "candidates": 32},
+        "paper": {"steps": 500, "step_size": 0.05, "area": 0.05},
+    }
+    access = "gradients"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.batch_size, self.restarts, self.training_images) < 1 or self.steps < 0 or self.step_size <= 0:
+            raise ValueError(
+                "Expected batch_size, restarts and training_images ≥ 1, steps ≥ 0 and step_size > 0, but got "
+                f"{self.batch_size}, {self.restarts}, {self.training_images}, {self.steps} and {self.step_size}."
+            )
+        if self.candidates < self.restarts or not 0 < self.stop <= 1:
+            raise ValueError(
+                f"Expected candidates ≥ restarts and stop in (0, 1], but got {self.candidates} candidates for "
+                f"{self.restarts} restarts and stop {self.stop}."
+            )
+        if self.generator is not None:
+            object.__setattr__(self, "title", "TnT")
+            object.__setattr__(self, "note", f"Flowers of the generator {self.generator}.")
+
+    def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        """Raises InputError where the patch or the channels do not fit, or the generator's file is wrong."""
+        super().check(image_shape, num_classes)
+        if image_shape[0] not in (1, 3):
+            raise InputError(f"Flowers have 3 channels, or 1 when grey, but the images have {image_shape[0]}.")
+        load_generator(self.generator)
+
+    def learn(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Artifact:
+        """Searches the latents; the artifact holds the best one and its picture, as the generator made it.
+
+        Returns:
+            `latent` of shape (d,), every value in [−2, 2]; `patch` of shape (3, side, side), in [0, 1].
+        """
+        trial = _Trial(self, load_generator(self.generator).to(images), model, images, goal, rng)
+        size = trial.generator.latent
+        drawn = rng[:1].derive("latents").normal(self.candidates, size)[0].to(images.dtype).clamp(-LIMIT, LIMIT)
+        starts = drawn[trial.ranking(drawn, "candidates", 2 * self.batch_size)[: self.restarts]]
+        found = torch.cat([self._search(trial, starts), starts[:1]])
+        latent = found[trial.ranking(found, "final", 8 * self.batch_size)[0]]
+        return {"latent": latent, "patch": trial.generator(latent[None])[0]}
+
+    def apply(self, artifact: Artifact, images: Images, goal: Goal, rng: Streams) -> Images:
+        """Lays the flower on each image, at the places that `patch` and the controls use too."""
+        patch = self.fitted(artifact["patch"][None].to(images), images)
+        return paste(images, patch[0], self.place(images, rng.derive("placement")))
+
+    def fitted(self, pictures: Images, images: Images) -> Images:
+        """Pictures as they lie on the images: grey where those are, and not finer than the patch is large."""
+        if images.shape[1] == 1:
+            pictures = pictures.mean(1, keepdim=True)
+        side = self.side(*images.shape[2:])
+        if side >= pictures.shape[-1]:
+            return pictures
+        return F.interpolate(pictures, (side, side), mode="bilinear", antialias=True)
+
+    def _search(self, trial: _Trial, latents: Latents) -> Latents:
+        """Adam on all restarts at once; each goes its own way."""
+        move = Mover("adam", self.step_size / (2 * LIMIT), momentum=0.9)
+        reached: list[Tensor] = []
+        for step in range(self.steps):
+            gradient, success = trial.gradient(latents, f"step {step}", self.batch_size)
+            shares = move(0.5 + latents / (2 * LIMIT), gradient, 1 - step / self.steps)  # it keeps them in [0, 1]
+            latents = ((2 * shares - 1) * LIMIT).clamp(-LIMIT, LIMIT)
+            trial.model.progress((step + 1) / self.steps)
+            reached = [*reached[1 - _LATEST :], success]
+            if len(reached) == _LATEST and bool((torch.stack(reached).mean(0) >= self.stop).any()):
+                break
+        return latents
+
+
+_LATEST = 10
+"""How many steps the share of successes is taken over."""
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Latents put to the test on training images, all of them on the same images at the same places."""
+
+    attack: TnT
+    generator: Generator
+    model: Model
+    images: Images
+    goal: Goal
+    rng: Streams
+
+    def gradient(self, latents: Latents, label: str, count: int) -> tuple[Latents, Float[Tensor, "r"]]:
+        """Gradient of each latent's own loss, and the share of `count` images that its patch succeeds on."""
+
+        def some(part: slice) -> Tensor:
+            variable = latents[part].detach().requires_grad_()
+            with torch.enable_grad():
+                loss, reached = self._outcome(variable, label, count)
+                (gradient,) = torch.autograd.grad(loss.sum(), variable)
+            return torch.cat([gradient, reached.to(gradient)[:, None]], 1)
+
+        both = in_pieces(some, len(latents), self._piece(count))
+        return both[:, :-1], both[:, -1]
+
+    @torch.no_grad()
+    def ranking(self, latents: Latents, label: str, count: int) -> Labels:
+        """The latents from the best down, by successes on `count` images and then by loss."""
+        count = min(count, len(self.images))
+
+        def some(part: slice) -> Tensor:
+            loss, reached = self._outcome(latents[part], label, count)
+            return torch.stack([loss, reached.to(loss)], 1)
+
+        loss, reached = in_pieces(some, len(latents), self._piece(count)).unbind(1)
+        by_loss = loss.argsort(stable=True)
+        return by_loss[reached[by_loss].argsort(stable=True, descending=True)]
+
+    def _piece(self, count: int) -> int:
+        return max(1, piece_of(self.images.shape) // count)
+
+    def _outcome(self, latents: Latents, label: str, count: int) -> tuple[Float[Tensor, "r"], Float[Tensor, "r"]]:
+        """Mean loss and share of successes of each latent, over the same `count` images and places."""
+        rows = self.rng[:1].derive(label).permutations(len(self.images))[0][:count]
+        placement = self.attack.place(self.images[rows], self.rng[rows].derive(label))
+        each = torch.arange(len(rows), device=rows.device).repeat(len(latents))
+        patches = self.attack.fitted(self.generator(latents), self.images).repeat_interleave(len(rows), 0)
+        pasted = paste(self.images[rows][each], patches, placement[each])
+        goal, logits = self.goal[rows[each]], self.model(pasted, of=rows[each])
+        loss = losses(self.attack.loss, goal, logits).reshape(len(latents), -1)
+        return loss.mean(1), goal.reached(logits).float().reshape(len(latents), -1).mean(1)

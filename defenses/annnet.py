@@ -1,0 +1,193 @@
+"""ANNNet: a small network that tells images with a few attacked pixels from clean ones, and rejects them.
+
+Shah et al., "ANNNet: adversarial detection network for N-pixel attacks" (ICIP 2020); only what others report of the
+paper was to be had: a binary convolutional network, clean against N-pixel attacked images, N = 1, 3, 5.
+
+    score(x) = net(x, x − median₃ₓ₃(x))                                       rejected where above the threshold
+
+The training set is made from the given model and its training images: each image once clean and once with 1, 3 or 5
+pixels that a random search over places and the corners of the colour cube has driven towards a wrong class. A part of
+the images is kept apart: it sets the threshold and gives the ROC curve and its area, also for numbers of pixels that
+the network has not seen. The network is four convolutions; everything has an exact gradient.
+
+The artifact holds, beside weights and threshold: "auc", the area under the ROC curve; "roc", points (false positive
+rate, true positive rate); "auc_by_count", rows (pixels, area) for 1, 3, 5 and the unseen 2 and 8 pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.contracts import Artifact, Classifier, Defense, Examples, Images, InputError, Labels, Logits, Streams, answers
+
+from ._examples import choose, conv_net, fit, fresh, packed, unpacked
+from ._ranges import within
+from ._rejection import Detecting, Scores, calibrate, check_calibration
+from .median import Median
+
+SEEN = (1, 3, 5)
+UNSEEN = (2, 8)
+
+
+@dataclass(frozen=True)
+class ANNNet(Defense):
+    """ANNNet: a network trained on attacked pixels rejects images that look like it.
+
+    Attributes:
+        training_images: how many training images are attacked, at least 8.
+        held_out: share of them that only sets the threshold and the ROC curve, in (0, 1).
+        tries: changes of a pixel that the random search tries on each image, at least 1.
+        epochs: how often the network sees each image.
+        false_positive_rate: share of clean held-out images that the threshold rejects, in (0, 1).
+    """
+
+    training_images: int = 1000
+    held_out: float = 0.3
+    tries: int = 30
+    epochs: int = 30
+    false_positive_rate: float = 0.05
+
+    title: ClassVar[str] = "ANNNet"
+    paper: ClassVar[str] = "Shah et al. 2020 (ICIP)"
+    kind = "detector"
+    tuned_on = ("pixel",)
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "quick": {"training_images": 300, "tries": 20, "epochs": 15},
+        "paper": {"training_images": 10_000, "tries": 300},
+    }
+
+    def __post_init__(self) -> None:
+        within("training_images", self.training_images, 8, math.inf, "the default is 1000")
+        within("a held-out share", self.held_out, 0.01, 0.99, "0.3 leaves most images to train on")
+        within("tries", self.tries, 1, math.inf, "the default is 30")
+        within("epochs", self.epochs, 1, math.inf, "the default is 30")
+        check_calibration(self.false_positive_rate, self.training_images)
+
+    def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
+        """The network's weights, the threshold, and how well clean and attacked images are told apart."""
+        images, _, streams = choose(training, rng, self.training_images, "annnet")
+        if len(images) < 4:
+            raise InputError(f"annnet needs at least four training images, but the data set has {len(images)}.")
+        kept = min(max(2, round(len(images) * self.held_out)), len(images) - 2)
+        counts = torch.tensor(SEEN, device=images.device)[streams.derive("counts").integers(len(SEEN))]
+        attacked = search_pixels(model, images, counts, streams.derive("search"), self.tries)
+        net = self._trained(images[kept:], attacked[kept:], streams[kept:], training.progress)
+        detector = _Pixels(net)
+        clean, streams = images[:kept], streams[:kept]
+        scores = answers(detector, clean, streams)[:, 0]
+        found = answers(detector, attacked[:kept], streams)[:, 0]
+        by_count = []
+        for count in (*SEEN, *UNSEEN):
+            every = torch.full((kept,), count, device=images.device)
+            again = search_pixels(model, clean, every, streams.derive(f"search {count}"), self.tries)
+            by_count.append([float(count), area_under(roc(scores, answers(detector, again, streams)[:, 0]))])
+        curve = roc(scores, found)
+        report = {"roc": curve, "auc": torch.tensor(area_under(curve)), "auc_by_count": torch.tensor(by_count)}
+        return packed(net) | report | calibrate(scores, self.false_positive_rate)
+
+    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
+        """The model that rejects."""
+        channels = learned["net.0.weight"].shape[1] // 2
+        return Detecting(model, _Pixels(unpacked(self._network(channels), learned)).score, learned, 2)
+
+    def _trained(
+        self, clean: Images, attacked: Images, rng: Streams, progress: Callable[[float], None]
+    ) -> nn.Module:
+        net = fresh(self._network(clean.shape[1]), rng)
+
+        def batch(rows: Labels, drawn: Streams) -> tuple[Tensor, Tensor]:
+            turned = drawn.derive("flip").uniform()[:, None, None, None] < 0.5
+            pairs = [torch.where(turned, part[rows].flip(3), part[rows]) for part in (clean, attacked)]
+            wanted = torch.cat([torch.zeros(len(rows), 1), torch.ones(len(rows), 1)]).to(clean)
+            return torch.cat([seen(part, drawn) for part in pairs]), wanted
+
+        fit(net, batch, F.binary_cross_entropy_with_logits, rng, self.epochs, progress)
+        return net
+
+    @staticmethod
+    def _network(channels: int) -> Any:
+        return lambda: conv_net(2 * channels, 1, strides=(1, 2, 2, 2), widths=(32, 64, 128, 128))
+
+
+class _Pixels(Classifier):
+    """The network's only logit, as a classifier and as a score."""
+
+    num_classes = 1
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Images, rng: Streams) -> Logits:
+        shown = seen(images, rng).to(next(self.net.parameters()).dtype)
+        return self.net(shown)  # type: ignore[no-any-return]  # nn.Module
+
+    def score(self, images: Images, logits: Logits, rng: Streams) -> Scores:
+        return self(images, rng)[:, 0]  # type: ignore[no-any-return]  # nn.Module
+
+
+def seen(images: Images, rng: Streams) -> Float[Tensor, "n c2 h w"]:
+    """What the network sees: the image, and what a 3×3 median would take away from it."""
+    return torch.cat([images, images - Median(3).clean(images, rng)], 1)
+
+
+def search_pixels(model: Classifier, images: Images, counts: Int[Tensor, "n"], rng: Streams, tries: int) -> Images:
+    """Images with a few pixels at corners of the colour cube, chosen by random search against the model.
+
+    Each try redraws one of an image's pixels and keeps it where the margin of the predicted class shrinks.
+
+    Args:
+        model: what is attacked.
+        images: shape (n, c, h, w).
+        counts: how many pixels of each image change, at least 1.
+        rng: one stream for each image.
+        tries: how many times a pixel is redrawn.
+    """
+    channels, height, width = images.shape[1:]
+    slots = int(counts.max())
+    labels = answers(model, images, rng.derive("clean")).argmax(1)
+    places = rng.integers(height * width, slots)
+    colours = rng.integers(2, slots, channels).to(images.dtype)
+    unused = torch.arange(slots, device=images.device) >= counts[:, None]
+
+    def paint(places: Tensor, colours: Tensor) -> Images:
+        where = torch.where(unused, places[:, :1], places)[:, None].expand(-1, channels, -1)
+        what = torch.where(unused[:, :, None], colours[:, :1], colours).transpose(1, 2)
+        return images.flatten(2).scatter(2, where, what).unflatten(2, (height, width))
+
+    def margin(painted: Images, number: int) -> Scores:
+        logits = answers(model, painted, rng.derive(f"try {number}"))
+        own = logits.gather(1, labels[:, None])[:, 0]
+        return own - logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+
+    best = margin(paint(places, colours), 0)
+    for number in range(1, tries + 1):
+        redrawn = F.one_hot(rng.integers(counts[:, None], 1)[:, 0], slots).bool()
+        other_places = torch.where(redrawn, rng.integers(height * width, slots), places)
+        other_colours = torch.where(redrawn[:, :, None], rng.integers(2, slots, channels).to(images.dtype), colours)
+        tried = margin(paint(other_places, other_colours), number)
+        better = tried < best
+        best = torch.where(better, tried, best)
+        places = torch.where(better[:, None], other_places, places)
+        colours = torch.where(better[:, None, None], other_colours, colours)
+    return paint(places, colours)
+
+
+def roc(clean: Scores, attacked: Scores) -> Float[Tensor, "points 2"]:
+    """(False positive rate, true positive rate) at every threshold, from (0, 0) to (1, 1)."""
+    levels = torch.cat([clean, attacked]).unique().flip(0)
+    rates = torch.stack([(part[None] >= levels[:, None]).float().mean(1) for part in (clean, attacked)], 1)
+    return torch.cat([torch.zeros_like(rates[:1]), rates])
+
+
+def area_under(curve: Float[Tensor, "points 2"]) -> float:
+    """The area under a ROC curve: 1 tells everything apart, 0.5 is chance."""
+    return float(torch.trapezoid(curve[:, 1].double(), curve[:, 0].double()))

@@ -1,0 +1,200 @@
+"""PatchCleanser: hides every place where a patch may lie, twice, and keeps what the classifier then agrees on.
+
+Xiang, Mahloujifar, Mittal, "PatchCleanser: Certifiably Robust Defense against Adversarial Patches for Any Image
+Classifier" (USENIX Security 2022, arXiv 2108.09135).
+
+    masks: `masks` per axis, stride s = ⌈(n − p + 1) / masks⌉, side p + s − 1, the last one moved inwards:
+           whatever fits into a p×p box lies wholly under one of them
+    round 1: y_i = argmax f(x under mask i); all agree -> that class
+    round 2: for each i with y_i ≠ majority: if argmax f(x under masks i and j) = y_i for every j -> y_i
+             (the first such i); if there is none -> the majority
+    proof:   f(x under masks i and j) = y for every pair i ≤ j  =>  no patch in a p×p box changes the answer y
+
+Where the paper is silent: equal counts go to the lowest class; masks are filled with mid-grey before normalisation.
+The box is that of the budget `patch ≤ area`; by default the patch may turn by any angle, as that budget allows.
+
+The logits are the mean probabilities over the first round, with 2 added to the answer: black-box attacks see how near
+they are. An attacker who knows differentiates the logarithm of these means: to win, every mask that leaves the patch
+in sight has to be fooled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.contracts import Artifact, Budget, CertifiedDefense, Classifier, Images, Labels, Logits, Patch, Streams
+
+from ._extent import box_of
+from ._passes import in_passes
+from ._ranges import within
+
+Masks = Bool[Tensor, "m h w"]
+"""True where a mask hides the image."""
+Span = tuple[int, int]
+"""The first place that a mask hides along an axis, and the first behind it."""
+
+
+@dataclass(frozen=True)
+class PatchCleanser(CertifiedDefense):
+    """PatchCleanser: double masking; certified against patches, with the classifier as it is.
+
+    Attributes:
+        area: the largest patch that is defended against, as a share of the image, in (0, 1].
+        turned: whether that patch may be turned by any angle; otherwise it is an upright square.
+        masks: masks along each axis, at least 1; an image costs masks² passes, more where they disagree.
+        fill: the grey that hides, in [0, 1].
+    """
+
+    area: float = 0.05
+    turned: bool = True
+    masks: int = 6
+    fill: float = 0.5
+
+    title: ClassVar[str] = "PatchCleanser"
+    paper: ClassVar[str] = "Xiang et al. 2022, arXiv 2108.09135"
+    kind = "certified"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "quick": {"masks": 3},
+        "paper": {"area": 0.02, "turned": False},
+    }
+
+    def __post_init__(self) -> None:
+        within("an area as a share of the image", self.area, 1e-6, 1, "the paper's is 0.02")
+        within("masks along each axis", self.masks, 1, 1000, "the paper's are 6")
+        within("a fill in [0, 1]", self.fill, 0, 1, "0.5 is mid-grey")
+
+    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
+        """The model behind double masking."""
+        return _DoubleMasking(self, model)
+
+    def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
+        """The mean over the first round."""
+        return {"mean": _MeanMasked(self, model)}
+
+    def certify(
+        self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget
+    ) -> Bool[Tensor, "n"]:
+        """Which images are classified rightly under every pair of masks, if the masks cover the budget's patches."""
+        height, width = images.shape[2:]
+        box = box_of(budget, height, width)
+        rows, columns = self._spans(height, width)
+        proven = torch.zeros_like(labels, dtype=torch.bool)
+        if model.random or box is None or not (covers(rows, box[0], height) and covers(columns, box[1], width)):
+            return proven
+        masking = _Masking(self, model)
+        hidden = self.hiding(height, width).to(images.device)
+        rng = Streams.of(0, torch.arange(len(images), device=images.device))
+        with torch.no_grad():
+            right = masking.under(images, hidden, rng).argmax(2) == labels[:, None]
+            left = right.all(1).nonzero()[:, 0]
+            if len(left):
+                first, second = torch.triu_indices(len(hidden), len(hidden), 1, device=images.device)
+                twice = masking.under(images[left], hidden[first] | hidden[second], rng[left]).argmax(2)
+                proven[left] = (twice == labels[left, None]).all(1)
+        return proven
+
+    def hiding(self, height: int, width: int) -> Masks:
+        """All masks of the first round."""
+        rows, columns = self._spans(height, width)
+        down, right = _marks(rows, height), _marks(columns, width)
+        return (down[:, None, :, None] & right[None, :, None, :]).flatten(0, 1)
+
+    def _spans(self, height: int, width: int) -> tuple[list[Span], list[Span]]:
+        """First and last row, and first and last column, of the masks."""
+        budget = Patch(self.area)
+        side = math.isqrt(budget.pixels(height, width) - 1) + 1
+        box = (box_of(budget, height, width) if self.turned else None) or (side, side)
+        return spans(height, min(box[0], height), self.masks), spans(width, min(box[1], width), self.masks)
+
+
+class _Masking(Classifier):
+    """A model that is asked about images under masks."""
+
+    def __init__(self, defense: PatchCleanser, model: Classifier) -> None:
+        super().__init__()
+        self.defense, self.model = defense, model
+        self.num_classes, self.rejects, self.random = model.num_classes, model.rejects, model.random
+        self.passes = model.passes * defense.masks**2
+
+    def under(self, images: Images, hidden: Masks, rng: Streams) -> Float[Tensor, "n m k"]:
+        """Logits of every image under every mask."""
+        count = len(hidden)
+        rows = torch.arange(len(images) * count, device=images.device)
+        logits = self.ask(images, rows // count, lambda some: hidden[some % count], rng)
+        return logits.unflatten(0, (len(images), count))
+
+    def ask(
+        self, images: Images, owners: Int[Tensor, "rows"], hidden: Callable[[Tensor], Masks], rng: Streams
+    ) -> Float[Tensor, "rows k"]:
+        """Logits of image `owners[row]` under the mask that `hidden` has for that row."""
+        rows = torch.arange(len(owners), device=images.device)
+
+        def work(part: slice) -> Logits:
+            owner = owners[part]
+            seen = images[owner].masked_fill(hidden(rows[part])[:, None], self.defense.fill)
+            return self.model(seen, rng[owner])  # type: ignore[no-any-return]  # nn.Module
+
+        return in_passes(work, len(owners), tuple(images.shape[1:]))
+
+
+class _MeanMasked(_Masking):
+    def forward(self, images: Images, rng: Streams) -> Logits:
+        hidden = self.defense.hiding(*images.shape[2:]).to(images.device)
+        mean = self.under(images, hidden, rng).softmax(2).mean(1)
+        return mean.clamp_min(1e-12).log()
+
+
+class _DoubleMasking(_Masking):
+    def forward(self, images: Images, rng: Streams) -> Logits:
+        hidden = self.defense.hiding(*images.shape[2:]).to(images.device)
+        first = self.under(images, hidden, rng)
+        with torch.no_grad():
+            answer = self._settle(images, hidden, first.argmax(2), first.shape[2], rng)
+        return first.softmax(2).mean(1) + 2 * F.one_hot(answer, first.shape[2])
+
+    def _settle(
+        self, images: Images, hidden: Masks, votes: Int[Tensor, "n m"], classes: int, rng: Streams
+    ) -> Int[Tensor, "n"]:
+        """The answer, given the classes of the first round; only masks in the minority cost a second round."""
+        answer = F.one_hot(votes, classes).sum(1).argmax(1)
+        image, mask = (votes != answer[:, None]).nonzero(as_tuple=True)
+        if not len(image):
+            return answer
+        count = len(hidden)
+        twice = self.ask(
+            images,
+            image.repeat_interleave(count),
+            lambda rows: hidden[mask[rows // count]] | hidden[rows % count],
+            rng,
+        )
+        agreed = (twice.argmax(1).unflatten(0, (-1, count)) == votes[image, mask][:, None]).all(1)
+        winner = torch.full_like(answer, count).scatter_reduce(0, image[agreed], mask[agreed], "amin")
+        chosen = votes.gather(1, winner.clamp_max(count - 1)[:, None])[:, 0]
+        return torch.where(winner < count, chosen, answer)
+
+
+def spans(length: int, box: int, masks: int) -> list[Span]:
+    """Where masks start and end along an axis, so that every run of `box` places lies under one of them."""
+    stride = -(-(length - box + 1) // masks)
+    side = box + stride - 1
+    starts = sorted({min(number * stride, length - side) for number in range(masks)})
+    return [(start, start + side) for start in starts]
+
+
+def covers(where: list[Span], box: int, length: int) -> bool:
+    """Whether every run of `box` places along an axis lies under one mask."""
+    runs = range(length - box + 1)
+    return all(any(start <= run and run + box <= end for start, end in where) for run in runs)
+
+
+def _marks(where: list[Span], length: int) -> Bool[Tensor, "m length"]:
+    places = torch.arange(length)
+    return torch.stack([(places >= start) & (places < end) for start, end in where])

@@ -1,0 +1,309 @@
+"""Patches: pasted exactly, everywhere, over exactly their area; learned with fresh gradients; equal masks for controls."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
+
+from bench.contracts import Artifact, Goal, InputError, Model, Patch, UniversalAttack
+from bench.registry import make_attack
+
+pasting: Any = importlib.import_module("bench.attacks._paste")
+Placed, paste, side_of = pasting.Placed, pasting.paste, pasting.side_of
+UPRIGHT = {"rotation": 0.0, "scale": (1.0, 1.0)}
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 64), (33, 17)])
+@pytest.mark.parametrize("shape", ["square", "disc"])
+@pytest.mark.parametrize("location", ["random", "border", "corner"])
+@pytest.mark.parametrize(("rotation", "scale"), [(0.0, (1.0, 1.0)), (45.0, (0.5, 1.0)), (180.0, (0.9, 0.9))])
+@pytest.mark.parametrize("area", [1 / 1024, 0.02, 0.0625, 0.1, 0.2])
+def test_every_patch_covers_exactly_its_pixels_and_nothing_else_changes(
+    size: tuple[int, int], shape: str, location: str, rotation: float, scale: tuple[float, float], area: float
+) -> None:
+    images = images_of(100, 3, *size, dtype=torch.float32)
+    placed = Placed(area, shape, rotation, scale, location)
+    placement = placed.place(images, streams(100))
+    side = placed.side(*size)
+    adversarial = paste(images, torch.ones(3, side, side), placement)
+    changed = (adversarial != images).any(1)
+    assert torch.equal(changed.sum((1, 2)), placement.pixels)
+    assert torch.equal(changed, placement.mask(*size))
+    assert placement.pixels.max() <= Patch(area).pixels(*size)
+    if scale == (1.0, 1.0):
+        assert (placement.pixels == Patch(area).pixels(*size)).all()
+    assert placed.budget.allows(images, adversarial).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("side", [1, 2, 5, 7, 8, 10, 16])
+def test_an_upright_square_arrives_pixel_for_pixel(side: int, dtype: torch.dtype) -> None:
+    images, patch = images_of(20, 3, 16, 18, dtype=dtype), streams(1).uniform(3, side, side)[0].to(dtype)
+    placement = Placed(side**2 / (16 * 18), **UPRIGHT).place(images, streams(20))
+    adversarial = paste(images, patch, placement)
+    for image, (row, column) in zip(adversarial, placement.corners.tolist(), strict=True):
+        assert torch.equal(image[:, row : row + side, column : column + side], patch)
+
+
+def test_every_offset_is_reached_equally_often() -> None:
+    images = images_of(8000, 1, 4, 4, dtype=torch.float32)
+    corners = Placed(4 / 16, **UPRIGHT).place(images, streams(8000)).corners
+    counts = torch.bincount(corners[:, 0] * 3 + corners[:, 1], minlength=9).double()
+    assert len(counts) == 9
+    assert ((counts - 8000 / 9) ** 2 / (8000 / 9)).sum() < 26.1  # chi-square of 8 degrees, p = 0.001
+
+
+@pytest.mark.parametrize("rotation", [0.0, 30.0, 180.0])
+@pytest.mark.parametrize("shape", ["square", "disc"])
+def test_the_box_stays_inside_the_image(shape: str, rotation: float) -> None:
+    images = images_of(1000, 1, 20, 30, dtype=torch.float32)
+    placement = Placed(0.1, shape, rotation, (0.5, 1.0)).place(images, streams(1000))
+    assert (placement.corners >= 0).all()
+    assert (placement.corners + placement.boxes <= torch.tensor([20, 30])).all()
+    assert (placement.corners == 0).any(0).all()
+    assert (placement.corners + placement.boxes == torch.tensor([20, 30])).any(0).all()
+
+
+def test_a_patch_along_the_border_touches_it_and_reaches_all_four_sides() -> None:
+    images = images_of(400, 1, 12, 20, dtype=torch.float32)
+    mask = Placed(9 / 240, location="border", **UPRIGHT).place(images, streams(400)).mask(12, 20)
+    touches = torch.stack([mask[:, 0].any(1), mask[:, -1].any(1), mask[:, :, 0].any(1), mask[:, :, -1].any(1)], 1)
+    assert touches.any(1).all()
+    assert (touches.sum(0) > 60).all()
+    assert mask[touches[:, 0]].any(0)[0].all()  # along the upper side every column is reached
+
+
+def test_a_patch_in_a_corner_covers_it_and_reaches_all_four() -> None:
+    images = images_of(200, 1, 12, 20, dtype=torch.float32)
+    mask = Placed(9 / 240, location="corner", **UPRIGHT).place(images, streams(200)).mask(12, 20)
+    corners = mask[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners.sum(1) == 1).all()
+    assert (corners.sum(0) > 25).all()
+
+
+def test_a_fixed_patch_lies_where_it_was_put() -> None:
+    images = images_of(3, 1, 12, 20, dtype=torch.float32)
+    attack = make_attack("occlusion:location=fixed,at=9:17,area=0.0375,rotation=0,scale=1:1,grey=1")
+    adversarial = attack.perturb(model_of(SmoothClassifier(240, 2), 3), images, Goal(torch.zeros(3).long()), streams(3))
+    assert (adversarial[:, 0, 9:, 17:] == 1).all()
+    assert torch.equal(adversarial[:, 0, :9], images[:, 0, :9])
+
+
+def test_a_disc_is_round() -> None:
+    images = images_of(1, 1, 64, 64, dtype=torch.float32)
+    mask = Placed(0.1, "disc", **UPRIGHT).place(images, streams(1)).mask(64, 64)[0]
+    rows, columns = mask.nonzero().unbind(1)
+    radius = torch.hypot(rows - rows.double().mean(), columns - columns.double().mean()).max()
+    assert 3.14159 * radius**2 == pytest.approx(0.1 * 64 * 64, rel=0.12)
+
+
+def test_the_gradient_at_the_patch_is_that_of_finite_differences() -> None:
+    images, net = images_of(5, 2, 9, 9), SmoothClassifier(162, 3)
+    placement = Placed(0.2, rotation=30.0, scale=(0.7, 1.0)).place(images, streams(5))
+    goal = Goal(torch.tensor([0, 1, 2, 0, 1]))
+
+    def loss(patch: Tensor) -> Tensor:
+        return goal.cross_entropy(net(paste(images, patch, placement), streams(5))).sum()
+
+    assert torch.autograd.gradcheck(loss, images_of(1, 2, 4, 4)[0].requires_grad_())
+
+
+def linear_setting(count: int = 6) -> tuple[LinearClassifier, Tensor, Goal]:
+    """Class 0 against class 1, told apart by `weights` · image; images of class 0."""
+    weights = images_of(1, 3 * 36, seed=3)[0] - 0.5
+    net = LinearClassifier(torch.stack([weights, torch.zeros_like(weights)]), torch.tensor([3.0, 0.0]).double())
+    return net, images_of(count, 3, 6, 6), Goal(torch.zeros(count, dtype=torch.int64))
+
+
+def learned(text: str, net: Any, images: Tensor, goal: Goal, seed: int = 0) -> tuple[UniversalAttack, Artifact]:
+    attack = make_attack(f"patch:{text}")
+    assert isinstance(attack, UniversalAttack)
+    model = Model(net, streams(len(images), 7))
+    return attack, attack.learn(model, images, goal, streams(len(images), seed))
+
+
+STILL = "area=0.25,rotation=0,scale=1:1,location=fixed,at=2:1,batch_size=6,loss=margin"
+
+
+def test_the_gradient_of_a_step_is_fresh() -> None:
+    net, images, goal = linear_setting()
+    start = learned(f"{STILL},update=gradient,decay=false,step_size=1e-12,steps=1", net, images, goal)[1]["patch"]
+    patches = [
+        learned(f"{STILL},update=gradient,decay=false,step_size=0.01,steps={steps}", net, images, goal)[1]["patch"]
+        for steps in (1, 2, 3)
+    ]
+    true = net.weights[0].reshape(3, 6, 6)[:, 2:5, 1:4]  # the margin's gradient is the same at each step
+    for steps, patch in enumerate(patches, start=1):
+        torch.testing.assert_close(start - patch, 0.01 * steps * true)
+
+
+def test_a_still_patch_reaches_the_optimum_of_a_linear_model() -> None:
+    net, images, goal = linear_setting()
+    true = net.weights[0].reshape(3, 6, 6)[:, 2:5, 1:4]
+    for rule in ("update=sign", "update=sign,momentum=0.9", "update=adam,momentum=0.9"):
+        _, artifact = learned(f"{STILL},{rule},steps=60", net, images, goal)
+        assert torch.equal(artifact["patch"], (true < 0).double()), rule
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize(
+    "rule", ["update=sign,step_size=0.5", "update=gradient,step_size=9", "update=adam,step_size=1"]
+)
+def test_the_learned_patch_stays_in_range_and_lowers_the_loss(rule: str, targeted: bool) -> None:
+    net, images = SmoothClassifier(108, 4), images_of(16, 3, 6, 6)
+    labels = net(images, streams(16)).argmax(1)
+    goal = Goal(labels, torch.full_like(labels, 2) if targeted else None)
+    attack, artifact = learned(f"area=0.25,{rule},steps=20", net, images, goal)
+    patch = artifact["patch"]
+    assert patch.shape == (3, 3, 3)
+    assert patch.min() >= 0
+    assert patch.max() <= 1
+    grey = attack.apply({"patch": torch.full_like(patch, 0.5)}, images, goal, streams(16, 5))
+    adversarial = attack.apply(artifact, images, goal, streams(16, 5))
+    before, after = (goal.cross_entropy(net(one, streams(16))).mean() for one in (grey, adversarial))
+    assert after < before
+
+
+def test_all_images_get_the_same_patch() -> None:
+    images, attack = (
+        images_of(10, 3, 16, 16, dtype=torch.float32),
+        make_attack("patch:area=0.0625,rotation=0,scale=1:1"),
+    )
+    assert isinstance(attack, UniversalAttack)
+    patch = streams(1).uniform(3, 4, 4)[0]
+    adversarial = attack.apply({"patch": patch}, images, Goal(torch.zeros(10).long()), streams(10))
+    mask = (adversarial != images).any(1)
+    assert all(
+        torch.equal(image[:, where].reshape(3, 4, 4), patch) for image, where in zip(adversarial, mask, strict=True)
+    )
+
+
+def test_learning_twice_gives_the_same_patch_and_another_seed_another() -> None:
+    net, images, goal = linear_setting()
+    first, again, other = (learned("steps=5,area=0.25", net, images, goal, seed)[1]["patch"] for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("text", ["occlusion", "random-patch", "patch"])
+def test_a_patch_is_the_same_in_any_batch(text: str) -> None:
+    net, images = SmoothClassifier(300, 3), images_of(8, 3, 10, 10)
+    labels = net(images, streams(8)).argmax(1)
+    attack, goal = make_attack(text), Goal(labels)
+    if isinstance(attack, UniversalAttack):
+        attack = attack.given({"patch": images_of(1, 3, 3, 3)[0]})
+    whole = attack(model_of(net, 8), images, goal, streams(8))
+    parts = [
+        attack(model_of(net, 8)[part], images[part], goal[part], streams(8)[part])
+        for part in (slice(0, 3), slice(3, 8))
+    ]
+    assert torch.equal(whole, torch.cat(parts))
+    assert attack.allows(images, whole).all()
+
+
+@pytest.mark.parametrize("parameters", ["", ":location=border", ":shape=disc,area=0.2", ":rotation=90,scale=0.3:0.9"])
+def test_the_controls_cover_the_same_pixels_as_the_patch(parameters: str) -> None:
+    images, goal = images_of(30, 3, 16, 16, dtype=torch.float32), Goal(torch.zeros(30).long())
+    model = model_of(SmoothClassifier(768, 2), 30)
+    patch = make_attack("patch" + parameters)
+    assert isinstance(patch, UniversalAttack)
+    masks = [
+        (attack.perturb(model, images, goal, streams(30)) != images).any(1)
+        for attack in (
+            patch.given({"patch": torch.ones(3, 5, 5)}),
+            make_attack("occlusion" + parameters),
+            make_attack("random-patch" + parameters),
+        )
+    ]
+    assert torch.equal(masks[0], masks[1])
+    assert torch.equal(masks[0], masks[2])
+
+
+def test_smoothness_gives_smoother_patches_and_disguise_a_look(tmp_path: Path) -> None:
+    roughness = importlib.import_module("bench.attacks._update").roughness
+    net, images, goal = linear_setting()
+    plain, smooth = (
+        learned(f"{STILL},steps=40,smoothness={weight}", net, images, goal)[1]["patch"] for weight in (0, 100)
+    )
+    assert roughness(smooth) < 0.2 * roughness(plain)
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "red.png")
+    look = f"disguise={tmp_path / 'red.png'},disguise_weight=100"
+    red = learned(f"{STILL},steps=60,{look}", net, images, goal)[1]["patch"]
+    torch.testing.assert_close(red.mean((1, 2)), torch.tensor([1.0, 0.0, 0.0]).double(), atol=0.1, rtol=0)
+
+
+def test_restarts_keep_the_run_with_the_lowest_loss() -> None:
+    net, images = SmoothClassifier(108, 4), images_of(16, 3, 6, 6)
+    goal = Goal(net(images, streams(16)).argmax(1))
+    told: list[float] = []
+    attack = make_attack("patch:area=0.25,steps=20,restarts=3")
+    assert isinstance(attack, UniversalAttack)
+    model = Model(net, streams(16), progress=told.append)
+    artifact = attack.learn(model, images, goal, streams(16))
+    assert artifact["patch"].shape == (3, 3, 3)
+    assert model.forwards.sum() == 16 * (20 + 2 * 4)
+    assert told == sorted(told)
+    assert told[-1] == 1
+
+
+def test_a_given_picture_is_the_patch_and_nothing_is_asked(tmp_path: Path) -> None:
+    net, images, goal = linear_setting()
+    pixels = torch.randint(0, 256, (3, 3, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "sticker.png")
+    attack = make_attack(f"patch:area=0.25,image={tmp_path / 'sticker.png'}")
+    assert isinstance(attack, UniversalAttack)
+    model = Model(net, streams(6))
+    patch = attack.learn(model, images, goal, streams(6))["patch"]
+    assert torch.equal(patch, pixels.double() / 255)
+    assert model.forwards.sum() == 0
+
+
+def test_what_is_transparent_in_a_picture_becomes_grey(tmp_path: Path) -> None:
+    Image.new("RGBA", (9, 9), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    read = importlib.import_module("bench.attacks._picture").read_picture
+    values = read(tmp_path / "clear.png", images_of(1, 3, 6, 6), 3)
+    torch.testing.assert_close(values, torch.full((3, 3, 3), 128 / 255).double())
+
+
+def test_a_missing_or_broken_picture_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no picture"):
+        make_attack(f"patch:image={tmp_path / 'none.png'}")
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(InputError, match="cannot be read"):
+        make_attack(f"patch:disguise={tmp_path / 'text.png'}")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "area=0", "area=1.2", "rotation=-1", "scale=0:1", "scale=0.5:1.5", "scale=1:0.5", "at=-1:0", "location=sky",
+        "shape=star", "steps=0", "batch_size=0", "step_size=0", "momentum=1", "restarts=0", "training_images=0",
+        "smoothness=-1", "disguise_weight=-1",
+    ],
+)  # fmt: skip
+def test_parameters_out_of_range_are_refused(parameters: str) -> None:
+    with pytest.raises(InputError):
+        make_attack(f"patch:{parameters}")
+
+
+def test_a_patch_that_does_not_fit_is_refused_before_any_work() -> None:
+    with pytest.raises(InputError, match="does not fit"):
+        make_attack("patch:area=0.5").check((3, 16, 64), 10)
+    with pytest.raises(InputError, match="leaves the 16×16 image"):
+        make_attack("occlusion:location=fixed,at=14:0").check((3, 16, 16), 10)
+    make_attack("patch:area=1").check((3, 32, 32), 10)
+
+
+def test_the_sources_settings_are_presets() -> None:
+    brown, uva = make_attack("patch:brown2017"), make_attack("patch:uva")
+    assert (brown.shape, brown.rotation, brown.update) == ("disc", 22.5, "gradient")  # type: ignore[attr-defined]
+    assert (uva.shape, uva.rotation, uva.momentum) == ("square", 0.0, 0.8)  # type: ignore[attr-defined]
+    assert make_attack("patch", effort="paper") == brown
+    assert side_of(make_attack("patch:uva").budget.pixels(224, 224), "square") == 64  # type: ignore[attr-defined]

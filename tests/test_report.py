@@ -1,0 +1,546 @@
+"""Boards, their flags, and the three kinds of table."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bench.outcome import Cell, Facts, Latency, Outcome, PluginRecord
+from bench.report import describe, generate, print_boards, stale, write_report
+from bench.report.board import WORST, Board, Row
+from bench.report.build import make_boards
+from bench.report.checks import CHECKS, NOT_RUN
+from bench.report.markdown import escape
+from bench.report.shown import arxiv, command
+from bench.store import Store
+
+NASTY = "<script>alert(1)</script>|`x`\n# *y* [z](http://evil.example) \x1b[31m &amp;"
+LINF = {"threat_model": "linf", "budget": "L∞ ≤ 8/255", "access": "gradients", "universal": False}
+PATCH = {"threat_model": "patch", "budget": "patch ≤ 5 %", "access": "gradients", "universal": True}
+TRAITS = {
+    "fgsm": LINF,
+    "ifgsm": LINF,
+    "square": {**LINF, "access": "scores"},
+    "patch": PATCH,
+    "sparse-rs": {**PATCH, "access": "scores", "universal": False},
+    "occlusion": {**PATCH, "access": "none", "universal": False},
+}
+
+
+def facts(attacked: float, clean: float = 0.95, bare: float = 0.2, n: int = 400, **more: Any) -> Facts:
+    """`n` images, the first of which are right: those right under attack are right on clean images too."""
+
+    def first(level: float) -> list[float]:
+        return (np.arange(n) < round(level * n)).astype(float).tolist()
+
+    right, kept = first(clean), first(attacked)
+    given: dict[str, Any] = {
+        "index": list(range(n)),
+        "label": [one % 10 for one in range(n)],
+        "eligible": [int(one) for one in right],
+        "bare_clean": first(0.95),
+        "bare_attacked": first(bare),
+        "defended_clean": right,
+        "defended_attacked": kept,
+        "defended_attacked_8bit": kept,
+        "reached": [one - other for one, other in zip(right, kept, strict=True)],
+    }
+    return Facts(**{**given, **more})
+
+
+def outcome(attack: str, defense: str, tier: str, attacked: float | Facts | None, /, **more: Any) -> Outcome:
+    """One record; `attacked` is the accuracy under attack, or facts, or None for a cell that failed.
+
+    `more` gives fields of the cell, `attack_traits`, `defense_traits`, and fields of the record.
+    """
+    name, kind = attack.partition(":")[0], "none" if defense == "none" else "transform"
+    cell = {"dataset": "photos", "model": "photos-cnn", "attack": attack, "defense": defense, "tier": tier}
+    cell |= {key: more.pop(key) for key in ("dataset", "goal", "effort", "images", "seed") if key in more}
+    traits = more.pop("attack_traits", TRAITS.get(name, PATCH))
+    steps = {"fgsm": {}, "patch": {"area": 0.05}}.get(name, {"steps": 10})
+    defended = {"kind": kind, **more.pop("defense_traits", {})}
+    given: dict[str, Any] = {
+        "cell": Cell(**cell),
+        "status": "ok" if attacked is not None else "timeout",
+        "reason": "" if attacked is not None else "took longer than 60 s",
+        "classes": 10,
+        "attack": PluginRecord(name, name.upper(), "Someone 2017, arXiv 1712.09665", steps, traits),
+        "defense": PluginRecord(defense.partition(":")[0], defense.upper(), "", {}, defended),
+        "facts": facts(attacked) if isinstance(attacked, float) else attacked,
+        "queries": {"forwards_mean": 40.0, "forwards_max": 41.0},
+        "fingerprints": {"data": "d1", "weights": "w1", "protocol": "1"},
+        "provenance": {"torch": "2.6", "device": "cpu"},
+        "date": "2025-01-02T03:04:05+00:00",
+    }
+    return Outcome(**{**given, **more})
+
+
+def both(attack: str, defense: str, oblivious: float, adaptive: float, **more: Any) -> list[Outcome]:
+    return [
+        outcome(attack, defense, tier, one, **more) for tier, one in (("oblivious", oblivious), ("adaptive", adaptive))
+    ]
+
+
+def board(*outcomes: Outcome, latencies: tuple[Latency, ...] = ()) -> Board:
+    boards, _ = make_boards(outcomes, latencies)
+    assert len(boards) == 1
+    return boards[0]
+
+
+def row(one: Board, defense: str) -> Row:
+    return next(row for row in one.rows if row.defense.key == defense)
+
+
+def raised(one: Board, defense: str) -> dict[str, str]:
+    """id -> colour of the flags that fired."""
+    return {flag.id: flag.colour for flag in row(one, defense).badges}
+
+
+LGS = [*both("patch", "none", 0.2, 0.2), *both("patch", "lgs", 0.6, 0.4)]
+
+
+def printed(*outcomes: Outcome, latencies: tuple[Latency, ...] = (), width: int = 100) -> str:
+    text = StringIO()
+    print_boards(outcomes, latencies, Console(file=text, width=width, force_terminal=False))
+    return text.getvalue()
+
+
+def test_a_board_never_mixes_budgets_goals_efforts_or_numbers_of_images() -> None:
+    other = {**PATCH, "budget": "patch ≤ 10 %"}
+    boards, _ = make_boards(
+        [
+            outcome("patch", "lgs", "oblivious", 0.5),
+            outcome("patch:area=0.1", "lgs", "oblivious", 0.5, attack_traits=other),
+            outcome("patch", "lgs", "oblivious", 0.5, goal="targeted"),
+            outcome("patch", "lgs", "oblivious", 0.5, effort="quick"),
+            outcome("patch", "lgs", "oblivious", 0.5, images=400),
+            outcome("patch", "lgs", "oblivious", 0.5, dataset="digits"),
+        ]
+    )
+    assert len(boards) == 6
+    assert len({one.setting for one in boards}) == 6
+
+
+def test_no_column_holds_both_tiers() -> None:
+    one = board(*LGS)
+    assert [(column.label, column.tint) for column in one.columns] == [
+        ("patch", "oblivious"), ("δ", "oblivious"), ("β", "oblivious"),
+        ("patch", "adaptive"), ("δ", "adaptive"), ("β", "adaptive"),
+    ]  # fmt: skip
+    assert [cell.text for cell in row(one, "lgs").cells] == ["60.0", "35.0", "53.3", "40.0", "55.0", "26.7"]
+    assert row(one, "lgs").cells[2].suffix == "of 300"
+
+
+def test_the_headline_is_the_worst_case_over_images_not_over_attacks() -> None:
+    halves = [np.arange(400) < 200, np.arange(400) >= 200]
+    kept = [one.astype(float).tolist() for one in halves]
+    one = board(
+        outcome("patch", "lgs", "adaptive", facts(0.5, clean=1.0, defended_attacked=kept[0])),
+        outcome("sparse-rs", "lgs", "adaptive", facts(0.5, clean=1.0, defended_attacked=kept[1])),
+    )
+    assert one.entries["lgs", WORST, "adaptive"].numbers["attacked_accuracy"].text == "0.0"
+
+
+def test_several_seeds_are_one_number_and_named() -> None:
+    one = board(outcome("patch", "lgs", "oblivious", 0.4), outcome("patch", "lgs", "oblivious", 0.6, seed=3))
+    entry = one.entries["lgs", "patch", "oblivious"]
+    assert entry.numbers["attacked_accuracy"].text == "50.0"
+    assert entry.seeds == (0, 3)
+    assert any("Seeds 0, 3" in remark for remark in one.remarks)
+
+
+def test_a_failed_cell_shows_its_status_and_its_reason_and_never_a_number() -> None:
+    one = board(*LGS, outcome("patch", "jpeg", "oblivious", 0.5), outcome("patch", "jpeg", "adaptive", None))
+    cell = row(one, "jpeg").cells[3]
+    assert (cell.text, cell.value) == ("timeout", None)
+    assert "took longer than 60 s" in one.footnotes[cell.note - 1]
+    assert row(one, "jpeg").rank == "–"
+
+
+def test_a_worst_case_without_an_attack_that_failed_is_a_bound_and_not_ranked() -> None:
+    cells = [*LGS, *both("sparse-rs", "none", 0.5, 0.5), outcome("sparse-rs", "lgs", "adaptive", None)]
+    one = board(*cells)
+    worst = one.entries["lgs", WORST, "adaptive"].numbers
+    assert worst["attacked_accuracy"].text == "≤ 40.0"
+    assert worst["delta"].text == "≥ 55.0"
+    assert row(one, "lgs").rank == "–"
+    assert "sparse-rs" in row(one, "lgs").why_unranked
+
+
+def test_an_attack_that_only_one_row_has_met_does_not_unrank_the_others() -> None:
+    cells = [*LGS, *both("patch", "jpeg", 0.5, 0.1), *both("sparse-rs", "lgs", 0.9, 0.9)]
+    assert row(board(*cells), "jpeg").rank == "2"
+
+
+def test_rows_rank_by_the_adaptive_worst_case_with_ties_and_the_bare_model_has_no_rank() -> None:
+    cells = [*LGS, *both("patch", "jpeg", 0.9, 0.3), *both("patch", "tvm", 0.5, 0.3)]
+    one = board(*cells)
+    assert [(each.defense.key, each.rank) for each in one.rows] == [
+        ("none", ""),
+        ("lgs", "1"),
+        ("jpeg", "2="),
+        ("tvm", "2="),
+    ]
+    assert one.basis == "adaptive"
+
+
+def test_rows_without_an_adaptive_number_are_not_ranked_among_those_that_have_one() -> None:
+    one = board(*LGS, outcome("patch", "jpeg", "oblivious", 0.9))
+    assert row(one, "jpeg").rank == "–"
+
+
+def test_without_any_adaptive_number_the_oblivious_worst_case_ranks() -> None:
+    one = board(outcome("patch", "jpeg", "oblivious", 0.9), outcome("patch", "lgs", "oblivious", 0.3))
+    assert [each.rank for each in one.rows] == ["1", "2"]
+
+
+def test_an_upper_bound_is_never_ranked() -> None:
+    told = both("patch", "dw-oracle", 0.9, 0.9, defense_traits={"ranked": False})
+    assert row(board(*LGS, *told), "dw-oracle").rank == "–"
+
+
+def test_an_empty_d_is_a_dash_with_its_count() -> None:
+    unharmed = facts(0.5, bare=0.95)
+    cell = row(board(outcome("patch", "lgs", "oblivious", unharmed)), "lgs").cells[2]
+    assert (cell.text, cell.suffix, cell.value) == ("–", "of 0", None)
+
+
+def test_no_eligible_image_is_a_dash() -> None:
+    none = facts(0.0, clean=0.0)
+    entry = board(outcome("patch", "lgs", "oblivious", none)).entries["lgs", "patch", "oblivious"]
+    assert entry.numbers["attack_success"].text == "–"
+
+
+def test_rejections_proofs_and_times_have_columns_of_their_own() -> None:
+    told = facts(
+        0.6, rejected_clean=[0.0] * 380 + [1.0] * 20, rejected_attacked=[0.0] * 400, certified=[1] * 40 + [0] * 360
+    )
+    times = Latency("photos", "photos-cnn", "lgs", {1: {"bare": 2.0, "defended": 3.0, "ratio": 1.5}}, "a machine")
+    one = board(outcome("patch", "lgs", "oblivious", told), latencies=(times,))
+    shown = {column.group: cell.text for column, cell in zip(one.columns, row(one, "lgs").cells, strict=True)}
+    assert {key: shown[key] for key in ("proof", "detector", "time")} == {
+        "proof": "10.0",
+        "detector": "5.0",
+        "time": "1.50×",
+    }
+
+
+def test_a_record_whose_attack_could_not_be_made_joins_its_board_or_is_listed() -> None:
+    known = outcome("patch", "jpeg", "oblivious", None, attack=None)
+    lost = outcome("boom", "jpeg", "oblivious", None, attack=None)
+    boards, homeless = make_boards([*LGS, known, lost])
+    assert len(boards) == 1
+    assert row(boards[0], "jpeg").cells[0].text == "timeout"
+    assert len(homeless) == 1
+    assert "boom" in homeless[0]
+
+
+def test_stale_records_of_one_board_are_told() -> None:
+    other = outcome("patch", "jpeg", "oblivious", 0.5, fingerprints={"data": "d1", "weights": "OTHER"})
+    assert any("disagree in weights" in remark for remark in board(*LGS, other).remarks)
+    assert not any("disagree" in remark for remark in board(*LGS).remarks)
+
+
+def zero(share: float) -> Facts:
+    return facts(0.4, noted={"zero_gradient": [share] * 200 + [None] * 200})
+
+
+GOOD = facts(0.4, defended_occluded=[1.0] * 360 + [0.0] * 40)
+WEAK = facts(0.4, defended_occluded=[1.0] * 160 + [0.0] * 240)
+BROKEN = facts(0.4, certified=[0] * 159 + [1, 1] + [0] * 239)
+FIRE: list[tuple[str, str, list[Outcome]]] = [
+    ("S06", "amber", [outcome("patch", "lgs", "adaptive", zero(0.2))]),
+    ("S06", "red", [outcome("patch", "lgs", "adaptive", zero(0.9))]),
+    (
+        "S08",
+        "red",
+        [outcome("patch", "lgs", "adaptive", 0.4, defense_traits={"random": True}, provenance={"draws": "1"})],
+    ),
+    ("S11", "red", [outcome("fgsm", "lgs", "adaptive", 0.2), outcome("ifgsm", "lgs", "adaptive", 0.5)]),
+    ("S12", "red", [outcome("square", "lgs", "adaptive", 0.2), outcome("ifgsm", "lgs", "adaptive", 0.5)]),
+    ("S13", "red", both("patch", "lgs", 0.2, 0.5)),
+    ("S24", "red", [outcome("patch", "lgs", "adaptive", facts(0.9, bare=0.95))]),
+    ("S27", "amber", [outcome("patch", "lgs", "adaptive", 0.4, defense_traits={"tuned_on": ["patch"]})]),
+    ("S28", "amber", [outcome("patch", "lgs", "oblivious", 0.4)]),
+    ("S30", "red", [outcome("patch", "lgs", "adaptive", WEAK)]),
+    ("S33", "amber", [outcome("patch", "lgs", "adaptive", facts(0.5, n=100))]),
+    ("C01", "red", [outcome("patch", "lgs", "adaptive", BROKEN)]),
+    ("W", "amber", [outcome("patch", "lgs", "adaptive", 0.4, warnings=["3 % of something"])]),
+]
+QUIET: list[tuple[str, list[Outcome]]] = [
+    ("S06", [outcome("patch", "lgs", "adaptive", zero(0.01))]),
+    ("S08", [outcome("patch", "lgs", "adaptive", 0.4, defense_traits={"random": True}, provenance={"draws": "20"})]),
+    ("S11", [outcome("fgsm", "lgs", "adaptive", 0.5), outcome("ifgsm", "lgs", "adaptive", 0.2)]),
+    ("S11", [outcome("fgsm", "lgs", "oblivious", 0.2), outcome("ifgsm", "lgs", "oblivious", 0.5)]),
+    ("S12", [outcome("square", "lgs", "adaptive", 0.5), outcome("ifgsm", "lgs", "adaptive", 0.2)]),
+    ("S12", [outcome("sparse-rs", "lgs", "adaptive", 0.2), outcome("patch", "lgs", "adaptive", 0.5)]),
+    ("S13", both("patch", "lgs", 0.5, 0.4975)),
+    ("S24", [outcome("patch", "lgs", "adaptive", 0.9)]),
+    ("S27", [outcome("patch", "lgs", "adaptive", 0.4, defense_traits={"tuned_on": ["fgsm"]})]),
+    ("S28", [outcome("patch", "lgs", "adaptive", 0.4), outcome("sparse-rs", "lgs", "adaptive", 0.4)]),
+    ("S30", [outcome("patch", "lgs", "adaptive", GOOD), outcome("patch", "lgs", "oblivious", WEAK)]),
+    ("S30", [outcome("occlusion", "lgs", "adaptive", WEAK)]),
+    ("S33", [outcome("patch", "lgs", "adaptive", facts(0.5, n=400))]),
+    ("C01", [outcome("patch", "lgs", "adaptive", facts(0.4, certified=[1] * 160 + [0] * 240))]),
+]
+
+
+@pytest.mark.parametrize(("flag", "colour", "outcomes"), FIRE)
+def test_a_flag_fires_where_it_must(flag: str, colour: str, outcomes: list[Outcome]) -> None:
+    one = board(*outcomes)
+    assert raised(one, "lgs").get(flag) == colour
+    if colour == "red" or flag == "S33":
+        assert row(one, "lgs").rank == "–"
+
+
+@pytest.mark.parametrize(("flag", "outcomes"), QUIET)
+def test_a_flag_is_quiet_where_nothing_is_wrong(flag: str, outcomes: list[Outcome]) -> None:
+    assert flag not in raised(board(*outcomes), "lgs")
+
+
+def test_a_larger_budget_that_hurts_less_is_flagged_on_both_boards() -> None:
+    larger = {"attack_traits": {**PATCH, "budget": "patch ≤ 10 %"}}
+    record = PluginRecord("patch", "Patch", "", {"area": 0.1}, larger["attack_traits"])
+    cells = [outcome("patch", "lgs", "adaptive", 0.3), outcome("patch:area=0.1", "lgs", "adaptive", 0.6, attack=record)]
+    boards, _ = make_boards(cells)
+    assert [raised(one, "lgs").get("S15") for one in boards] == ["red", "red"]
+
+
+def test_a_targeted_attack_that_hurts_more_than_an_untargeted_one_is_flagged() -> None:
+    cells = [outcome("patch", "lgs", "adaptive", 0.2, goal="targeted"), outcome("patch", "lgs", "adaptive", 0.5)]
+    boards, _ = make_boards(cells)
+    assert all(raised(one, "lgs").get("S20") == "amber" for one in boards)
+
+
+def test_a_defense_that_beats_the_true_mask_is_flagged() -> None:
+    oracle = outcome("patch", "dw-oracle", "adaptive", 0.5, defense_traits={"ranked": False})
+    one = board(oracle, outcome("patch", "lgs", "adaptive", 0.8), outcome("patch", "jpeg", "adaptive", 0.3))
+    assert raised(one, "lgs").get("S31") == "amber"
+    assert "S31" not in raised(one, "jpeg")
+
+
+def test_a_noisy_clock_is_flagged() -> None:
+    times = Latency("photos", "photos-cnn", "lgs", {1: {"ratio": 1.5, "spread": 4.0}}, "a machine")
+    assert raised(board(*LGS, latencies=(times,)), "lgs").get("S35") == "amber"
+
+
+def test_a_check_that_could_not_run_is_grey_and_never_silent() -> None:
+    unchecked = {flag.id for flag in row(board(*LGS), "lgs").unchecked}
+    assert unchecked >= {"S06", "S11", "S12", "S15", "S20", "S30", "S31", "S35"}
+
+
+def test_every_check_of_the_protocol_is_a_function_or_named_as_not_run() -> None:
+    named = {(check.__doc__ or "").partition(":")[0] for check in CHECKS} | set(NOT_RUN) | {"S01", "S02", "S03"}
+    skipped = {10, 19, 23, 26, 29}  # numbers that the protocol does not use
+    assert named >= {f"S{number:02d}" for number in range(1, 36) if number not in skipped}
+
+
+def test_the_terminal_shows_both_attackers_side_by_side_within_100_columns() -> None:
+    text = printed(*LGS)
+    assert max(len(line) for line in text.splitlines()) <= 100
+    assert re.search(r"none +95\.0 +20\.0 +75\.0 +0\.0 +20\.0 +75\.0 +0\.0", text)
+    assert re.search(r"lgs +95\.0 +60\.0 +35\.0 +53\.3 +40\.0 +55\.0 +26\.7", text)
+    for word in (
+        "photos",
+        "photos-cnn",
+        "patch ≤ 5 %",
+        "400 images",
+        "effort standard",
+        "oblivious",
+        "adaptive",
+        "of 300",
+    ):
+        assert word in text
+
+
+def test_the_terminal_fits_two_attacks_times_and_long_names_without_losing_a_digit() -> None:
+    times = tuple(
+        Latency("photos", "photos-cnn", one, {1: {"ratio": 1.25}, 32: {"ratio": 1.125}}, "m") for one in ("none", "lgs")
+    )
+    cells = [*LGS, *both("sparse-rs", "none", 0.3, 0.3), *both("sparse-rs", "lgs", 0.7, 0.45)]
+    text = printed(*cells, latencies=times)
+    assert "…" not in text
+    assert max(len(line) for line in text.splitlines()) <= 100
+    assert "1.25×" in text
+
+
+def test_the_terminal_shows_names_as_they_are_and_no_control_characters() -> None:
+    text = printed(outcome("patch", NASTY, "oblivious", 0.5), width=300)
+    assert "\x1b" not in text
+    assert "<script>alert(1)</script>|`x`" in text
+
+
+class Tags(HTMLParser):
+    """Collects what a browser would make of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def saved(folder: Path, *records: Outcome | Latency) -> Path:
+    store = Store(folder)
+    store.prepare()
+    for one in records:
+        store.save(one)
+    return folder
+
+
+def nasty(folder: Path) -> dict[str, str]:
+    """The generated files where every name and every reason is nasty."""
+    record = PluginRecord(NASTY, NASTY, NASTY, {NASTY: NASTY}, {**PATCH, "budget": NASTY, "threat_model": NASTY}, NASTY)
+    defense = PluginRecord(NASTY, NASTY, NASTY, {}, {"kind": NASTY, "tuned_on": [NASTY]}, NASTY)
+    more: dict[str, Any] = {"attack": record, "defense": defense, "warnings": [NASTY], "dataset": NASTY}
+    more |= {"provenance": {NASTY: NASTY}, "fingerprints": {NASTY: NASTY}}
+    cells = [outcome(NASTY, NASTY, "oblivious", 0.5, **more), outcome(NASTY, "x" + NASTY, "oblivious", 0.5, **more)]
+    cells.append(outcome("boom", "lgs", "oblivious", None, reason=NASTY, attack=None))
+    cells.append(outcome(NASTY, "lgs", "oblivious", None, reason=NASTY, **more))
+    time = Latency(NASTY, "photos-cnn", NASTY, {1: {"ratio": 1.0}}, NASTY)
+    return {path.name: text for path, text in generate(saved(folder, *cells, time)).items()}
+
+
+def test_markup_in_names_is_inert_in_the_page(tmp_path: Path) -> None:
+    page = nasty(tmp_path)["index.html"]
+    tags = Tags(page).found
+    assert sum(tag == "script" for tag, _ in tags) == 1
+    assert "<script>alert" not in page
+    assert not any(name.startswith("on") for _, attributes in tags for name in attributes)
+
+
+def test_the_page_asks_nothing_of_another_host(tmp_path: Path) -> None:
+    page = generate(saved(tmp_path, *LGS))[tmp_path / "index.html"]
+    for tag, attributes in Tags(page).found:
+        assert "src" not in attributes
+        assert tag not in ("link", "img", "iframe")
+        target = attributes.get("href") or "#"
+        assert target.startswith(("#", "https://arxiv.org/abs/"))
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+
+
+def test_markup_in_names_does_not_break_a_markdown_table(tmp_path: Path) -> None:
+    text = nasty(tmp_path)["README.md"]
+    assert "<script>" not in text
+    tables = [list(map(str.strip, re.split(r"(?<!\\)\|", line))) for line in text.splitlines() if line.startswith("|")]
+    widths = {len(cells) for cells in tables}
+    assert len(widths) == 2  # the wide and the long table, each with one width
+
+
+def test_escaped_markdown_means_the_text_itself() -> None:
+    assert escape("a|b `c` <d> *e* [f](g)") == r"a\|b \`c\` &lt;d&gt; \*e\* \[f\](g)"
+
+
+def test_the_generated_files_depend_on_the_records_alone(tmp_path: Path) -> None:
+    records = [*LGS, *both("sparse-rs", "lgs", 0.7, 0.45)]
+    first = generate(saved(tmp_path / "one", *records))
+    second = generate(saved(tmp_path / "two", *reversed(records)))
+    assert list(first.values()) == list(second.values())
+    assert "2025-01-02" in first[tmp_path / "one" / "index.html"]
+
+
+def test_tables_are_stale_until_written_and_again_after_a_new_record(tmp_path: Path) -> None:
+    folder = saved(tmp_path, *LGS)
+    assert len(stale(folder)) == 2
+    write_report(folder)
+    assert stale(folder) == []
+    saved(folder, outcome("patch", "jpeg", "oblivious", 0.5))
+    assert len(stale(folder)) == 2
+
+
+def test_a_folder_without_records_gives_pages_that_say_so(tmp_path: Path) -> None:
+    assert all("no records yet" in text for text in generate(tmp_path).values())
+
+
+def test_a_command_gives_back_the_options_that_made_the_cell() -> None:
+    cell = Cell(
+        "folder:images,crop=224,resize=256",
+        "timm:mobilenetv2_100,mean=0.5:0.5:0.5,pad_type=same,weights=net.safetensors",
+        "patch:area=0.1", "lgs", "adaptive", "targeted:3", "quick", 0, 7,
+    )  # fmt: skip
+    assert command(cell) == (
+        "bench run --attack patch:area=0.1 --defense lgs --dataset folder:images,crop=224,resize=256 "
+        "--model timm:mobilenetv2_100,pad_type=same --mean 0.5:0.5:0.5 --weights net.safetensors --images all "
+        "--tier adaptive --effort quick --seed 7 --target 3"
+    )
+
+
+def test_a_command_cannot_smuggle_in_another() -> None:
+    cell = Cell("photos", "photos-cnn", "patch; rm -rf /", "$(x)", "oblivious")
+    assert "'patch; rm -rf /'" in command(cell)
+    assert "'$(x)'" in command(cell)
+
+
+@pytest.mark.parametrize(
+    ("paper", "link"),
+    [
+        ("Brown et al. 2017, arXiv 1712.09665", "https://arxiv.org/abs/1712.09665"),
+        ("arXiv:1807.01216v3", "https://arxiv.org/abs/1807.01216"),
+        ("IEEE 2017", None),
+        ("javascript:alert(1)", None),
+    ],
+)
+def test_only_an_arxiv_id_becomes_a_link(paper: str, link: str | None) -> None:
+    assert arxiv(paper) == link
+
+
+def test_a_description_holds_numbers_provenance_and_the_command() -> None:
+    text = describe(outcome("patch", "lgs", "adaptive", 0.4, warnings=["3 % of something"]))
+    for words in ("attacked accuracy", "40.0", "of 300", "torch", "3 % of something", "bench run --attack patch"):
+        assert words in text
+
+
+def test_a_description_of_a_failed_cell_says_why_and_has_no_number() -> None:
+    text = describe(outcome("patch", "lgs", "adaptive", None))
+    assert "timeout: took longer than 60 s" in text
+    assert "accuracy" not in text
+
+
+def test_a_report_on_60_records_takes_less_than_a_second_of_computing_imports_included(tmp_path: Path) -> None:
+    defenses = ("none", "lgs", "jpeg", "tvm", "psd")
+    saved(tmp_path, *(one for defense in defenses for attack in TRAITS for one in both(attack, defense, 0.5, 0.4)))
+    code = "import sys, time, pathlib, bench.report as r; r.generate(pathlib.Path(sys.argv[1])); print(time.process_time())"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+def test_the_page_sorts_in_a_browser_and_does_not_scroll_sideways_on_a_phone(tmp_path: Path) -> None:
+    page = generate(saved(tmp_path, *LGS, *both("sparse-rs", "lgs", 0.7, 0.45)))[tmp_path / "index.html"]
+    (tmp_path / "index.html").write_text(page, encoding="utf-8")
+    (tmp_path / "phone.html").write_text(
+        """<iframe src="index.html" width="360" height="700"></iframe><script>
+        onload = () => {
+          const page = frames[0].document, body = page.querySelector("tbody");
+          const names = () => [...body.rows].map((row) => row.cells[1].dataset.sort);
+          const before = names();
+          page.querySelector("th[data-column='3'] button").click();
+          document.title = [page.documentElement.scrollWidth <= 360, before, names()].join(" ");
+        }
+        </script>""",
+        encoding="utf-8",
+    )
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=3000",
+    ]
+    done = subprocess.run(
+        ["chromium", *options, "--dump-dom", (tmp_path / "phone.html").as_uri()],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert "<title>true none,lgs lgs,none</title>" in done.stdout

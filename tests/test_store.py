@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import cache
+from bench.errors import InputError
+from bench.outcome import Cell, Facts, Latency, Outcome
+from bench.store import Store, write
+
+CELL = Cell("photos", "photos-cnn", "patch:area=0.1", "lgs", "adaptive", seed=3)
+FACTS = Facts([4, 9], [0, 1], [1, 0], [1, 1], [0, 1], [1, 0.5], [0, 0.3], [0, 0.3], [1, 0], noted={"pixels": [3, None]})
+OUTCOME = Outcome(CELL, "ok", classes=10, facts=FACTS, warnings=["<b> | `x`"], seconds={"total": 1.5})
+
+
+def test_a_cell_prints_and_parses_back() -> None:
+    odd = replace(CELL, dataset="folder:a b'c,resize=3", attack="x:y=1")
+    assert Cell.parse(str(odd)) == odd
+    with pytest.raises(InputError, match="key=value"):
+        Cell.parse("dataset=photos nonsense=1")
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save(OUTCOME)
+    latency = Latency("photos", "photos-cnn", "lgs", {1: {"ratio": 1.5}}, "some CPU")
+    store.save(latency)
+    assert store.load(CELL) == OUTCOME
+    assert list(store.outcomes()) == [OUTCOME]
+    assert list(store.latencies()) == [latency]
+    assert store.load(replace(CELL, seed=4)) is None
+
+
+def test_a_fact_stands_on_one_line(tmp_path: Path) -> None:
+    text = Store(tmp_path).save(OUTCOME).read_text()
+    assert '"defended_attacked": [0,0.3],' in text
+    assert json.loads(text)["facts"]["index"] == [4, 9]
+
+
+@pytest.mark.parametrize("name", ["../../etc/x", "a/b", "..", "/root", "C:\\x", "\x00", "x" * 500, "ä<script>"])
+def test_no_name_leads_out_of_the_folder(name: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for cell in (replace(CELL, dataset=name), replace(CELL, attack=name), replace(CELL, model=name)):
+        path = store.path(cell).resolve()
+        assert path.is_relative_to(tmp_path.resolve() / "records")
+        assert len(path.relative_to(tmp_path.resolve()).parts) == 4
+        assert len(path.name) < 120
+
+
+def test_cells_that_differ_lie_in_different_files(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    cells = [CELL, replace(CELL, seed=4), replace(CELL, attack="patch:area=0,1"), replace(CELL, tier="oblivious")]
+    assert len({store.path(cell) for cell in cells}) == len(cells)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', '{"schema": 99}'])
+def test_a_file_that_is_no_record_says_so_by_name(text: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = store.path(CELL)
+    write(path, text)
+    with pytest.raises(InputError, match=path.name):
+        store.load(CELL)
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write(path, "old")
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_record_is_found_by_some_of_its_words(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save(OUTCOME)
+    store.save(replace(OUTCOME, cell=replace(CELL, seed=4)))
+    assert store.find("attack=patch:area=0.1 seed=4").cell.seed == 4
+    with pytest.raises(InputError, match=r"there are 2\. Say more"):
+        store.find("defense=lgs")
+    with pytest.raises(InputError, match="there are 0"):
+        store.find("defense=jpeg")
+    with pytest.raises(InputError, match="Did you mean 'defense'"):
+        store.find("defence=jpeg")
+
+
+def test_the_cache_makes_a_thing_once_and_mends_a_broken_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    made: list[int] = []
+
+    def make() -> dict[str, torch.Tensor]:
+        made.append(1)
+        return {"x": torch.arange(3)}
+
+    for _ in range(2):
+        assert torch.equal(cache.cached("things", {"a": "1"}, make)["x"], torch.arange(3))
+    assert len(made) == 1
+    cache.cached("things", {"a": "2"}, make)
+    assert len(made) == 2
+    for file in tmp_path.glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:20])
+    cache.cached("things", {"a": "1"}, make)
+    assert len(made) == 3
+
+
+def test_the_cache_forgets_what_was_not_used_for_longest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(cache, "LIMIT", 1500)
+    for name in "abc":
+        cache.cached(name, {"n": name}, lambda: {"x": torch.zeros(150)})
+    assert {path.name[0] for path in tmp_path.glob("*.safetensors")} < {"a", "b", "c"}
