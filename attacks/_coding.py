@@ -30,7 +30,7 @@ class Coding:
     def decoded(self, images: Images, genes: Genes) -> tuple[Int[Tensor, "n p k"], Float[Tensor, "n p k c"]]:
         """Pixels (row · width + column) and their colours in [0, 1]; all equally likely for uniform genes."""
         height, width = images.shape[2:]
-        row, column, *shades = genes.unflatten(2, (self.pixels, -1)).unbind(3)
+        row, column, *shades = genes.reshape(*genes.shape[:2], self.pixels, -1).unbind(3)
         pixels = self._places(row, height) * width + self._places(column, width)
         shade = torch.stack(shades, 3).to(images.dtype)
         if self.additive:
@@ -58,4 +58,4 @@ class Coding:
 def colours_at(images: Images, pixels: Int[Tensor, "n p k"]) -> Float[Tensor, "n p k c"]:
     """The images' own colours at these pixels."""
     index = pixels.flatten(1)[:, None].expand(-1, images.shape[1], -1)
-    return images.flatten(2).gather(2, index).transpose(1, 2).unflatten(1, pixels.shape[1:])
+    return images.flatten(2).gather(2, index).transpose(1, 2).reshape(*pixels.shape, images.shape[1])

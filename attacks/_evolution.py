@@ -64,7 +64,12 @@ def latin(rng: Streams, population: int, genes: int) -> Genes:
 
 
 def children(
-    rng: Streams, parents: Genes, best: Int[Tensor, "n 1"], strategy: Strategy, weight: tuple[float, float], crossover: float
+    rng: Streams,
+    parents: Genes,
+    best: Int[Tensor, "n 1"],
+    strategy: Strategy,
+    weight: tuple[float, float],
+    crossover: float,
 ) -> Genes:
     """One child for each parent, anywhere: base + weight · (one − another), crossed with the parent gene by gene.
 

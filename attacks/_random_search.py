@@ -62,7 +62,13 @@ def random_search(
             adversarial[rows[leaving]] = render(_at(state, leaving), images[leaving])
             model[leaving].note("unconverged", ~reached[leaving])
             stay = ~leaving
-            rows, images, losses, reached, state = rows[stay], images[stay], losses[stay], reached[stay], _at(state, stay)
+            rows, images, losses, reached, state = (
+                rows[stay],
+                images[stay],
+                losses[stay],
+                reached[stay],
+                _at(state, stay),
+            )
             model, goal, rng = model[stay], goal[stay], rng[stay]
         if not len(rows):
             break

@@ -41,7 +41,7 @@ class Reduction:
             shorter, won = self._shortest(model, images, goal, without)
             adversarial = torch.where(won[:, None, None, None], shorter, adversarial)
             result[rows] = adversarial
-            sweep.advance(won, count // 4 if self.blocks else torch.ones_like(count))
+            sweep.advance(won, count, self.blocks)
             model.progress((done + 1) / self.tries)
         return result
 
@@ -140,9 +140,10 @@ class _Sweep:
         """No block reaches beyond the changed pixels, or takes all of them."""
         self.block = torch.minimum(self.block, torch.minimum(count - self.first, count - 1))
 
-    def advance(self, won: Bool[Tensor, "n"], start: Int[Tensor, "n"]) -> None:
-        """Blocks begin at `start`, double on success and halve on failure; where start is 1, all are 1."""
+    def advance(self, won: Bool[Tensor, "n"], count: Int[Tensor, "n"], blocks: bool) -> None:
+        """One pixel at a time, or blocks: at first a quarter of all, doubled on success and halved on failure."""
         self.dropped = self.dropped | (won & (self.block > 0))
         self.first = self.first + (~won & (self.block == 1))
-        grown = torch.where(won, 2 * self.block, self.block // 2)
-        self.block = torch.where(self.block == 0, start, grown).clamp(min=1)
+        changed_block = torch.where(won, 2 * self.block, self.block // 2)
+        block = torch.where(self.block == 0, count // 4, changed_block).clamp(min=1)
+        self.block = block if blocks else torch.ones_like(block)

@@ -33,7 +33,7 @@ def paint(
     colours = colours.gather(2, first[..., None].expand_as(colours)).to(images.dtype)
     canvas = images.flatten(2)[:, None].repeat(1, variants, 1, 1)
     index = pixels[:, :, None].expand(-1, -1, images.shape[1], -1)
-    return canvas.scatter_(3, index, colours.transpose(2, 3)).unflatten(3, images.shape[2:])
+    return canvas.scatter_(3, index, colours.transpose(2, 3)).reshape(-1, variants, *images.shape[1:])
 
 
 def ask(
@@ -64,13 +64,12 @@ def ask(
         return torch.stack([losses, rows.reached(logits).to(losses.dtype)], 1)
 
     # Whole images at a time: the answers of a random model then do not depend on how the batch is cut.
-    found = in_pieces(piece, len(owners), max(1, piece_of(images.shape) // variants)).unflatten(0, (-1, variants))
+    at_once = max(1, piece_of(images.shape) // variants)
+    found = in_pieces(piece, len(owners), at_once).reshape(-1, variants, 2)
     return found[..., 0], found[..., 1] > 0
 
 
-def better(
-    losses: Tensor, reached: Tensor, than_losses: Tensor, than_reached: Tensor
-) -> Bool[Tensor, "..."]:
+def better(losses: Tensor, reached: Tensor, than_losses: Tensor, than_reached: Tensor) -> Bool[Tensor, "..."]:
     """Which of the new ones replace the old ones; at equal loss they do, so that a search may drift on a plateau."""
     return (reached & ~than_reached) | ((reached == than_reached) & (losses <= than_losses))
 
@@ -82,7 +81,7 @@ def best_of(losses: Float[Tensor, "n p"], reached: Bool[Tensor, "n p"]) -> Int[T
 
 
 def choose(rng: Streams, size: int, count: int) -> Int[Tensor, "n count"]:
-    """For each image `count` different numbers out of 0 .. size − 1 (R. W. Floyd's sampling: no list of all of them)."""
+    """For each image `count` different numbers out of 0 .. size − 1 (Floyd's sampling: no list of all of them)."""
     chosen = torch.empty(len(rng), 0, dtype=torch.int64, device=rng.device)
     for last in range(size - count, size):
         number = rng.integers(last + 1, 1)

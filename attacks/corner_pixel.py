@@ -16,7 +16,9 @@ the model is random, a success must hold when it is asked about again.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -43,7 +45,7 @@ class CornerPixel(Attack):
 
     title = "Corner pixel"
     paper = "candidates as in Croce, Hein, Sparse and Imperceivable Adversarial Attacks, arXiv 1909.05040"
-    presets = {"quick": {"share": 0.1}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"share": 0.1}}
     access = "scores"
 
     def __post_init__(self) -> None:
@@ -113,9 +115,7 @@ def _try(
 
 
 def _ask(model: Model, images: Images, goal: Goal, chosen: Int[Tensor, "n p"]) -> tuple[Tensor, Tensor]:
-    return ask(
-        model, images, goal, Goal.margin, chosen.shape[1], lambda part: _painted(images[part], chosen[part])
-    )
+    return ask(model, images, goal, Goal.margin, chosen.shape[1], lambda part: _painted(images[part], chosen[part]))
 
 
 def _painted(images: Images, candidates: Int[Tensor, "n p"]) -> Float[Tensor, "n p c h w"]:
@@ -138,4 +138,4 @@ def _lattice(images: Images, share: float) -> tuple[Int[Tensor, "lattice"], Int[
     pixels = (nearest(height)[:, None] * width + nearest(width)).flatten()
     colours = torch.arange(1 << channels, device=images.device)
     beside = ((pixels[:, None] << channels) + colours).flatten()
-    return beside.unique(), beside
+    return torch.unique(beside), beside

@@ -20,7 +20,9 @@ a success. All images go in lockstep; the paper's program takes one at a time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -64,7 +66,7 @@ class GreedyFool(Attack):
 
     title = "GreedyFool"
     paper = "Dong et al., GreedyFool: Distortion-Aware Sparse Adversarial Attack, NeurIPS 2020, arXiv 2010.13773"
-    presets = {
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {"steps": 40, "reductions": 40},
         "paper": {
             "pixels": None,

@@ -167,7 +167,7 @@ class _Run:
             loss = losses(attack.loss, goal[rows], logits).mean() + self._penalty(patch)
             (gradient,) = torch.autograd.grad(loss, patch)
         self.patch = self._mover(self.patch, gradient, 1 - step / attack.steps if attack.decay else 1.0)
-        self.losses.append(float(loss))
+        self.losses.append(float(loss.detach()))
 
     def _penalty(self, patch: Tensor) -> Tensor:
         penalty = self._attack.smoothness * roughness(patch)

@@ -22,8 +22,9 @@ replaced by the fresh one, and only success in both counts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool
@@ -74,7 +75,7 @@ class Pixel(Attack):
 
     title = "N-pixel (DE)"
     paper = "Su, Vargas, Sakurai, One Pixel Attack for Fooling Deep Neural Networks, arXiv 1710.08864"
-    _su2019 = {
+    _su2019: ClassVar[Mapping[str, Any]] = {
         "generations": 100,
         "strategy": "rand1",
         "weight": (0.5, 0.5),
@@ -83,7 +84,7 @@ class Pixel(Attack):
         "loss": "probability",
         "stop": "confident",
     }
-    presets = {
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {"population": 50, "generations": 12},
         "paper": _su2019,
         "su2019": _su2019,
@@ -150,7 +151,7 @@ class Pixel(Attack):
         size = 2 + images.shape[1]
         genes = (latin if self.start == "latin" else uniform)(rng, self.population, self.pixels * size)
         if self.start == "normal":
-            colours = genes.unflatten(2, (self.pixels, size))[..., 2:]
+            colours = genes.view(-1, self.population, self.pixels, size)[..., 2:]
             colours.copy_(((rng.normal(*colours.shape[1:]) * 127 + 128) / 256).clamp(0, 1))
         return genes
 
@@ -167,9 +168,7 @@ class Pixel(Attack):
             losses = losses + self.change_weight * self._coding.change(images, genes)
         return Population(genes, losses, reached)
 
-    def _doubted(
-        self, model: Model, images: Images, goal: Goal, parents: Population
-    ) -> tuple[Population, Population]:
+    def _doubted(self, model: Model, images: Images, goal: Goal, parents: Population) -> tuple[Population, Population]:
         """The parents, and the best of each image alone; of a random model the best has its second answer."""
         elite = parents.pick(parents.best())
         if model.classifier.random:

@@ -10,7 +10,9 @@ is accepted. Where the model is random, winners are asked about once more.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from bench.contracts import Attack, Goal, Images, InputError, Model, Pixels, Streams
 
@@ -36,7 +38,7 @@ class SparseRS(Attack):
 
     title = "Sparse-RS"
     paper = "Croce, Andriushchenko, Singh, Flammarion, Hein, Sparse-RS, arXiv 2006.12834"
-    presets = {
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {"queries": 500},
         "paper": {"pixels": 50, "queries": 10_000},
         "targeted": {"pixels": 150, "queries": 100_000, "change": 0.1},
@@ -51,7 +53,9 @@ class SparseRS(Attack):
         """Raises InputError where there is no pixel to swap with."""
         room = image_shape[1] * image_shape[2]
         if self.pixels >= room:
-            raise InputError(f"Sparse-RS swaps pixels, and an image of {room} has no other than {self.pixels}. Lower pixels.")
+            raise InputError(
+                f"Sparse-RS swaps pixels, and an image of {room} has no other than {self.pixels}. Lower pixels."
+            )
 
     @property
     def budget(self) -> Pixels:

@@ -12,10 +12,12 @@ accepted. Where the model is random, winners are asked about once more.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from bench.contracts import Attack, Goal, Images, InputError, Model, Patch, Streams
@@ -23,7 +25,9 @@ from bench.contracts import Attack, Goal, Images, InputError, Model, Patch, Stre
 from ._random_search import State, random_search, stepped
 from .sparse_rs import check_search
 
-_STAGES = tuple(zip((0, 10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000), (1, *[2**k for k in range(1, 10)]), strict=True))
+_STAGES = tuple(
+    zip((0, 10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000), (1, *[2**k for k in range(1, 10)]), strict=True)
+)
 _SQUARES = 1000
 
 
@@ -45,7 +49,7 @@ class SparseRSPatch(Attack):
 
     title = "Sparse-RS patch"
     paper = "Croce, Andriushchenko, Singh, Flammarion, Hein, Sparse-RS, arXiv 2006.12834"
-    presets = {
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {"queries": 500},
         "paper": {"area": 400 / 224**2, "queries": 10_000},
         "targeted": {"area": 1600 / 224**2, "queries": 50_000, "change": 0.1, "location_period": 10},

@@ -151,7 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the generator (.safetensors) to write")
     parser.add_argument("--side", type=int, default=64, help="of a picture in pixels: 8 … 128, a power of two")
     parser.add_argument("--latent", type=int, default=64, help="numbers in a latent")
-    parser.add_argument("--width", type=int, default=32, help="channels of the last hidden layer; they double with each before it")
+    parser.add_argument(
+        "--width", type=int, default=32, help="channels of the last hidden layer; they double with each before it"
+    )
     parser.add_argument("--steps", type=int, default=20_000, help="of the generator; the critic takes five for each")
     parser.add_argument("--batch-size", type=int, default=64, help="pictures a step")
     parser.add_argument("--seed", type=int, default=0)

@@ -44,8 +44,9 @@ class Preparation:
         """An 8-bit array of shape (c, h, w); raises ValueError where the image is smaller than the crop."""
         image = image.convert("RGB" if self.channels == 3 else "L")
         if self.resize:
-            scale = self.resize / min(image.size)
-            image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+            short = min(image.size)
+            size = (self.resize * image.width // short, self.resize * image.height // short)  # as torchvision rounds
+            image = image.resize(size, Image.Resampling.BILINEAR)
         if self.crop:
             if self.crop > min(image.size):
                 raise ValueError(f"crop={self.crop} is more than its {image.width}×{image.height} pixels")
@@ -102,6 +103,8 @@ def folder(
         return _two_folders(learn, evaluate, prepare)
     share = _share(train)
     if share is None:
+        if Path(train).resolve() == root.resolve():
+            raise InputError(f"The images of {root} cannot be for training and for evaluation; pass a share as train=.")
         return _two_folders(Path(train), root, prepare)
     classes, files, labels = _files(root)
     chosen = _set_apart(labels, share, seed)

@@ -12,6 +12,7 @@ from bench.budgets import Images
 from bench.contracts import Logits
 
 Features = Float[Tensor, "n features h w"]
+Smaller = Float[Tensor, "n new_features new_h new_w"]
 
 
 class _Halved(nn.Module):
@@ -21,7 +22,7 @@ class _Halved(nn.Module):
         super().__init__()
         self.padding = padding
 
-    def forward(self, features: Features) -> Features:
+    def forward(self, features: Features) -> Smaller:
         return F.pad(features[:, :, ::2, ::2], (0, 0, 0, 0, self.padding, self.padding))
 
 
@@ -47,7 +48,7 @@ class _Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut = shortcut or nn.Identity()
 
-    def forward(self, features: Features) -> Features:
+    def forward(self, features: Features) -> Smaller:
         residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(features)))))
         return F.relu(residual + self.shortcut(features))
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.contracts import Images, Labels
@@ -96,7 +97,7 @@ def scaled_crops(
     size: int,
     zoom: tuple[float, float] = (0.7, 1.4),
     light: float = 0.1,
-) -> Images:
+) -> Float[Tensor, "n c size size"]:
     """Random crops of `size` pixels, mirrored by chance, at a random scale and in a different light.
 
     Args:

@@ -67,7 +67,7 @@ class Voting(Classifier):
         count = self.ablations.count
         weights = next(self.net.parameters())
 
-        def work(part: slice) -> Logits:
+        def work(part: slice) -> Tensor:
             rows = torch.arange(part.start, part.stop, device=images.device)
             seen = self.ablations.seen(images[rows // count], rows % count)
             return self.net(seen.to(weights.dtype)).softmax(1)  # type: ignore[no-any-return]  # nn.Module
@@ -81,9 +81,7 @@ class Voting(Classifier):
             return proven(votes, labels, self.ablations.retains(), budget)
 
 
-def proven(
-    votes: Votes, labels: Labels, retains: Bool[Tensor, "ablations h w"], budget: Budget
-) -> Bool[Tensor, "n"]:
+def proven(votes: Votes, labels: Labels, retains: Bool[Tensor, "ablations h w"], budget: Budget) -> Bool[Tensor, "n"]:
     """Which images an attack within the budget cannot take from their label.
 
     At worst every ablation that sees a changed pixel drops its vote for the label and votes for a rival. For a patch

@@ -32,12 +32,16 @@ def calibrate(scores: Scores, false_positive_rate: float) -> Artifact:
 def check_calibration(false_positive_rate: float, calibration_images: int) -> None:
     """Raises ValueError where a detector cannot be calibrated so."""
     if not 0 < false_positive_rate < 1:
-        raise ValueError(f"Expected a false_positive_rate between 0 and 1, such as 0.05, but got {false_positive_rate}.")
+        raise ValueError(
+            f"Expected a false_positive_rate between 0 and 1, such as 0.05, but got {false_positive_rate}."
+        )
     if calibration_images < 1:
         raise ValueError(f"Expected calibration_images of at least 1, such as 300, but got {calibration_images}.")
 
 
-def with_rejection(logits: Logits, rejected: Bool[Tensor, "n"], excess: Scores, rejects: bool) -> Logits:
+def with_rejection(
+    logits: Logits, rejected: Bool[Tensor, "n"], excess: Scores, rejects: bool
+) -> Float[Tensor, "n classes"]:
     """Adds the logit that is the largest exactly where an image is rejected.
 
     It follows the score without a jump, so that an attacker who differentiates it is led out of rejection:

@@ -26,7 +26,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contracts import Artifact, Classifier, Defense, Examples, Images, InputError, Labels, Logits, Streams, answers
+from bench.contracts import (
+    Artifact,
+    Classifier,
+    Defense,
+    Examples,
+    Images,
+    InputError,
+    Labels,
+    Logits,
+    Streams,
+    answers,
+)
 
 from ._examples import choose, conv_net, fit, fresh, packed, unpacked
 from ._ranges import within
@@ -98,9 +109,7 @@ class ANNNet(Defense):
         channels = learned["net.0.weight"].shape[1] // 2
         return Detecting(model, _Pixels(unpacked(self._network(channels), learned)).score, learned, 2)
 
-    def _trained(
-        self, clean: Images, attacked: Images, rng: Streams, progress: Callable[[float], None]
-    ) -> nn.Module:
+    def _trained(self, clean: Images, attacked: Images, rng: Streams, progress: Callable[[float], None]) -> nn.Module:
         net = fresh(self._network(clean.shape[1]), rng)
 
         def batch(rows: Labels, drawn: Streams) -> tuple[Tensor, Tensor]:
@@ -181,7 +190,7 @@ def search_pixels(model: Classifier, images: Images, counts: Int[Tensor, "n"], r
     return paint(places, colours)
 
 
-def roc(clean: Scores, attacked: Scores) -> Float[Tensor, "points 2"]:
+def roc(clean: Scores, attacked: Float[Tensor, "m"]) -> Float[Tensor, "points 2"]:
     """(False positive rate, true positive rate) at every threshold, from (0, 0) to (1, 1)."""
     levels = torch.cat([clean, attacked]).unique().flip(0)
     rates = torch.stack([(part[None] >= levels[:, None]).float().mean(1) for part in (clean, attacked)], 1)

@@ -133,7 +133,7 @@ class _Regions(Classifier):
         count = drawn.shape[1]
         side = self.defense.side(*images.shape[2:])
 
-        def tried(part: slice) -> Logits:
+        def tried(part: slice) -> Tensor:
             rows = torch.arange(part.start, part.stop, device=images.device)
             owner, hold = rows // count, drawn.flatten()[rows]
             mixed = transplant(images[owner], corners[owner], self.holdouts[hold].to(images), self.places[hold], side)

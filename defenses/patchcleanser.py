@@ -137,7 +137,7 @@ class _Masking(Classifier):
         """Logits of image `owners[row]` under the mask that `hidden` has for that row."""
         rows = torch.arange(len(owners), device=images.device)
 
-        def work(part: slice) -> Logits:
+        def work(part: slice) -> Tensor:
             owner = owners[part]
             seen = images[owner].masked_fill(hidden(rows[part])[:, None], self.defense.fill)
             return self.model(seen, rng[owner])  # type: ignore[no-any-return]  # nn.Module

@@ -27,7 +27,17 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from bench.contracts import Artifact, Budget, CertifiedDefense, Classifier, Examples, Images, InputError, Labels, Streams
+from bench.contracts import (
+    Artifact,
+    Budget,
+    CertifiedDefense,
+    Classifier,
+    Examples,
+    Images,
+    InputError,
+    Labels,
+    Streams,
+)
 
 from ._ablation import Ablations, Voting, train
 from ._examples import conv_net, unpacked

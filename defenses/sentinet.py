@@ -113,7 +113,7 @@ class _Behaviour(nn.Module):
         overlays = self.learned["overlays"].to(images)
         count = len(overlays)
 
-        def tried(part: slice, patterns: Images) -> Logits:
+        def tried(part: slice, patterns: Tensor) -> Tensor:
             rows = torch.arange(part.start, part.stop, device=images.device)
             image, overlay = rows // count, rows % count
             mixed = torch.where(masks[image], patterns[image], overlays[overlay])

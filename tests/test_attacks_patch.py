@@ -1,4 +1,4 @@
-"""Patches: pasted exactly, everywhere, over exactly their area; learned with fresh gradients; equal masks for controls."""
+"""Patches: pasted exactly, over exactly their area; learned with fresh gradients; the same masks for the controls."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Placed, paste, side_of = pasting.Placed, pasting.paste, pasting.side_of
 UPRIGHT = {"rotation": 0.0, "scale": (1.0, 1.0)}
 
 
-@pytest.mark.parametrize("size", [(32, 32), (20, 64), (33, 17)])
+@pytest.mark.parametrize("size", [(32, 32), (17, 40)])
 @pytest.mark.parametrize("shape", ["square", "disc"])
 @pytest.mark.parametrize("location", ["random", "border", "corner"])
 @pytest.mark.parametrize(("rotation", "scale"), [(0.0, (1.0, 1.0)), (45.0, (0.5, 1.0)), (180.0, (0.9, 0.9))])
-@pytest.mark.parametrize("area", [1 / 1024, 0.02, 0.0625, 0.1, 0.2])
+@pytest.mark.parametrize("area", [1 / 1024, 0.0625, 0.2])
 def test_every_patch_covers_exactly_its_pixels_and_nothing_else_changes(
     size: tuple[int, int], shape: str, location: str, rotation: float, scale: tuple[float, float], area: float
 ) -> None:

@@ -126,6 +126,16 @@ class Board:
     provenance: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
+    def raised(self) -> list[tuple[Flag, str]]:
+        """The checks that fired, red ones first, each with the rows that share its finding."""
+        found: dict[Flag, list[str]] = {}
+        for row in self.rows:
+            for flag in row.badges:
+                found.setdefault(flag, []).append(row.defense.text)
+        order = sorted(found, key=lambda flag: (flag.colour != "red", flag.id, found[flag]))
+        return [(flag, ", ".join(found[flag])) for flag in order]
+
+    @property
     def budget(self) -> str:
         """What the attacker may change, in words."""
         return plain(self.setting.budget or self.setting.threat_model or "no stated budget")

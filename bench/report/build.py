@@ -56,7 +56,7 @@ def _entries(evidence: Evidence) -> tuple[dict[Key, Entry], list[str]]:
     """The numbers of each cell and of the worst cases, and footnotes for what failed."""
     footnotes: list[str] = []
     entries: dict[Key, Entry] = {}
-    for key, sample in sorted(evidence.samples.items()):
+    for key, sample in sorted(evidence.samples.items(), key=lambda one: (*one[0][:2], TIERS.index(one[0][2]))):
         if sample.failures:
             footnotes.append(_cause(sample))
         entries[key] = _entry(sample, len(footnotes) if sample.failures else 0)

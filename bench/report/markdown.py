@@ -45,8 +45,7 @@ def page(boards: Sequence[Board], homeless: Sequence[str]) -> str:
 def _board(board: Board) -> str:
     parts = [f"### {escape(board.budget)}\n", f"{escape(board.conditions)}\n", _wide(board)]
     notes = [f"({number}) {note}" for number, note in enumerate(board.footnotes, 1)] + list(board.remarks)
-    raised = [(row, flag) for row in board.rows for flag in row.badges]
-    notes += [f"{flag.id} {row.defense.text}: {flag.title}. {flag.text}" for row, flag in raised]
+    notes += [f"{flag.id} {rows}: {flag.title}. {flag.text}" for flag, rows in board.raised]
     if notes:
         parts.append("".join(f"- {escape(note)}\n" for note in notes))
     parts.append("<details><summary>Every cell, and the command that computes it</summary>\n")
@@ -71,7 +70,7 @@ def _long(board: Board) -> str:
     """A line for each cell."""
     head = ["defense", "attack", "attacker", "attacked", "δ", "β", "ASR", "8-bit", "beyond occlusion", "queries"]
     lines = [_line([*head, "command"]), _line(["---", "---", "---", *("--:" for _ in head[3:]), "---"])]
-    for (defense, attack, tier), entry in sorted(board.entries.items()):
+    for (defense, attack, tier), entry in board.entries.items():
         if attack != WORST:
             lines.append(_line(_entry(defense, attack, tier, entry)))
     return "".join(lines)

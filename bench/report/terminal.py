@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 
 from rich import box
 from rich.console import Console
@@ -16,7 +15,7 @@ from bench.report.build import make_boards
 from bench.report.shown import NONE, Shown, plain
 
 _MEASURES = ("attacked_accuracy", "delta", "beta")
-_COLOURS = {"red": "red", "amber": "yellow", "grey": "dim"}
+_COLOURS = {"red": "red", "amber": "yellow"}
 
 
 def print_boards(outcomes: Iterable[Outcome], latencies: Iterable[Latency], console: Console) -> None:
@@ -38,8 +37,9 @@ def _print(board: Board, console: Console) -> None:
         console.print(Text(f"({number}) {note}", style="red"))
     for remark in board.remarks:
         console.print(Text(remark, style="dim"))
-    for line in _flag_lines(board.rows):
-        console.print(line)
+    for flag, rows in board.raised:
+        line = Text(f"{flag.id} ", style=_COLOURS[flag.colour])
+        console.print(line.append(f"{rows}: {flag.title}. {flag.text}", style="dim"))
 
 
 def _table(board: Board) -> Table:
@@ -102,15 +102,3 @@ def _cell(shown: Shown) -> Text:
     if below := shown.suffix or shown.interval:
         text.append(f"\n{below}", style="dim")
     return text
-
-
-def _flag_lines(rows: Sequence[Row]) -> list[Text]:
-    """One line for each flag, with the rows that share it."""
-    raised = [(flag, row.defense.text) for row in rows for flag in row.badges]
-    raised.sort(key=lambda one: (one[0].colour != "red", one[0].id, one[0].text))
-    lines = []
-    for flag, group in groupby(raised, key=lambda one: one[0]):
-        line = Text(f"{flag.id} ", style=_COLOURS[flag.colour])
-        line.append(f"{', '.join(name for _, name in group)}: {flag.title}. {flag.text}", style="dim")
-        lines.append(line)
-    return lines

@@ -1,0 +1,54 @@
+"""What a step of `patch` and of `lavan` costs beside the model's own forward and backward pass; the goal is 1.10."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from toys import images_of, streams
+
+from bench.contracts import Goal, Model, UniversalAttack
+from bench.models import Net
+from bench.nets import SmallResNet
+from bench.registry import make_attack
+
+IMAGES, ROUNDS = 64, 9
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+@pytest.mark.parametrize("text", ["patch", "patch:rotation=0,scale=1:1", "lavan", "lavan:loss=cross-entropy"])
+def test_step_over_bare_forward_and_backward(benchmark: Any, text: str) -> None:
+    net = Net(SmallResNet(10), 10).eval().requires_grad_(False)
+    images = images_of(IMAGES, 3, 32, 32, dtype=torch.float32)
+    goal, rng = Goal(net(images).argmax(1)), streams(IMAGES)
+    rounds = ROUNDS if benchmark.enabled else 1
+    steps = 10 if benchmark.enabled else 2
+    attack: Any = make_attack(f"{text}{',' if ':' in text else ':'}steps={steps}")
+
+    def bare() -> None:
+        for _ in range(steps):
+            variable = images.clone().requires_grad_()
+            torch.autograd.grad(goal.cross_entropy(net(variable)).sum(), variable)
+
+    def attacked() -> None:
+        if isinstance(attack, UniversalAttack):
+            attack.learn(Model(net, rng), images, goal, rng)
+        else:
+            unreachable = Goal(goal.labels, goal.labels)  # no image is ever done early
+            attack.perturb(Model(net, rng), images, _never(unreachable), rng)
+
+    bare()
+    ratios = []
+    for _ in range(rounds):
+        ratios.append(seconds(attacked) / seconds(bare))
+    benchmark.extra_info["step over bare forward and backward"] = round(statistics.median(ratios), 3)
+    benchmark.pedantic(attacked, rounds=1)

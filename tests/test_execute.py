@@ -1,0 +1,173 @@
+"""Crashes, hangs, interrupts and kills: what goes wrong costs one cell, and nothing that was computed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FAULTY = Path(__file__).parent / "plugin" / "faulty.py"
+SMALL = ["--images", "20", "--effort", "quick"]
+
+
+def bench(*words: str, folder: Path, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in `folder` with a cache of its own."""
+    environment = os.environ | {"BENCH_CACHE": str(folder / "cache"), "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        **more,
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def records(folder: Path) -> dict[str, Any]:
+    """The records of cells below a results folder, without times."""
+    found = {}
+    for path in sorted((folder / "records").rglob("*.json")):
+        if not path.name.startswith("latency-"):
+            tree = json.loads(path.read_text())
+            tree.pop("seconds")
+            tree.pop("date")
+            found[path.name] = tree
+    return found
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    """One run in which every attack but the last fails, each in its own way."""
+    folder = tmp_path_factory.mktemp("faults")
+    ways = ("raise", "nan", "shape", "range", "budget", "die", "memory", "hang")
+    attacks = ",".join([*(f"faulty:way={way}" for way in ways), "fgsm"])
+    done = bench(
+        "run",
+        "--plugin",
+        str(FAULTY),
+        "--attack",
+        attacks,
+        "--defense",
+        "none",
+        "--tier",
+        "oblivious",
+        "--timeout",
+        "20",
+        *SMALL,
+        folder=folder,
+        check=False,
+    )
+    found = {one["cell"]["attack"].removeprefix("faulty:way="): one for one in records(folder / "results").values()}
+    return done, found
+
+
+@pytest.mark.parametrize(
+    ("way", "status", "reason"),
+    [
+        ("raise", "error", "RuntimeError: as it was told to (faulty.py:"),
+        ("nan", "error", "holds NaN"),
+        ("shape", "error", "shape"),
+        ("range", "error", "outside [0, 1]"),
+        ("budget", "error", "outside the budget (L∞ ≤ 0.01)"),
+        ("die", "error", "exit code -11"),
+        ("memory", "out-of-memory", "killed"),
+        ("hang", "timeout", "--timeout"),
+    ],
+)
+def test_a_failing_attack_is_a_status_with_its_reason_and_no_number(
+    way: str, status: str, reason: str, faults: tuple[Any, dict[str, Any]]
+) -> None:
+    record = faults[1][way]
+    assert record["status"] == status
+    assert reason in record["reason"]
+    assert record["facts"] is None
+
+
+def test_the_other_cells_finish_and_the_exit_code_tells_of_failures(faults: tuple[Any, dict[str, Any]]) -> None:
+    done, found = faults
+    assert found["fgsm"]["status"] == "ok"
+    assert done.returncode == 1
+    assert "as it was told to" in done.stderr
+
+
+def test_a_failing_defense_is_a_status_too(tmp_path: Path) -> None:
+    done = bench(
+        "run",
+        "--plugin",
+        str(FAULTY),
+        "--attack",
+        "fgsm",
+        "--defense",
+        "broken,none",
+        "--tier",
+        "oblivious",
+        *SMALL,
+        folder=tmp_path,
+        check=False,
+    )
+    found = {one["cell"]["defense"]: one["status"] for one in records(tmp_path / "results").values()}
+    assert found == {"broken": "error", "none": "ok"}
+    assert done.returncode == 1
+
+
+MATRIX = ["run", "--attack", "fgsm,ifgsm:steps=5", "--defense", "none,jpeg,bit-depth", *SMALL]
+
+
+@pytest.mark.timeout(900)
+def test_a_run_killed_again_and_again_ends_with_the_records_of_an_undisturbed_one(tmp_path: Path) -> None:
+    undisturbed, disturbed = tmp_path / "a", tmp_path / "b"
+    undisturbed.mkdir()
+    disturbed.mkdir()
+    bench(*MATRIX, folder=undisturbed)
+    expected = records(undisturbed / "results")
+    assert len(expected) == 12
+    chance = random.Random(0)  # moments to kill at
+    environment = os.environ | {"BENCH_CACHE": str(disturbed / "cache"), "OMP_NUM_THREADS": "1"}
+    kills = int(os.environ.get("BENCH_KILLS", "6"))
+    for _ in range(kills):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench", *MATRIX],
+            cwd=disturbed,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(chance.uniform(3, 12))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    bench(*MATRIX, folder=disturbed)
+    assert records(disturbed / "results") == expected
+    assert not [path for path in (disturbed / "results").rglob(".*")]
+
+
+def test_an_interrupt_keeps_what_was_done_and_says_how_to_go_on(tmp_path: Path) -> None:
+    words = ["run", "--plugin", str(FAULTY), "--attack", "fgsm,faulty:way=hang", "--defense", "none", *SMALL]
+    environment = os.environ | {"BENCH_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", *words],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "results").rglob("fgsm*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "The same command goes on" in told
+    assert {one["status"] for one in records(tmp_path / "results").values()} == {"ok"}

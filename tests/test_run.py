@@ -1,0 +1,159 @@
+"""The main path on real images: the default data set, its classifier, and small attacks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.contracts import Classifier, Goal, Images, NotApplicableError, Streams
+from bench.outcome import Cell, Outcome
+from bench.run import run_cell
+from bench.scene import Scene, Setting, scene_of, without_folders
+
+SETTING = Setting("photos", "photos-cnn", images=40)
+CELL = Cell("photos", "photos-cnn", "ifgsm:eps=4/255,steps=5", "jpeg", "adaptive", images=40)
+
+
+def computed(cell: Cell, setting: Setting = SETTING) -> Outcome:
+    return run_cell(cell, setting, lambda share, doing: None).outcome
+
+
+def lasting(outcome: Outcome) -> Any:
+    """A record without what may differ when it is computed again."""
+    tree = asdict(outcome)
+    tree.pop("seconds")
+    tree.pop("date")
+    return json.dumps(tree)
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+
+
+def test_the_facts_of_all_images_are_there_and_agree_with_each_other() -> None:
+    outcome = computed(CELL)
+    facts = outcome.facts
+    assert facts is not None
+    assert outcome.status == "ok"
+    lists = [facts.index, facts.label, facts.eligible, facts.bare_clean, facts.defended_clean, facts.defended_attacked]
+    assert {len(one) for one in lists} == {40}
+    assert facts.eligible == facts.defended_clean
+    pairs = zip(facts.reached, facts.defended_attacked, facts.eligible, strict=True)
+    assert all(reached == (1 - right) * eligible for reached, right, eligible in pairs)
+    assert outcome.queries["backwards_mean"] == 5
+    assert {outcome.facts.label.count(one) for one in range(10)} == {4}  # type: ignore[union-attr]
+
+
+def test_a_cell_computed_twice_is_the_same_record(
+    empty_cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = computed(replace(CELL, attack="patch:quick,steps=3"))
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "another"))
+    scene_of.cache_clear()
+    computed(replace(CELL, attack="occlusion"))  # another order of the cells
+    second = computed(replace(CELL, attack="patch:quick,steps=3"))
+    assert lasting(first) == lasting(second)
+
+
+def test_the_batch_size_changes_no_fact_of_nearly_any_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    records = []
+    for size in (7, 64):
+        monkeypatch.setenv("BENCH_CACHE", str(tmp_path / str(size)))
+        records.append(computed(CELL, replace(SETTING, batch_size=size)).facts)
+    first, second = records
+    assert first is not None
+    assert second is not None
+    same = [a == b for a, b in zip(first.defended_attacked, second.defended_attacked, strict=True)]
+    assert sum(same) >= 0.99 * len(same)
+
+
+def test_without_a_defense_both_attackers_are_the_same() -> None:
+    cells = [replace(CELL, defense="none", tier=tier) for tier in ("oblivious", "adaptive")]
+    first, second = (computed(cell).facts for cell in cells)
+    assert first == second
+
+
+def test_oblivious_images_are_crafted_once_for_all_defenses(empty_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    from bench import run
+
+    craft = run.craft
+
+    def counted(attack: Any, view: Any, *others: Any) -> Any:
+        asked.append(type(view).__name__)
+        return craft(attack, view, *others)
+
+    monkeypatch.setattr(run, "craft", counted)
+    for defense in ("none", "jpeg", "lgs"):
+        computed(replace(CELL, defense=defense, tier="oblivious"))
+    assert asked == ["Net"]
+
+
+def test_the_informed_attacker_is_not_weaker(empty_cache: None) -> None:
+    for defense in ("lgs", "jpeg"):
+        right = {}
+        for tier in ("oblivious", "adaptive"):
+            facts = computed(replace(CELL, defense=defense, tier=tier)).facts  # type: ignore[arg-type]
+            assert facts is not None
+            right[tier] = sum(facts.defended_attacked)
+        assert right["adaptive"] <= right["oblivious"]
+
+
+def test_a_targeted_cell_counts_only_its_target() -> None:
+    setting = replace(SETTING, goal="targeted:3")
+    facts = computed(replace(CELL, goal="targeted:3", defense="none"), setting).facts
+    assert facts is not None
+    assert not any(eligible for eligible, label in zip(facts.eligible, facts.label, strict=True) if label == 3)
+    assert sum(facts.reached) <= sum(1 - right for right in facts.defended_attacked)
+
+
+def test_random_targets_are_other_classes_and_fixed_by_the_seed() -> None:
+    scene = scene_of(replace(SETTING, goal="targeted"))
+    assert scene.goal.targets is not None
+    assert (scene.goal.targets != scene.labels).all()
+    assert torch.equal(scene.goal.targets, Scene(replace(SETTING, goal="targeted")).goal.targets)  # type: ignore[arg-type]
+
+
+def test_a_universal_attack_wants_one_target_for_all() -> None:
+    cell = replace(CELL, attack="patch:quick,steps=2", goal="targeted", defense="none")
+    with pytest.raises(NotApplicableError, match="needs one class"):
+        computed(cell, replace(SETTING, goal="targeted"))
+
+
+def test_a_random_defense_is_asked_ten_times_and_its_share_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.protect import fresh_answers
+
+    class Coin(Classifier):
+        num_classes = 2
+        random = True
+
+        def forward(self, images: Images, rng: Streams) -> torch.Tensor:
+            return rng.uniform(2)
+
+    logits = fresh_answers(Coin(), torch.zeros(30, 3, 2, 2), Streams.of(0, torch.arange(30)))
+    assert logits.shape == (10, 30, 2)
+    share = (logits.argmax(-1) == 0).double().mean(0)
+    assert 0.3 < share.mean() < 0.7
+    assert Goal(torch.zeros(30, dtype=torch.int64)).reached(logits).double().mean() < 0.05
+
+
+def test_records_name_no_folders_of_a_machine() -> None:
+    assert (
+        without_folders("folder:/home/someone/data/cats,train=/elsewhere/dogs,resize=8")
+        == "folder:cats,resize=8,train=dogs"
+    )
+    assert without_folders("photos:crop=64") == "photos:crop=64"
+
+
+def test_the_real_cifar_classifier_gets_470_of_500_real_images(shared: Path) -> None:
+    setting = Setting(
+        f"folder:{shared}/data/cifar10-500", "resnet20", weights=shared / "models" / "cifar10-resnet20.safetensors"
+    )
+    scene = Scene(setting)
+    assert (scene.bare_clean.argmax(1) == scene.labels).sum() == 470
