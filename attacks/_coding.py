@@ -30,7 +30,7 @@ class Coding:
     def decoded(self, images: Images, genes: Genes) -> tuple[Int[Tensor, "n p k"], Float[Tensor, "n p k c"]]:
         """Pixels (row · width + column) and their colours in [0, 1]; all equally likely for uniform genes."""
         height, width = images.shape[2:]
-        row, column, *shades = genes.reshape(*genes.shape[:2], self.pixels, -1).unbind(3)
+        row, column, *shades = genes.reshape(*genes.shape[:2], self.pixels, 2 + images.shape[1]).unbind(3)
         pixels = self._places(row, height) * width + self._places(column, width)
         shade = torch.stack(shades, 3).to(images.dtype)
         if self.additive:
@@ -47,7 +47,7 @@ class Coding:
 
     def _places(self, gene: Float[Tensor, "n p k"], length: int) -> Int[Tensor, "n p k"]:
         """Rows or columns; with `cluster` the first pixel chooses a 3×3 window, the others a place in it."""
-        places = (gene * length).to(torch.int64).clamp(max=length - 1)
+        places: Tensor = (gene * length).to(torch.int64).clamp(max=length - 1)
         if not self.cluster or length < 3:
             return places
         centre = places[..., :1].clamp(1, length - 2)

@@ -113,6 +113,6 @@ def _strangers(rng: Streams, size: int, count: int) -> Int[Tensor, "n p count"]:
     return (torch.arange(size, device=rng.device)[:, None] + 1 + offsets) % size
 
 
-def _pick(parents: Genes, index: Tensor) -> Genes:
+def _pick(parents: Genes, index: Int[Tensor, "n q"]) -> Float[Tensor, "n q g"]:
     """The individuals with these indices, for each image."""
     return parents.gather(1, index[..., None].expand(-1, -1, parents.shape[2]))

@@ -33,7 +33,7 @@ def paint(
     colours = colours.gather(2, first[..., None].expand_as(colours)).to(images.dtype)
     canvas = images.flatten(2)[:, None].repeat(1, variants, 1, 1)
     index = pixels[:, :, None].expand(-1, -1, images.shape[1], -1)
-    return canvas.scatter_(3, index, colours.transpose(2, 3)).reshape(-1, variants, *images.shape[1:])
+    return canvas.scatter_(3, index, colours.transpose(2, 3)).reshape(len(images), variants, *images.shape[1:])
 
 
 def ask(
@@ -65,7 +65,7 @@ def ask(
 
     # Whole images at a time: the answers of a random model then do not depend on how the batch is cut.
     at_once = max(1, piece_of(images.shape) // variants)
-    found = in_pieces(piece, len(owners), at_once).reshape(-1, variants, 2)
+    found = in_pieces(piece, len(owners), at_once).reshape(len(owners), variants, 2)
     return found[..., 0], found[..., 1] > 0
 
 

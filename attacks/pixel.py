@@ -151,7 +151,7 @@ class Pixel(Attack):
         size = 2 + images.shape[1]
         genes = (latin if self.start == "latin" else uniform)(rng, self.population, self.pixels * size)
         if self.start == "normal":
-            colours = genes.view(-1, self.population, self.pixels, size)[..., 2:]
+            colours = genes.view(len(rng), self.population, self.pixels, size)[..., 2:]
             colours.copy_(((rng.normal(*colours.shape[1:]) * 127 + 128) / 256).clamp(0, 1))
         return genes
 

@@ -12,7 +12,7 @@ An image that keeps its class when R is filled in thus counts as benign. Nothing
 corrects. There is no threshold, hence no false-positive rate to set.
 
 Departures: the paper's radius of 51 pixels at 224 becomes a share of the shorter side; a generative network fills in
-there, OpenCV (Telea) here. Noise and clean images are drawn anew for each image.
+there, OpenCV (Bertalmio et al. 2001) here. Noise and clean images are drawn anew for each image.
 
 There is no gradient from end to end. An attacker who knows takes the region as given and differentiates the expected
 answer: with d = mean p_ŷ(h'), the mixture (1 − d) · softmax f(x) + d · softmax f(x filled in), with the identity
