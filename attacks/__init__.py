@@ -1,10 +1,17 @@
 """The attacks that come with the benchmark: one file each, and one line here."""
 
 BUILT_IN: dict[str, str] = {
+    "apgd": "bench.attacks.autoattack:APGD",
+    "art": "bench.attacks.art_attacks:Art",
+    "autoattack": "bench.attacks.autoattack:AutoAttack",
     "corner-pixel": "bench.attacks.corner_pixel:CornerPixel",
+    "cw": "bench.attacks.foolbox_attacks:CarliniWagner",
+    "deepfool": "bench.attacks.foolbox_attacks:DeepFool",
     "fgsm": "bench.attacks.fgsm:FGSM",
+    "foolbox": "bench.attacks.foolbox_attacks:Foolbox",
     "greedyfool": "bench.attacks.greedyfool:GreedyFool",
     "ifgsm": "bench.attacks.ifgsm:IFGSM",
+    "jsma": "bench.attacks.art_attacks:JSMA",
     "lavan": "bench.attacks.lavan:LaVAN",
     "occlusion": "bench.attacks.occlusion:Occlusion",
     "patch": "bench.attacks.patch:AdversarialPatch",
@@ -14,4 +21,6 @@ BUILT_IN: dict[str, str] = {
     "random-pixel": "bench.attacks.random_pixel:RandomPixel",
     "sparse-rs": "bench.attacks.sparse_rs:SparseRS",
     "sparse-rs-patch": "bench.attacks.sparse_rs_patch:SparseRSPatch",
+    "square": "bench.attacks.autoattack:Square",
+    "tnt": "bench.attacks.tnt:TnT",
 }

@@ -70,7 +70,7 @@ class AsModule(nn.Module):
         likeness = images.flatten(1) @ self._originals.T - self._originals.square().sum(1) / 2
         return likeness.argmax(1)
 
-    def _without_rejection(self, logits: Float[Tensor, "n k"], owners: Labels) -> Logits:
+    def _without_rejection(self, logits: Float[Tensor, "n more"], owners: Labels) -> Logits:
         if not self._goal.rejects:
             return logits
         true_class = nn.functional.one_hot(self._goal.labels[owners], logits.shape[1] - 1).bool()

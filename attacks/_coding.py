@@ -43,11 +43,12 @@ class Coding:
     def change(self, images: Images, genes: Genes) -> Float[Tensor, "n p"]:
         """Euclidean length of the change; a pixel that is named twice counts twice."""
         pixels, colours = self.decoded(images, genes)
-        return (colours - colours_at(images, pixels)).flatten(2).norm(dim=2)
+        length: Tensor = (colours - colours_at(images, pixels)).flatten(2).norm(dim=2)
+        return length
 
     def _places(self, gene: Float[Tensor, "n p k"], length: int) -> Int[Tensor, "n p k"]:
         """Rows or columns; with `cluster` the first pixel chooses a 3×3 window, the others a place in it."""
-        places: Tensor = (gene * length).to(torch.int64).clamp(max=length - 1)
+        places = (gene * length).to(torch.int64).clamp(max=length - 1)
         if not self.cluster or length < 3:
             return places
         centre = places[..., :1].clamp(1, length - 2)

@@ -28,7 +28,7 @@ class Reduction:
         """Adversarial images that still succeed, with fewer pixels; all images at once, each at its own pace."""
         result, rows = adversarial.clone(), torch.arange(len(images), device=images.device)
         sweep = _Sweep.of(len(images), images.device)
-        for done in range(self.tries):
+        for _ in range(self.tries):
             order, count = _weakest_first(images, adversarial)
             finished = sweep.next_sweep(count)
             stay = ~finished
@@ -42,7 +42,6 @@ class Reduction:
             adversarial = torch.where(won[:, None, None, None], shorter, adversarial)
             result[rows] = adversarial
             sweep.advance(won, count, self.blocks)
-            model.progress((done + 1) / self.tries)
         return result
 
     def _shortest(

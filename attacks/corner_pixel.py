@@ -72,8 +72,10 @@ class CornerPixel(Attack):
         tries = math.ceil(self.share * candidates)
         losses = images.new_full((len(images), candidates), torch.inf)
         for turn in range(self.pixels):
+            begin, end = turn / self.pixels, (turn + 1) / self.pixels
             if turn == 0:
-                winners = _try(model, images, goal, lattice.expand(len(images), -1), losses)
+                begin = end * len(lattice) / tries
+                winners = _try(model, images, goal, lattice.expand(len(images), -1), losses, (0, begin))
                 promise = losses[:, beside].masked_fill(losses.isfinite(), torch.inf)
                 order = promise.argsort(dim=1, stable=True)[:, : tries - len(lattice)]
             else:
@@ -81,7 +83,7 @@ class CornerPixel(Attack):
                 losses = torch.full_like(losses, torch.inf)
             left = (winners < 0).nonzero()[:, 0]
             tried = losses[left]
-            winners[left] = _try(model[left], images[left], goal[left], order[left], tried)
+            winners[left] = _try(model[left], images[left], goal[left], order[left], tried, (begin, end))
             losses[left] = tried
             success = winners >= 0
             images = _painted(images, torch.where(success, winners, losses.argmin(1))[:, None])[:, 0]
@@ -93,7 +95,12 @@ class CornerPixel(Attack):
 
 
 def _try(
-    model: Model, images: Images, goal: Goal, order: Int[Tensor, "n tries"], losses: Float[Tensor, "n candidates"]
+    model: Model,
+    images: Images,
+    goal: Goal,
+    order: Int[Tensor, "n tries"],
+    losses: Float[Tensor, "n candidates"],
+    progress: tuple[float, float],
 ) -> Int[Tensor, "n"]:
     """Tries candidates in this order until one succeeds, and writes down their losses; the winners, −1 where none."""
     winners = torch.full((len(images),), -1, device=images.device)
@@ -110,7 +117,7 @@ def _try(
             success &= _ask(model[active], images[active], goal[active], winner)[1][:, 0]
         winners[active[success]] = winner[success, 0]
         active = active[~success]
-        model.progress((start + chosen.shape[1]) / order.shape[1])
+        model.progress(progress[0] + (progress[1] - progress[0]) * (start + chosen.shape[1]) / order.shape[1])
     return winners
 
 

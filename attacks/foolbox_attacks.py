@@ -187,7 +187,6 @@ class Foolbox(_OfFoolbox):
         "quick": {"settings": "steps=20"},
         "l0-fmn": {"attack": "L0FMNAttack", "norm": "pixels", "eps": 50.0, "settings": "steps=200"},
         "salt-and-pepper": {"attack": "SaltAndPepperNoiseAttack", "norm": "pixels", "eps": 50.0},
-        "l0-brendel-bethge": {"attack": "L0BrendelBethgeAttack", "norm": "pixels", "eps": 50.0},
     }
 
     def __post_init__(self) -> None:

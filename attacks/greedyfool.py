@@ -106,12 +106,12 @@ class GreedyFool(Attack):
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
         """The fewest pixels found; where none succeed, the last of stage 1. Draws nothing."""
         visible = weights(images, self.distortion, self.generator, self.pool)
-        adversarial, success = self._found(model, images, goal, visible, images[0, 0].numel())
-        if self.pixels is not None:
-            more = (~success | (changed(images, adversarial).sum(1) > self.pixels)).nonzero()[:, 0]
-            adversarial[more], success[more] = self._found(
-                model[more], images[more], goal[more], visible[more], self.pixels
-            )
+        everywhere = images[0, 0].numel()
+        cap = self.pixels or everywhere
+        adversarial, success = self._found(model, images, goal, visible, everywhere)
+        more = ((changed(images, adversarial).sum(1) > cap) | ~success & (cap < everywhere)).nonzero()[:, 0]
+        if len(more):
+            adversarial[more], success[more] = self._found(model[more], images[more], goal[more], visible[more], cap)
         count = changed(images, adversarial).sum(1).to(images.dtype)
         model.note("pixels", count.masked_fill(~success, torch.nan))
         model.note("unconverged", ~success)
@@ -123,10 +123,8 @@ class GreedyFool(Attack):
         adversarial, success = self._increased(model, images, goal, visible, cap)
         rows = success.nonzero()[:, 0]
         if len(rows) and self.reductions:
-            with torch.no_grad():
-                adversarial[rows] = Reduction(
-                    self.eps, self.confidence, self.reductions, self.blocks, self.eight_bit
-                ).run(model[rows], images[rows], goal[rows], adversarial[rows])
+            reduction = Reduction(self.eps, self.confidence, self.reductions, self.blocks, self.eight_bit)
+            adversarial[rows] = reduction.run(model[rows], images[rows], goal[rows], adversarial[rows])
         return adversarial, success
 
     def _increased(
@@ -150,7 +148,7 @@ class GreedyFool(Attack):
             count = step + 1 if small else 1
             chosen = _chosen(gradient, visible, chosen[stay], count, again=small, cap=cap)
             adversarial = _moved(images, adversarial, gradient, chosen, self.eps)
-            model.progress((step + 1) / (self.steps + 1))
+            model.progress((step + 1) / (self.steps + 1) / 2 + (0.5 if cap < visible.shape[1] else 0))
         return result, success
 
 

@@ -42,7 +42,7 @@ class TnT(Placed, UniversalAttack):
         steps: steps of Adam, ≥ 0.
         batch_size: training images a step, ≥ 1; each carries every restart's patch once.
         step_size: how far a value of the latent moves in the first step, > 0; falls to zero by the last.
-        restarts: latents that are searched at once, ≥ 1; the best is kept.
+        restarts: latents that the search begins with at once, ≥ 1; the worse half is dropped twice.
         candidates: random latents that the starts are chosen from, ≥ restarts.
         loss: cross-entropy or margin.
         stop: ends early when one restart reaches the goal on this share of the latest images, in (0, 1].
@@ -52,8 +52,8 @@ class TnT(Placed, UniversalAttack):
     generator: str | None = None
     steps: int = 100
     batch_size: int = 16
-    step_size: float = 0.1
-    restarts: int = 8
+    step_size: float = 0.3
+    restarts: int = 16
     candidates: int = 64
     loss: Loss = "cross-entropy"
     stop: float = 1.0
@@ -63,8 +63,8 @@ class TnT(Placed, UniversalAttack):
     paper = "Doan et al. 2022, TnT Attacks! Universal Naturalistic Adversarial Patches, arXiv 2111.09999"
     note = "The flowers come from a formula, which stands in for the trained generator of the paper."
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {"steps": 30, "restarts": 4, "candidates": 32},
-        "paper": {"steps": 500, "step_size": 0.05, "area": 0.05},
+        "quick": {"steps": 40, "restarts": 8, "candidates": 32},
+        "paper": {"steps": 500, "area": 0.05},
     }
     access = "gradients"
 
@@ -107,35 +107,41 @@ class TnT(Placed, UniversalAttack):
 
     def apply(self, artifact: Artifact, images: Images, goal: Goal, rng: Streams) -> Images:
         """Lays the flower on each image, at the places that `patch` and the controls use too."""
-        patch = self.fitted(artifact["patch"][None].to(images), images)
+        patch = self.fitted(artifact["patch"][None].to(images), images.shape[1:])
         return paste(images, patch[0], self.place(images, rng.derive("placement")))
 
-    def fitted(self, pictures: Images, images: Images) -> Images:
-        """Pictures as they lie on the images: grey where those are, and not finer than the patch is large."""
-        if images.shape[1] == 1:
+    def fitted(self, pictures: Float[Tensor, "r 3 s s"], image_shape: torch.Size) -> Float[Tensor, "r c t t"]:
+        """Pictures as they lie on such images: grey where those are, and not finer than the patch is large."""
+        channels, height, width = image_shape
+        if channels == 1:
             pictures = pictures.mean(1, keepdim=True)
-        side = self.side(*images.shape[2:])
+        side = self.side(height, width)
         if side >= pictures.shape[-1]:
             return pictures
         return F.interpolate(pictures, (side, side), mode="bilinear", antialias=True)
 
-    def _search(self, trial: _Trial, latents: Latents) -> Latents:
-        """Adam on all restarts at once; each goes its own way."""
+    def _search(self, trial: _Trial, latents: Latents) -> Float[Tensor, "left d"]:
+        """Adam on each restart; the worse half of them ends after a quarter of the steps, and again after half."""
         move = Mover("adam", self.step_size / (2 * LIMIT), momentum=0.9)
-        reached: list[Tensor] = []
+        loss = reached = torch.empty(0, len(latents), device=latents.device)
         for step in range(self.steps):
-            gradient, success = trial.gradient(latents, f"step {step}", self.batch_size)
+            gradient, outcome = trial.gradient(latents, f"step {step}", self.batch_size)
             shares = move(0.5 + latents / (2 * LIMIT), gradient, 1 - step / self.steps)  # it keeps them in [0, 1]
             latents = ((2 * shares - 1) * LIMIT).clamp(-LIMIT, LIMIT)
+            loss = torch.cat([loss, outcome[0][None]])[-_LATEST:]
+            reached = torch.cat([reached, outcome[1][None]])[-_LATEST:]
             trial.model.progress((step + 1) / self.steps)
-            reached = [*reached[1 - _LATEST :], success]
-            if len(reached) == _LATEST and bool((torch.stack(reached).mean(0) >= self.stop).any()):
+            if len(reached) == _LATEST and bool((reached.mean(0) >= self.stop).any()):
                 break
+            if step + 1 in (self.steps // 4, self.steps // 2) and step + 1 >= _LATEST:
+                rows = loss.mean(0).argsort(stable=True)[: (len(latents) + 1) // 2]
+                latents, loss, reached = latents[rows], loss[:, rows], reached[:, rows]
+                move.keep(rows)
         return latents
 
 
 _LATEST = 10
-"""How many steps the share of successes is taken over."""
+"""How many steps the loss and the share of successes are taken over."""
 
 
 @dataclass(frozen=True)
@@ -149,18 +155,18 @@ class _Trial:
     goal: Goal
     rng: Streams
 
-    def gradient(self, latents: Latents, label: str, count: int) -> tuple[Latents, Float[Tensor, "r"]]:
-        """Gradient of each latent's own loss, and the share of `count` images that its patch succeeds on."""
+    def gradient(self, latents: Latents, label: str, count: int) -> tuple[Latents, tuple[Tensor, Tensor]]:
+        """Gradient of each latent's own loss, and what `outcome` tells of it."""
 
         def some(part: slice) -> Tensor:
             variable = latents[part].detach().requires_grad_()
             with torch.enable_grad():
-                loss, reached = self._outcome(variable, label, count)
+                loss, reached = self.outcome(variable, label, count)
                 (gradient,) = torch.autograd.grad(loss.sum(), variable)
-            return torch.cat([gradient, reached.to(gradient)[:, None]], 1)
+            return torch.cat([gradient, loss.detach()[:, None], reached.to(gradient)[:, None]], 1)
 
-        both = in_pieces(some, len(latents), self._piece(count))
-        return both[:, :-1], both[:, -1]
+        found = in_pieces(some, len(latents), self._piece(count))
+        return found[:, :-2], (found[:, -2], found[:, -1])
 
     @torch.no_grad()
     def ranking(self, latents: Latents, label: str, count: int) -> Labels:
@@ -168,7 +174,7 @@ class _Trial:
         count = min(count, len(self.images))
 
         def some(part: slice) -> Tensor:
-            loss, reached = self._outcome(latents[part], label, count)
+            loss, reached = self.outcome(latents[part], label, count)
             return torch.stack([loss, reached.to(loss)], 1)
 
         loss, reached = in_pieces(some, len(latents), self._piece(count)).unbind(1)
@@ -178,12 +184,12 @@ class _Trial:
     def _piece(self, count: int) -> int:
         return max(1, piece_of(self.images.shape) // count)
 
-    def _outcome(self, latents: Latents, label: str, count: int) -> tuple[Float[Tensor, "r"], Float[Tensor, "r"]]:
+    def outcome(self, latents: Latents, label: str, count: int) -> tuple[Float[Tensor, "r"], Float[Tensor, "r"]]:
         """Mean loss and share of successes of each latent, over the same `count` images and places."""
         rows = self.rng[:1].derive(label).permutations(len(self.images))[0][:count]
         placement = self.attack.place(self.images[rows], self.rng[rows].derive(label))
         each = torch.arange(len(rows), device=rows.device).repeat(len(latents))
-        patches = self.attack.fitted(self.generator(latents), self.images).repeat_interleave(len(rows), 0)
+        patches = self.attack.fitted(self.generator(latents), self.images.shape[1:]).repeat_interleave(len(rows), 0)
         pasted = paste(self.images[rows][each], patches, placement[each])
         goal, logits = self.goal[rows[each]], self.model(pasted, of=rows[each])
         loss = losses(self.attack.loss, goal, logits).reshape(len(latents), -1)

@@ -5,7 +5,7 @@
 
 A critic C learns to tell pictures x from generated ones G(z), by
     E C(G(z)) − E C(x) + 10 · E (‖∇C(x̂)‖ − 1)²   with x̂ between a picture and a generated one,
-and after every five of its steps the generator takes one, on −E C(G(z)). Adam with rate 1e-4 and β = (0, 0.9).
+and after every five of its steps the generator takes one, on −E C(G(z)). Adam with β = (0, 0.9).
 The latents are standard normal, cut where TnT stops searching.
 """
 
@@ -77,6 +77,7 @@ def train(
     steps: int,
     seed: int,
     batch_size: int = 64,
+    rate: float = 1e-4,
     tell: Callable[[int, float], None] = lambda step, distance: None,
 ) -> None:
     """Trains `generator` in place, on the device that it is on, and leaves it in evaluation mode.
@@ -87,15 +88,15 @@ def train(
         steps: steps of the generator; the critic takes five for each.
         seed: of every random number.
         batch_size: pictures a step.
+        rate: learning rate of both networks.
         tell: told after each step its number and the critic's distance between real and generated pictures.
     """
     device = next(generator.parameters()).device
     random = torch.Generator(device).manual_seed(seed)
     critic = Critic(generator.side, generator.width).to(device)
-    for weights in [*generator.parameters(), *critic.parameters()]:
-        if weights.dim() > 1:
-            nn.init.normal_(weights, 0, 0.02, random)
-    moves = [torch.optim.Adam(net.parameters(), 1e-4, (0.0, 0.9)) for net in (generator, critic)]
+    for net in (generator, critic):
+        _start(net, random)
+    moves = [torch.optim.Adam(net.parameters(), rate, (0.0, 0.9)) for net in (generator, critic)]
     batches = _batches(pictures.to(device), batch_size, random)
 
     def generated() -> Images:
@@ -114,6 +115,15 @@ def train(
         _move(moves[0], -critic(generated()).mean())
         tell(step, float(distance.detach()))
     generator.eval()
+
+
+def _start(net: nn.Module, random: torch.Generator) -> None:
+    """Small random kernels; the scales of batch norm 1, and whatever is added 0."""
+    for name, weights in net.named_parameters():
+        if weights.dim() > 1:
+            nn.init.normal_(weights, 0, 0.02, random)
+        else:
+            nn.init.constant_(weights, 0 if name.endswith("bias") else 1)
 
 
 def _steepness(critic: Critic, real: Images, fake: Images, random: torch.Generator) -> Tensor:
@@ -179,7 +189,7 @@ def _command(chosen: argparse.Namespace) -> None:
         if step % 50 == 0 or step == chosen.steps - 1:
             sys.stderr.write(f"step {step + 1} of {chosen.steps}, critic's distance {distance:.3f}\n")
 
-    train(pictures, generator, chosen.steps, chosen.seed, chosen.batch_size, tell)
+    train(pictures, generator, chosen.steps, chosen.seed, chosen.batch_size, tell=tell)
     save_generator(chosen.out, generator.cpu())
     sys.stderr.write(f"{chosen.out}: learned from {len(pictures)} pictures; use it with tnt:generator={chosen.out}\n")
 

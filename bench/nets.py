@@ -1,18 +1,59 @@
-"""The small networks that this project defines itself: normalised images in, logits out."""
+"""The small networks that this project defines itself, and the normalisation before any network."""
 
 from __future__ import annotations
 
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.budgets import Images
-from bench.contracts import Logits
+from bench.contracts import Classifier, Logits, Streams
+from bench.errors import InputError
 
 Features = Float[Tensor, "n features h w"]
 Smaller = Float[Tensor, "n new_features new_h new_w"]
+
+
+class Net(Classifier):
+    """A network behind its normalisation.
+
+    Three means make three channels of a grey image, so that a network for colour reads it.
+
+    Attributes:
+        network: normalised images -> logits.
+        mean, std: for each channel, of images in [0, 1].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: nn.Module, num_classes: int, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)
+    ) -> None:
+        """Wraps `network`.
+
+        Args:
+            network: normalised images -> logits of shape (n, num_classes).
+            num_classes: how many classes there are.
+            mean, std: one number for each channel, or one for all.
+
+        Raises:
+            InputError: mean or std is no list of finite numbers, or a std is not above zero.
+        """
+        super().__init__()
+        self.network = network
+        self.num_classes = num_classes
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        if not (self.mean.isfinite().all() and self.std.isfinite().all() and (self.std > 0).all()):
+            raise InputError(f"Expected finite mean= and positive std=, but got {mean} and {std}.")
+
+    def forward(self, images: Images, rng: Streams | None = None) -> Logits:
+        """Logits of shape (n, num_classes); draws no random numbers."""
+        return cast("Tensor", self.network((images - self.mean) / self.std))
 
 
 class _Halved(nn.Module):

@@ -144,11 +144,13 @@ class Scene:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Of the evaluated images, of the training labels, and of the bare model."""
-        train = fingerprint(self.images[:0].cpu(), self.dataset.train.labels)
+        """Of the evaluated images, of the training images (a sample of 64 and their number), and of the bare model."""
+        train = self.dataset.train
+        sample = torch.linspace(0, len(train) - 1, min(64, len(train))).long()
+        sampled = fingerprint(train.load(sample), train.labels[sample]) if len(sample) else "none"
         return {
             "data": fingerprint(self.images.cpu(), self.labels.cpu()),
-            "training": train,
+            "training": f"{len(train)} {sampled}",
             "weights": weights_fingerprint(self.bare),
         }
 

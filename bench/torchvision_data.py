@@ -87,7 +87,7 @@ def loader(name: str) -> Callable[..., Dataset]:
     source = SOURCES[name]
 
     def load(root: Path | None = None, resize: int | None = source.resize, crop: int | None = source.crop) -> Dataset:
-        """Loads it.
+        """Reads them through torchvision.
 
         Args:
             root: the folder that holds torchvision's folder of it; by default in the cache of this project.
@@ -104,6 +104,7 @@ def loader(name: str) -> Callable[..., Dataset]:
         known = source.classes or tuple(one if isinstance(one, str) else one[0] for one in test().classes)
         return Dataset(name, known, _split(train, source, prepare), _split(test, source, prepare))
 
+    load.__doc__ = f"{source.kind}: {load.__doc__}"
     return load
 
 

@@ -12,17 +12,21 @@ import torch
 from safetensors.torch import save_file
 
 from bench.datasets import load_dataset
-from bench.models import Net, Wanted
-from bench.models import photos_cnn as untrained
+from bench.nets import Net
 from bench.training import fit, private_randomness, scaled_crops
+from bench.zoo import Wanted
+from bench.zoo import photos_cnn as untrained
+
+CROPS = "photos:crop=48,train=500,test=1"
+"""Crops of the left parts of the photographs, somewhat larger than those that the net reads."""
 
 SIZE = 32
 EPOCHS = 20
 
 
 def photos_cnn(seed: int, progress: Callable[[float, float], None]) -> Net:
-    """Trained on crops of the left parts of the ten photographs, somewhat larger than those it will read."""
-    data = load_dataset("photos:crop=48,train=500,test=1")
+    """A net trained on `CROPS`, cut down to `SIZE` at random places and scales, in different lights."""
+    data = load_dataset(CROPS)
     with private_randomness(seed):
         net = untrained(Wanted(len(data.classes), (3, SIZE, SIZE)), trained=False)
     fit(
@@ -50,8 +54,13 @@ def main() -> None:
     """Trains, says how good the result is, and writes it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", choices=["photos-cnn"])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights" / "photos-cnn.safetensors")
+    parser.add_argument("--seed", type=int, default=0, help="of the initialisation and the training")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(__file__).parent / "weights" / "photos-cnn.safetensors",
+        help="the file to write (default: the one that ships)",
+    )
     arguments = parser.parse_args()
     net = photos_cnn(arguments.seed, lambda share, loss: _say(f"\r{share:4.0%}  loss {loss:.3f}"))
     _say(f"\naccuracy on the evaluation crops of photos: {accuracy(net):.1%}\n")

@@ -56,7 +56,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file fails in many ways
         raise InputError(
             f"The weights in {path} cannot be read: it must be safetensors, or a state dict saved by torch.save with "
-            f"tensors only (no pickled code), and whole. {type(error).__name__}: {str(error).splitlines()[0]}"
+            f"tensors only (no pickled code), and whole. {type(error).__name__}: {str(error).partition(chr(10))[0]}"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

@@ -18,6 +18,7 @@ from ._extent import box_of
 from ._passes import in_passes
 
 Votes = Bool[Tensor, "n ablations k"]
+Parts = Float[Tensor, "n inputs rows columns"]
 
 
 class Ablations(ABC):
@@ -30,7 +31,7 @@ class Ablations(ABC):
     count: int
 
     @abstractmethod
-    def seen(self, images: Images, which: Labels) -> Tensor:
+    def seen(self, images: Images, which: Labels) -> Parts:
         """What is left of image i under ablation `which[i]`; all that the network sees."""
 
     @abstractmethod
@@ -72,7 +73,8 @@ class Voting(Classifier):
             seen = self.ablations.seen(images[rows // count], rows % count)
             return self.net(seen.to(weights.dtype)).softmax(1)  # type: ignore[no-any-return]  # nn.Module
 
-        return in_passes(work, len(images) * count, tuple(images.shape[1:])).unflatten(0, (len(images), count))
+        rows = in_passes(work, len(images) * count, tuple(images.shape[1:]))
+        return rows.reshape(len(images), count, rows.shape[1])
 
     def certified(self, images: Images, labels: Labels, budget: Budget) -> Bool[Tensor, "n"]:
         """Which images keep most votes for their label whatever an attack within `budget` does."""

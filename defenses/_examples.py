@@ -87,7 +87,7 @@ def fit(
         for epoch in range(epochs):
             progress(epoch / epochs)
             drawn = rng.derive("epoch").derive(epoch)
-            for rows in drawn.uniform().argsort(stable=True).split(batch_size):
+            for rows in torch.split(drawn.uniform().argsort(stable=True), batch_size):
                 seen, wanted = batch(rows, drawn[rows].derive("batch"))
                 optimizer.zero_grad()
                 loss(net(seen), wanted).backward()  # type: ignore[no-untyped-call]  # torch has no types here

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ def in_passes(work: Callable[[slice], Tensor], rows: int, image: tuple[int, ...]
         return in_pieces(work, rows, piece)
 
     def again(part: slice) -> Tensor:
-        return cast("Tensor", checkpoint(work, part, use_reentrant=False, preserve_rng_state=False))
+        return checkpoint(work, part, use_reentrant=False, preserve_rng_state=False)
 
     return in_pieces(again, rows, piece)
 

@@ -36,6 +36,14 @@ def each(work: Callable[..., NDArray[Any]], images: Tensor, *others: Sequence[An
     return torch.from_numpy(np.stack(done)) if done else images
 
 
+def luma(images: Images) -> Float[Tensor, "n h w"]:
+    """ITU-R 601 luma of RGB images, the mean of the channels of any others."""
+    if images.shape[1] != 3:
+        return images.mean(1)
+    red, green, blue = images.unbind(1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
 def pad_mirrored(
     images: Float[Tensor, "*n h w"], before: int, after: int, edge: bool = True
 ) -> Float[Tensor, "*n h2 w2"]:

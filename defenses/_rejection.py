@@ -67,6 +67,8 @@ class Detecting(Classifier):
     """A classifier that rejects the images whose score exceeds a threshold."""
 
     rejects = True
+    threshold: Tensor
+    spread: Tensor
 
     def __init__(self, model: Classifier, score: Score, learned: Artifact, passes: float) -> None:
         super().__init__()

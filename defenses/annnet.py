@@ -170,7 +170,7 @@ def search_pixels(model: Classifier, images: Images, counts: Int[Tensor, "n"], r
     def paint(places: Tensor, colours: Tensor) -> Images:
         where = torch.where(unused, places[:, :1], places)[:, None].expand(-1, channels, -1)
         what = torch.where(unused[:, :, None], colours[:, :1], colours).transpose(1, 2)
-        return images.flatten(2).scatter(2, where, what).unflatten(2, (height, width))
+        return images.flatten(2).scatter(2, where, what).reshape(images.shape)
 
     def margin(painted: Images, number: int) -> Scores:
         logits = answers(model, painted, rng.derive(f"try {number}"))
@@ -192,7 +192,7 @@ def search_pixels(model: Classifier, images: Images, counts: Int[Tensor, "n"], r
 
 def roc(clean: Scores, attacked: Float[Tensor, "m"]) -> Float[Tensor, "points 2"]:
     """(False positive rate, true positive rate) at every threshold, from (0, 0) to (1, 1)."""
-    levels = torch.cat([clean, attacked]).unique().flip(0)
+    levels = torch.unique(torch.cat([clean, attacked])).flip(0)
     rates = torch.stack([(part[None] >= levels[:, None]).float().mean(1) for part in (clean, attacked)], 1)
     return torch.cat([torch.zeros_like(rates[:1]), rates])
 

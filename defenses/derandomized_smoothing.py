@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.contracts import (
     Artifact,
@@ -40,7 +40,7 @@ from bench.contracts import (
     Streams,
 )
 
-from ._ablation import Ablations, Voting, train
+from ._ablation import Ablations, Parts, Voting, train
 from ._examples import conv_net, unpacked
 from ._ranges import within
 
@@ -142,7 +142,7 @@ class Windows(Ablations):
         self.columns = width if wide < width else 1
         self.count = (height if tall < height else 1) * self.columns
 
-    def seen(self, images: Images, which: Labels) -> Images:
+    def seen(self, images: Images, which: Labels) -> Parts:
         """The windows themselves, shape (n, c, tall, wide)."""
         rows, columns = self._places(which)
         channels = torch.arange(images.shape[1], device=images.device)

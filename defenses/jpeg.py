@@ -7,7 +7,9 @@ qualities 80 to 10 and 30 in their comparison.
     JPEG(x) = decode(encode(round(255 x), quality)) / 255        4:2:0, the standard tables, libjpeg
 
 Images are rounded to 8 bits, not cut: cutting darkens every adversarial image by half a level. Grey images are coded
-as grey. Rounding has no gradient; the attacker passes it by as if the codec were the identity (BPDA).
+as grey. Rounding has no gradient. The attacker gets the exact forward pass and, backwards, the gradient of a JPEG with
+smooth rounding (BPDA with a substitute). The identity, which Athalye et al. and the papers use, is a much weaker
+attack: ResNet-20 on CIFAR-10 behind quality 30 keeps 37 % against it and 3 % against the substitute (I-FGSM, 4/255).
 
 OpenCV's libjpeg gives the same bytes and the same pixels as Pillow's, in two thirds of the time.
 """
@@ -19,12 +21,14 @@ from typing import Any, ClassVar
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bench.contracts import Images, NotApplicableError, Streams, Transform
 
 from ._pixels import each, refuse_nan
 from ._ranges import within
+from ._soft_jpeg import soft_jpeg
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,13 @@ class JPEG(Transform):
             return images.clone()
         levels = each(self._code, images.detach().float().cpu()).to(images.device)
         return levels.to(images.dtype).div_(255)
+
+    def backward(self, images: Images, gradient: Images) -> Images:
+        """The gradient of a smooth JPEG at `images`."""
+        with torch.enable_grad():
+            watched = images.detach().requires_grad_()
+            (passed,) = torch.autograd.grad(soft_jpeg(watched, self.quality), watched, gradient)
+        return passed
 
     def _code(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
         """One image, shape (c, h, w), in [0, 1] -> its decoded levels 0 .. 255."""

@@ -116,6 +116,9 @@ class Jujutsu(Defense):
 class _Regions(Classifier):
     """What the defended model and its substitute share."""
 
+    holdouts: Tensor
+    places: Tensor
+
     def __init__(self, defense: Jujutsu, model: Classifier, learned: Artifact) -> None:
         super().__init__()
         self.defense, self.model = defense, model
@@ -139,7 +142,8 @@ class _Regions(Classifier):
             mixed = transplant(images[owner], corners[owner], self.holdouts[hold].to(images), self.places[hold], side)
             return self.model(mixed, rng[owner].derive(rows % count))  # type: ignore[no-any-return]  # nn.Module
 
-        return in_passes(tried, drawn.numel(), tuple(images.shape[1:])).unflatten(0, drawn.shape)
+        logits = in_passes(tried, drawn.numel(), tuple(images.shape[1:]))
+        return logits.reshape(*drawn.shape, logits.shape[1])
 
 
 class _Correcting(_Regions):
@@ -188,7 +192,7 @@ def smooth_grad(
         rows = torch.arange(noisy.shape[0] * samples, device=images.device)
         streams = rng[part][rows // samples].derive(rows % samples)
         gradient = slopes(model, noisy.flatten(0, 1), classes[part].repeat_interleave(samples), streams)
-        return gradient.unflatten(0, noisy.shape[:2]).mean(1).abs().amax(1, keepdim=True)
+        return gradient.reshape(noisy.shape).mean(1).abs().amax(1, keepdim=True)
 
     images = images.detach()
     return in_pieces(work, len(images), max(1, piece_of(images.shape) // samples))

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from bench.contracts import BPDA, Images, InputError, Streams, Transform
 
+from ._pixels import luma
 from ._ranges import within
 
 SMALL = 64
@@ -57,6 +58,7 @@ class LGS(Transform):
     title: ClassVar[str] = "LGS"
     paper: ClassVar[str] = "Naseer et al. 2019, arXiv 1807.01216"
     views = ("exact", "bpda")
+    straight_through = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "cifar": {"window": 7, "overlap": 2, "threshold": 0.3},
         "paper": {"window": 15, "overlap": 5, "threshold": 0.1},
@@ -84,7 +86,7 @@ class LGS(Transform):
         """
         if not images.numel():
             return images.clone()
-        gradients = self._normalised(_luma(images))
+        gradients = self._normalised(luma(images))
         strength = self.smoothing * gradients * self._mask(gradients.detach())
         clipped: Maps = BPDA.apply(strength, lambda values: values.clamp(0, 1), lambda values, gradient: gradient)
         return images * (1 - clipped)[:, None]
@@ -119,14 +121,6 @@ class LGS(Transform):
         rows = _cover(height, tall, step, gradients)
         columns = _cover(width, wide, step, gradients)
         return (columns.T @ kept @ rows).clamp_max(1).mT
-
-
-def _luma(images: Images) -> Maps:
-    """ITU-R 601 luma of RGB images, the mean of the channels of any others."""
-    if images.shape[1] != 3:
-        return images.mean(1) if images.shape[1] > 1 else images[:, 0]
-    red, green, blue = images.unbind(1)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def _starts(length: int, window: int, step: int) -> list[int]:

@@ -39,7 +39,7 @@ from bench.contracts import (
     Streams,
 )
 
-from ._ablation import Ablations, Voting, train
+from ._ablation import Ablations, Parts, Voting, train
 from ._examples import conv_net, unpacked
 from ._ranges import within
 
@@ -130,7 +130,7 @@ class Groups(Ablations):
         self.masks = (member[:, None] == numbers).flatten(0, 1)
         self.count = len(self.masks)
 
-    def seen(self, images: Images, which: Labels) -> Images:
+    def seen(self, images: Images, which: Labels) -> Parts:
         """(x, 1 − x) where the group's pixels are, zero elsewhere: black is not the same as missing."""
         kept = self.masks.to(images.device)[which][:, None].to(images.dtype)
         return torch.cat([images * kept, (1 - images) * kept], 1)

@@ -121,8 +121,10 @@ class _Behaviour(nn.Module):
 
         rows, shape = len(images) * count, tuple(images.shape[1:])
         noise = self.learned["noise"].to(images).expand_as(images)
-        with_region = in_passes(lambda part: tried(part, images), rows, shape).unflatten(0, (len(images), count))
-        with_noise = in_passes(lambda part: tried(part, noise), rows, shape).unflatten(0, (len(images), count))
+        with_region = in_passes(lambda part: tried(part, images), rows, shape)
+        with_noise = in_passes(lambda part: tried(part, noise), rows, shape)
+        each = (len(images), count, with_region.shape[1])
+        with_region, with_noise = with_region.reshape(each), with_noise.reshape(each)
         wanted = predicted[:, None, None].expand(-1, count, 1)
         hits = with_region.gather(2, wanted) if self.soft else (with_region.argmax(2, keepdim=True) == wanted)
         return with_noise.amax(2).mean(1), hits.to(images.dtype).mean((1, 2))
@@ -169,9 +171,10 @@ def upper_parabola(across: Scores, up: Scores) -> Float[Tensor, "3"]:
     place = torch.arange(len(ranked), device=across.device) - torch.searchsorted(ranked, ranked)
     chosen = order[place < 2]
     powers = across[chosen, None].double() ** torch.arange(3, device=across.device)
-    return (torch.linalg.pinv(powers) @ up[chosen].double()).to(across.dtype)
+    curve: Tensor = torch.linalg.pinv(powers) @ up[chosen].double()
+    return curve.to(across.dtype)
 
 
 def parabola(curve: Float[Tensor, "3"], across: Scores) -> Scores:
-    """a + b·x + c·x²."""
+    """The parabola a + b·x + c·x², with the curve (a, b, c)."""
     return curve[0] + across * (curve[1] + across * curve[2])

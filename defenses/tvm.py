@@ -13,8 +13,8 @@ Both solve the minimisation itself, by a primal-dual method, where the papers st
 twenty sweeps; scikit-image's Bregman also smooths the corner of |∇u|. Means differ by one or two levels of 255.
 
 The attacker's gradient: the Jacobian of such a minimiser is (H + weight · kept)⁻¹ · weight · kept with a symmetric H,
-so its transpose is kept ⊙ the same minimisation's answer to a small change of all of its data, a difference quotient.
-The second view passes the minimisation by as if it were the identity.
+so its transpose is kept ⊙ the same minimisation's answer to a small change of all of its data, a difference quotient
+(view `jacobian`). The view `bpda` passes the minimisation by as if it were the identity. Neither is always stronger.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from bench.contracts import BPDA, Images, Streams, Transform
+from bench.contracts import BPDA, Artifact, Classifier, Images, Streams, Transform, Transformed
 
 from ._ranges import within
 from ._total_variation import minimise
@@ -45,7 +45,7 @@ class TVM(Transform):
 
     title: ClassVar[str] = "TVM"
     paper: ClassVar[str] = "Guo et al. 2018, arXiv 1711.00117; Naseer et al. 2019, arXiv 1807.01216"
-    views = ("exact", "bpda")
+    views = ("bpda",)
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"weight": 10.0}}
 
     def __post_init__(self) -> None:
@@ -56,8 +56,12 @@ class TVM(Transform):
         """The minimiser, without a gradient of its own."""
         return minimise(images.detach(), None, self.weight, self.steps).clamp(0, 1)
 
-    def differentiable(self, images: Images, rng: Streams) -> Images:
-        """The minimiser, with its Jacobian as the backward pass."""
+    def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
+        """Besides `bpda` one with the Jacobian of the minimiser."""
+        views = super().attacker_views(model, learned)
+        return {"jacobian": Transformed(model, self._with_jacobian), **views}
+
+    def _with_jacobian(self, images: Images, rng: Streams) -> Images:
         return _with_jacobian(images, None, self.weight, self.steps)
 
 
@@ -77,7 +81,7 @@ class TVMGuo(Transform):
 
     title: ClassVar[str] = "TVM (Guo)"
     paper: ClassVar[str] = "Guo et al. 2018, arXiv 1711.00117"
-    views = ("exact", "bpda")
+    views = ("bpda",)
     random = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"steps": 30},
@@ -94,8 +98,12 @@ class TVMGuo(Transform):
         kept = self._kept(images, rng)
         return minimise(images.detach() * kept, kept, self.weight, self.steps).clamp(0, 1)
 
-    def differentiable(self, images: Images, rng: Streams) -> Images:
-        """The minimiser, with its Jacobian as the backward pass."""
+    def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
+        """Besides `bpda` one with the Jacobian of the minimiser."""
+        views = super().attacker_views(model, learned)
+        return {"jacobian": Transformed(model, self._with_jacobian, random=True), **views}
+
+    def _with_jacobian(self, images: Images, rng: Streams) -> Images:
         return _with_jacobian(images, self._kept(images, rng), self.weight, self.steps)
 
     def _kept(self, images: Images, rng: Streams) -> Images:

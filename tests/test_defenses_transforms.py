@@ -120,7 +120,7 @@ def test_every_view_shows_the_images_that_the_model_sees(defense: Transform) -> 
     seen = defense.protect(Pixels(), {})(images, streams(6))
     for name, view in views(defense).items():
         shown = view(images.clone().requires_grad_(), streams(6)).detach()
-        assert torch.equal(shown, seen) or (name == "exact" and (shown - seen).abs().max() < 1e-5), name
+        assert torch.equal(shown, seen) or (name != "bpda" and (shown - seen).abs().max() < 1e-5), name
 
 
 def test_the_exact_view_has_the_slope_of_finite_differences(defense: Transform) -> None:
@@ -138,7 +138,7 @@ def test_the_exact_view_has_the_slope_of_finite_differences(defense: Transform) 
     watched = images.clone().requires_grad_()
     (gradient,) = torch.autograd.grad((view(watched, streams(4)) * weights).sum(), watched)
     slope = (gradient * direction).flatten(1).sum(1)
-    step = 1e-7
+    step = 1e-10
     ends = [(view(images + sign * step * direction, streams(4)) * weights).sum(1) for sign in (1, -1)]
     torch.testing.assert_close(slope, (ends[0] - ends[1]) / (2 * step), rtol=2e-3, atol=2e-2)
 

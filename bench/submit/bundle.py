@@ -1,0 +1,218 @@
+"""A submission as one file: a zip with code, what it learned, records and checksums; read with distrust."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import stat
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+
+from bench.contracts import Artifact
+from bench.outcome import SCHEMA as RECORD_SCHEMA
+from bench.outcome import Outcome
+from bench.registry import Spec
+from bench.sandbox.box import RefusedError
+from bench.store import write_bytes
+
+SCHEMA = 1
+FILES, BYTES = 2_000, 2**28
+"""The most files of a bundle, and the most bytes of all of them, unpacked."""
+NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+_MANIFEST = "bundle.json"
+_ALLOWED = re.compile(
+    r"bundle\.json|code/[A-Za-z_][A-Za-z0-9_]{0,60}\.(py|safetensors)"
+    r"|learned/seed-[0-9]{1,6}\.safetensors|records/[A-Za-z0-9-]{1,90}\.json"
+)
+_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".bin")
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
+class Manifest:
+    """What a bundle says of itself; none of it is believed without a check.
+
+    Attributes:
+        defense: its text, as in cells.
+        protocol, digest: of the protocol that it was computed with.
+        author, link, description: for readers; a link begins with https://.
+        date: of the bundle.
+        files: name -> SHA-256 of every other file in it.
+        schema: of the bundle.
+    """
+
+    defense: str
+    protocol: str
+    digest: str
+    author: str
+    link: str
+    description: str
+    date: str
+    files: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The content of a bundle whose names, sizes and checksums are right; nothing of it was run.
+
+    Attributes:
+        manifest: what it says of itself.
+        code: file name -> content; one Python file, and weights that it reads from beside it.
+        learned: seed -> what the defense learned.
+        outcomes: its records.
+    """
+
+    manifest: Manifest
+    code: Mapping[str, bytes]
+    learned: Mapping[int, Artifact]
+    outcomes: list[Outcome]
+
+    @property
+    def name(self) -> str:
+        """The defense's name without parameters."""
+        return Spec.parse(self.manifest.defense).name
+
+    @property
+    def plugin(self) -> str:
+        """The name of the Python file."""
+        return next(name for name in self.code if name.endswith(".py"))
+
+    @property
+    def fingerprint(self) -> str:
+        """What `code_fingerprint` says of a plugin in a file of its own, found without importing it."""
+        return hashlib.sha256(self.code[self.plugin]).hexdigest()[:12]
+
+    @property
+    def checksum(self) -> str:
+        """Of all the code and of all that was learned."""
+        files = {name: sha for name, sha in self.manifest.files.items() if not name.startswith("records/")}
+        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def pack(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    """Writes a bundle; the manifest's checksums are made here. The same content gives the same bytes."""
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    told = asdict(manifest) | {"files": sums}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in [(_MANIFEST, json.dumps(told, indent=1, ensure_ascii=False).encode()), *files.items()]:
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content)
+    write_bytes(path, buffer.getvalue())
+
+
+def unpack(path: Path) -> Bundle:
+    """Reads a bundle into memory, and runs nothing of it.
+
+    Raises:
+        RefusedError: it is no bundle, holds what it must not hold, or differs from its checksums.
+    """
+    files = _files(path)
+    manifest: Manifest = _checked(Manifest, lambda: json.loads(files.pop(_MANIFEST)), _MANIFEST)
+    if manifest.schema != SCHEMA:
+        raise RefusedError(f"the bundle has schema {manifest.schema}; this version reads schema {SCHEMA}")
+    if set(files) != set(manifest.files):
+        named = ", ".join(sorted(set(files) ^ set(manifest.files))[:3])
+        raise RefusedError(f"the files of the bundle are not those with a checksum: {named}")
+    for name, content in files.items():
+        if hashlib.sha256(content).hexdigest() != manifest.files[name]:
+            raise RefusedError(f"{name} differs from its checksum")
+    _check(manifest)
+    code = {name.removeprefix("code/"): content for name, content in files.items() if name.startswith("code/")}
+    if sum(name.endswith(".py") for name in code) != 1:
+        raise RefusedError(f"expected one Python file in code/, but got {sorted(code)}")
+    for name in code:
+        if name.endswith(".safetensors"):
+            tensors(name, code[name])
+    learned = {
+        int(name.removeprefix("learned/seed-").removesuffix(".safetensors")): tensors(name, content)
+        for name, content in files.items()
+        if name.startswith("learned/")
+    }
+    outcomes = [_record(name, content) for name, content in sorted(files.items()) if name.startswith("records/")]
+    return Bundle(manifest, code, learned, outcomes)
+
+
+def _files(path: Path) -> dict[str, bytes]:
+    """The files of a zip, by names that are allowed."""
+    if not path.is_file():
+        raise RefusedError(f"there is no file {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            for entry in entries:
+                _check_entry(entry)
+            if len(entries) > FILES or sum(entry.file_size for entry in entries) > BYTES:
+                raise RefusedError(f"the bundle has more than {FILES} files or {BYTES} bytes")
+            if len({entry.filename for entry in entries}) != len(entries):
+                raise RefusedError("the bundle has two files of one name")
+            found = {entry.filename: archive.read(entry) for entry in entries}
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
+        raise RefusedError(f"{path.name} is no whole zip file: {error}") from error
+    if _MANIFEST not in found:
+        raise RefusedError(f"the bundle has no {_MANIFEST}")
+    return found
+
+
+def _check_entry(entry: zipfile.ZipInfo) -> None:
+    name = entry.filename
+    if name.lower().endswith(_PICKLES):
+        raise RefusedError(f"the bundle holds {name!r}: weights come as safetensors, never as a pickle")
+    if not _ALLOWED.fullmatch(name):
+        raise RefusedError(f"the bundle holds {name!r}, which has no place in one")
+    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+        raise RefusedError(f"{name} is a link or no plain file")
+    if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise RefusedError(f"{name} is encrypted, or compressed in an unusual way")
+
+
+def _check(manifest: Manifest) -> None:
+    """What stands in the manifest in free words."""
+    name = manifest.defense.partition(":")[0]
+    if not NAME.fullmatch(name) or "+" in manifest.defense or not manifest.defense.isprintable():
+        raise RefusedError(f"expected a name of small letters, digits and hyphens, but got {manifest.defense!r}")
+    if manifest.link and not re.fullmatch(r"https://[!-~]{3,300}", manifest.link):
+        raise RefusedError(f"expected a link that begins with https://, but got {manifest.link!r}")
+    for key, limit in (("defense", 200), ("author", 100), ("description", 1000), ("date", 40)):
+        value = getattr(manifest, key)
+        if len(value) > limit or not value.isprintable():
+            raise RefusedError(f"expected at most {limit} printable characters as {key}")
+
+
+def tensors(name: str, content: bytes) -> Artifact:
+    """The tensors of a safetensors file; raises RefusedError where it is another one."""
+    if content[:1] == b"\x80" or content[:2] == b"PK":
+        raise RefusedError(f"{name} is a pickle, not safetensors")
+    try:
+        found: Artifact = load_tensors(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise RefusedError(f"{name} is no safetensors file: {error}") from error
+    return found
+
+
+def _record(name: str, content: bytes) -> Outcome:
+    outcome: Outcome = _checked(Outcome, lambda: json.loads(content), name)
+    if outcome.schema != RECORD_SCHEMA:
+        raise RefusedError(f"{name} has schema {outcome.schema}; this version reads schema {RECORD_SCHEMA}")
+    if name != f"records/{outcome.cell.slug}.json":
+        raise RefusedError(f"{name} is the record of another cell: {outcome.cell}")
+    return outcome
+
+
+def _checked(kind: Any, read: Callable[[], Any], name: str) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(read())
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise RefusedError(f"{name} is not what it should be: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,148 @@
+"""Patch selection denoiser: a denoiser replaces only the patches that hold a pixel it disagrees with strongly.
+
+Chen, Xu, Han, "Patch selection denoiser: an effective approach defending against one-pixel attacks" (ICONIP 2019).
+Only its abstract could be had; every constant is ours.
+
+    D = a residual network, trained on pairs of noisy images alone (Noise2Noise, arXiv 1803.04189)
+    a pixel is suspect if max over channels |x − D(x)| > `threshold`
+    each window×window patch, `window`/2 apart, with at least `count` suspects becomes D(x)
+
+The noise is what a pixel attack looks like: with a rate drawn from [0, `noise`] for each image, pixels take a random
+colour. Under such noise the most frequent value is the clean one, and so is the median, so |D(noisy) − noisy'| in the
+mean is minimised; the annealed L0 loss of Noise2Noise is not needed. It learns from 16×16 crops.
+Which patches are replaced passes no gradient; what they become does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.contracts import Artifact, Classifier, Defense, Examples, Images, Labels, Streams, Transformed
+
+from ._examples import choose, fit, fresh, packed, unpacked
+from ._ranges import within
+
+CROP = 16
+"""Side in pixels of what the denoiser learns from; it looks no further than that."""
+
+
+class Denoiser(nn.Module):
+    """Images -> what is wrong with them; 3×3 convolutions and ReLU, the size kept."""
+
+    def __init__(self, channels: int, width: int, depth: int) -> None:
+        super().__init__()
+        sides = [channels, *[width] * (depth - 1), channels]
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, 1, 1) for a, b in pairwise(sides))
+
+    def forward(self, images: Images) -> Images:
+        """The denoised images."""
+        features: Tensor = images - 0.5
+        for layer in self.layers[:-1]:
+            features = F.relu(layer(features))
+        wrong: Tensor = self.layers[-1](features)
+        return images - wrong
+
+
+@dataclass(frozen=True)
+class PSD(Defense):
+    """Patch selection denoiser: replaces patches around pixels that a denoiser rejects.
+
+    Attributes:
+        threshold: how far a pixel is from the denoised one to be suspect, in [0, 1].
+        window: side of the patches in pixels, even, at least 2.
+        count: how many suspects a patch needs to be replaced, at least 1.
+        noise: the largest rate of noise in training, in (0, 0.5].
+        depth: convolutions of the denoiser, at least 2.
+        width: channels between them.
+        training_images: how many images it learns from at the most.
+        epochs: how often each of them is seen.
+    """
+
+    threshold: float = 0.15
+    window: int = 4
+    count: int = 1
+    noise: float = 0.2
+    depth: int = 5
+    width: int = 32
+    training_images: int = 1000
+    epochs: int = 64
+
+    title: ClassVar[str] = "PSD"
+    paper: ClassVar[str] = "Chen et al. 2019 (after the abstract)"
+    note: ClassVar[str] = "built after the abstract of the paper, whose constants could not be had"
+    kind = "transform"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "quick": {"epochs": 16},
+        "paper": {"depth": 17, "width": 64, "training_images": 2000, "epochs": 60, "noise": 0.1},
+    }
+
+    def __post_init__(self) -> None:
+        within("a threshold", self.threshold, 0, 1, "0.15 is the default")
+        within("half a window in pixels", self.window / 2, 1, 64, "the window is an even number of pixels, such as 4")
+        within("a count of pixels", self.count, 1, self.window**2, "1 finds single pixels")
+        within("a rate of noise", self.noise, 1e-4, 0.5, "beyond a half the noise is learned")
+        within("a depth", self.depth, 2, 40, "5 is the default")
+        within("a width", self.width, 1, 1024, "32 is the default")
+        within("a number of training images", self.training_images, 1, 1e9, "1000 is the default")
+        within("a number of epochs", self.epochs, 1, 1e5, "64 is the default")
+        if self.window % 2:
+            raise ValueError(f"Expected an even window, but got {self.window}; patches overlap by half of it.")
+
+    def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
+        """Trains the denoiser; asks nothing of the model and looks at no label."""
+        images, _, streams = choose(training, rng, self.training_images, "psd")
+        net = fresh(lambda: Denoiser(images.shape[1], self.width, self.depth), rng)
+
+        def pairs(rows: Labels, drawn: Streams) -> tuple[Images, Images]:
+            crops = _crops(images[rows], drawn)
+            return self._noisy(crops, drawn), self._noisy(crops, drawn)
+
+        fit(net, pairs, F.l1_loss, streams, self.epochs, training.progress, batch_size=32)
+        return packed(net)
+
+    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
+        """The model behind the denoiser."""
+        channels = learned["net.layers.0.weight"].shape[1]
+        net = unpacked(lambda: Denoiser(channels, self.width, self.depth), learned)
+        defended = Transformed(model, lambda images, rng: self._clean(net, images))
+        defended.denoiser = net  # moves with the model from device to device
+        return defended
+
+    def _clean(self, net: nn.Module, images: Images) -> Images:
+        weights = next(net.parameters())
+        denoised = net(images.to(weights.dtype)).to(images.dtype)
+        return torch.where(self._selected(images.detach(), denoised.detach()), denoised, images).clamp(0, 1)
+
+    def _selected(self, images: Images, denoised: Images) -> Bool[Tensor, "n 1 h w"]:
+        """The pixels of all patches with enough suspects; patches reach over the border by up to half a window."""
+        suspects = ((images - denoised).abs().amax(1, keepdim=True) > self.threshold).to(images.dtype)
+        half = self.window // 2
+        height, width = suspects.shape[2:]
+        padded = F.pad(suspects, (half, half + width % half, half, half + height % half))
+        counts = F.avg_pool2d(padded, self.window, half) * self.window**2
+        chosen = F.conv_transpose2d(
+            (counts > self.count - 0.5).to(images.dtype), images.new_ones(1, 1, self.window, self.window), stride=half
+        )
+        return chosen[..., half : half + height, half : half + width] > 0.5
+
+    def _noisy(self, images: Images, rng: Streams) -> Images:
+        """Some pixels, all of their channels, take random colours."""
+        rate = rng.uniform(1, 1, 1, high=self.noise)
+        hit = rng.uniform(1, *images.shape[2:]) < rate
+        return torch.where(hit, rng.uniform(*images.shape[1:]), images)
+
+
+def _crops(images: Images, rng: Streams) -> Float[Tensor, "n c a b"]:
+    """A random crop of each image, at most 16×16."""
+    height, width = (min(CROP, side) for side in images.shape[2:])
+    top = rng.integers(images.shape[2] - height + 1, 1) + torch.arange(height, device=images.device)
+    left = rng.integers(images.shape[3] - width + 1, 1) + torch.arange(width, device=images.device)
+    everyone = torch.arange(len(images), device=images.device)[:, None, None]
+    return images.movedim(1, -1)[everyone, top[:, :, None], left[:, None, :]].movedim(-1, 1)

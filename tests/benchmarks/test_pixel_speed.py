@@ -1,0 +1,98 @@
+"""What `pixel` costs beside the bare forward passes, and how soon the pixel searches succeed beside ART's."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.contracts import Classifier, Goal, Model, Streams
+from bench.datasets import load_dataset
+from bench.models import load_model
+from bench.registry import make_attack
+from bench.split import choose
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def photos(count: int) -> tuple[Classifier, Tensor, Tensor]:
+    """The default model, and photos that it classifies rightly."""
+    data = load_dataset("photos")
+    model = load_model("photos-cnn", num_classes=len(data.classes), image_shape=data.image_shape)
+    indices = choose(data.test, 2 * count)
+    images, labels = data.test.load(indices), data.test.labels[indices]
+    right = (model(images, Streams.of(0, indices)).argmax(1) == labels).nonzero()[:count, 0]
+    return model, images[right], labels[right]
+
+
+class Unmoved(Classifier):
+    """As the classifier inside, but class 0 always wins."""
+
+    def __init__(self, inside: Classifier) -> None:
+        super().__init__()
+        self.inside, self.num_classes = inside, inside.num_classes
+
+    def forward(self, images: Tensor, rng: Streams) -> Tensor:
+        logits: Tensor = self.inside(images, rng)
+        return torch.cat([logits[:, :1] + 1e6, logits[:, 1:]], 1)
+
+
+def test_forwards_of_pixel_over_the_best_bare_forwards(benchmark: Any) -> None:
+    """The goal is 0.95: the queries of `pixel` in a second ÷ the bare model's at its best batch size."""
+    inside, images, _ = photos(4)
+    classifier, goal, rng = Unmoved(inside), Goal(torch.zeros(4, dtype=torch.int64)), Streams.of(0, torch.arange(4))
+    population, generations, rounds = (400, 4, 5) if benchmark.enabled else (20, 1, 1)
+    attack = make_attack(f"pixel:population={population},generations={generations}")
+    many = images.repeat(128 if benchmark.enabled else 8, 1, 1, 1)
+    ratios = []
+    for _ in range(rounds):
+        bare = 0.0
+        for size in (32, 64, 128, 256, 512) if benchmark.enabled else (512,):
+            parts = [(part, Streams.of(0, torch.arange(len(part)))) for part in many.split(size)]
+            with torch.no_grad():
+                spent = seconds(lambda parts=parts: [classifier(*part) for part in parts])
+            bare = max(bare, len(many) / spent)
+        model = Model(classifier, rng)
+        spent = seconds(lambda model=model: attack.perturb(model, images, goal, rng))
+        ratios.append(float(model.forwards.sum()) / spent / bare)
+    benchmark.extra_info["forwards a second over the bare model's best"] = round(statistics.median(ratios), 3)
+    benchmark.pedantic(lambda: attack.perturb(Model(classifier, rng), images, goal, rng), rounds=1)
+
+
+@pytest.mark.parametrize("text", ["corner-pixel", "pixel"])
+def test_time_over_that_of_art_to_the_same_success(benchmark: Any, text: str) -> None:
+    """The goal is 1/5. ART's one pixel: population 400, up to 100 generations, image by image."""
+    from art.attacks.evasion import PixelAttack
+    from art.estimators.classification import PyTorchClassifier
+
+    count, generations = (6, 100) if benchmark.enabled else (1, 1)
+    classifier, images, labels = photos(count)
+
+    class Plain(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return classifier(images / 255, Streams.of(0, torch.arange(len(images))))
+
+    channels, height, width = images.shape[1:]
+    wrapped = PyTorchClassifier(
+        Plain(), torch.nn.CrossEntropyLoss(), (channels, height, width), 10, clip_values=(0, 255), device_type="cpu"
+    )
+    theirs = PixelAttack(wrapped, th=1, es=1, max_iter=generations)
+    found: list[Any] = []
+    their_seconds = seconds(lambda: found.append(theirs.generate((images * 255).numpy(), labels.numpy())))
+    success = int((wrapped.predict(found[0]).argmax(1) != labels.numpy()).sum())
+    goal, rng = Goal(labels), Streams.of(0, torch.arange(count))
+    attack, made = make_attack(text if benchmark.enabled else "corner-pixel:quick"), []
+    our_seconds = seconds(lambda: made.append(attack(Model(classifier, rng), images, goal, rng)))
+    reached = int(goal.reached(classifier(made[0], rng)).sum())
+    benchmark.extra_info["time over ART's"] = round(our_seconds / their_seconds, 3)
+    benchmark.extra_info["success, and ART's"] = (reached, success)
+    benchmark.pedantic(lambda: None, rounds=1)
