@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from fractions import Fraction
 from itertools import product
-from typing import Any
+from typing import get_args
 
 from bench import metrics
+from bench.fitting import Asked, accepts, at, fits, plainness
 from bench.metrics import Estimate
-from bench.outcome import Cell, Facts, Latency, Outcome, PluginRecord
-from bench.registry import Spec, canonical
+from bench.outcome import Cell, Facts, Latency, Outcome
 from bench.report.build import make_boards
 from bench.report.samples import Sample, settle
 from bench.report.shown import Shown, failed, plain, share, signed
 from bench.reported import Place, Query
 
 Reading = Callable[..., Estimate | None]
-_EFFORTS = ("paper", "standard", "quick")
 BATCH = 32
 """Times are of batches of this size."""
 
@@ -75,7 +72,7 @@ class Beside:
         numbers: value and interval in that unit, NaN where unknown.
         n: over how many images.
         source: where it comes from.
-        flags: ids of the red flags of its row on the board.
+        flags: ids of the red flags of its row on the board, which are about attacks; none for clean images.
         cell: the cell that is closest to the paper, for its command; None where nothing can be measured.
         found: the cell that was measured.
         why_not: why nothing can be measured.
@@ -100,7 +97,9 @@ class Measured:
         samples = [one for group in boards.values() for one in group.values()]
         self._samples = samples + [Sample((one,)) for one in homeless]
         self._flags = _red(every, self._latencies)
-        self._of_place: dict[Place, list[Sample]] = {}
+        self._defenses = {one.cell.defense: one.defense for one in every if one.defense}
+        self._places: dict[Place, frozenset[int]] = {}
+        self._texts: dict[tuple[Asked, str], frozenset[int]] = {}
 
     def beside(self, query: Query, places: Mapping[str, Place]) -> Beside:
         """What stands beside the value that asks this."""
@@ -122,16 +121,18 @@ class Measured:
 
     def _counted(self, query: Query, asked: Sequence[Place]) -> Beside | None:
         """From the best of the samples that fit: with numbers, close to the paper, with few other parameters."""
-        fitting = [
-            ((not sample.facts, number, *order, *_plainness(sample)), sample, place)
-            for number, place in enumerate(asked)
-            for sample in self._at(place)
-            if (order := _order(sample, query)) is not None
-        ]
+        sets = [[self._at(place) for place in asked]]
+        sets += [[self._accepted(one, text) for text in getattr(query, one)] for one in get_args(Asked)]
+        fitting = set.intersection(*(set().union(*one) for one in sets))
         if not fitting:
             return None
-        _, sample, place = min(fitting, key=lambda one: one[0])
-        return self._told(sample, query, place)
+
+        def far(number: int) -> tuple[bool, list[int], tuple[int, int, int, str]]:
+            closest = [next(place for place, known in enumerate(one) if number in known) for one in sets]
+            return not self._samples[number].facts, closest, plainness(self._samples[number])
+
+        best = min(fitting, key=far)
+        return self._told(self._samples[best], query, asked[far(best)[1][0]])
 
     def _told(self, sample: Sample, query: Query, place: Place) -> Beside:
         cell = sample.outcomes[0].cell
@@ -143,81 +144,36 @@ class Measured:
             return Beside(shown, source=source, found=cell)
         if estimate is None or estimate.n == 0:
             return Beside(Shown(title="No image counts here."), source=source, found=cell)
-        scale = 1 if query.unit == "share" else 100
+        scale = 1 if query.unit == "shares" else 100
         numbers = (scale * estimate.value, scale * estimate.low, scale * estimate.high)
-        flags = self._flags.get(cell, ())
+        flags = () if query.measure.startswith("clean") else self._flags.get(cell, ())
         return Beside(_as(query.unit, estimate), numbers, estimate.n, source, flags, found=cell)
 
     def _timed(self, query: Query, asked: Sequence[Place]) -> Beside | None:
         for place, wanted in product(asked, query.defense):
             for one in self._latencies:
                 times = one.batches.get(BATCH)
-                at_place = _at(place, one.dataset, one.model)
-                if times and at_place and fits(wanted, one.defense, None):
+                at_place = at(place, one.dataset, one.model)
+                if times and at_place and fits(wanted, one.defense, self._defenses.get(one.defense)):
                     numbers = TIMES[query.measure](times)
                     words = f"{one.dataset} · {one.model} · {plain(one.machine)} · batches of {BATCH}"
                     source = Source(plain(words), _differs(query, place, ""))
                     return Beside(_time(numbers), numbers, BATCH, source)
         return None
 
-    def _at(self, place: Place) -> list[Sample]:
-        if place not in self._of_place:
-            self._of_place[place] = [
-                one for one in self._samples if _at(place, one.outcomes[0].cell.dataset, one.outcomes[0].cell.model)
-            ]
-        return self._of_place[place]
+    def _at(self, place: Place) -> frozenset[int]:
+        """The samples of some data and model."""
+        if place not in self._places:
+            cells = enumerate(one.outcomes[0].cell for one in self._samples)
+            self._places[place] = frozenset(number for number, one in cells if at(place, one.dataset, one.model))
+        return self._places[place]
 
-
-def fits(wanted: str, text: str, record: PluginRecord | None) -> bool:
-    """Whether a plugin's text, or else its record, has the name and all the parameters of the wanted text."""
-    if wanted == "*":
-        return True
-    if "+" in wanted or "+" in text:
-        return canonical(wanted) == canonical(text)
-    asked, has = Spec.parse(wanted), Spec.parse(text)
-    if asked.name != has.name or (asked.first and asked.first != has.first):
-        return False
-    values: dict[str, Any] = {**(record.parameters if record else {}), **dict(has.parameters)}
-    return all(key in values and _same(value, values[key]) for key, value in asked.parameters)
-
-
-def _same(text: str, value: Any) -> bool:
-    """Whether a parameter's text means this value."""
-    if isinstance(value, list | tuple):
-        parts = text.split(":")
-        return len(parts) == len(value) and all(map(_same, parts, value))
-    try:
-        return math.isclose(Fraction(text), Fraction(str(value)), rel_tol=1e-6)
-    except (ValueError, ZeroDivisionError):
-        return text.lower() == str(value).lower()
-
-
-def _at(place: Place, dataset: str, model: str) -> bool:
-    """Whether a record was made on this data and model."""
-    data = any(fnmatchcase(dataset, one) for one in place.datasets or (place.dataset,))
-    return data and any(fnmatchcase(model, one) for one in place.models or (place.model,))
-
-
-def _order(sample: Sample, query: Query) -> tuple[int, ...] | None:
-    """Which of the query's texts a sample fits; None where it does not fit."""
-    first = sample.outcomes[0]
-    defense = next((one.defense for one in sample.outcomes if one.defense), None)
-    fitting = (
-        [fits(one, first.cell.attack, sample.record) for one in query.attack],
-        [one in ("*", first.cell.goal) for one in query.goal],
-        [one == first.cell.tier for one in query.tier],
-        [fits(one, first.cell.defense, defense) for one in query.defense],
-    )
-    if not all(any(one) for one in fitting):
-        return None
-    return tuple(one.index(True) for one in fitting)
-
-
-def _plainness(sample: Sample) -> tuple[int, int, int, str]:
-    """Prefers few parameters beside those asked for, more effort, more images."""
-    cell = sample.outcomes[0].cell
-    extra = sum(len(Spec.parse(part).parameters) for text in (cell.attack, cell.defense) for part in text.split("+"))
-    return extra, _EFFORTS.index(cell.effort), -(cell.images or 10**9), str(cell)
+    def _accepted(self, asked: Asked, text: str) -> frozenset[int]:
+        """The samples that are what a text asks for."""
+        if (asked, text) not in self._texts:
+            every = enumerate(self._samples)
+            self._texts[asked, text] = frozenset(number for number, one in every if accepts(asked, text, one))
+        return self._texts[asked, text]
 
 
 def _words(sample: Sample, facts: Sequence[Facts]) -> str:
@@ -247,7 +203,7 @@ def _differs(query: Query, place: Place, attacker: str) -> tuple[tuple[str, str,
 
 def _as(unit: str, estimate: Estimate) -> Shown:
     """The number in the unit of the table."""
-    if unit != "share":
+    if unit != "shares":
         return share(estimate)
     text, low, high = (f"{one:.4f}" for one in (estimate.value, estimate.low, estimate.high))
     return Shown(text, f"{low}–{high}", value=estimate.value, title=f"{text} of {estimate.n} images")

@@ -13,6 +13,9 @@ from bench.registry import Kind, Spec, addresses, canonical, make_attack, make_d
 from bench.scene import Scene, Setting, scene_of
 from bench.store import Store
 
+CONTROL = "none"
+"""The defense that every other row is read against; it shares all its images with the oblivious tier."""
+
 __all__ = ["TIERS", "Plan", "Task", "plan"]
 
 
@@ -60,13 +63,15 @@ def plan(
 
     Args:
         setting: data set, model and where they lie.
-        attacks, defenses: their texts with commas between them, or `all`.
+        attacks, defenses: their texts with commas between them, or `all`; the bare model is always there.
         tiers, seeds: as for a cell.
         effort: which presets of the attacks.
         store: where records lie.
     """
     attack_texts, without = _named("attack", attacks)
     defense_texts, without_too = _named("defense", defenses)
+    if CONTROL not in defense_texts:
+        defense_texts.insert(0, CONTROL)
     made = {text: make_attack(text, effort) for text in attack_texts}
     protected = {text: make_defense(text) for text in defense_texts}
     store.prepare()

@@ -109,6 +109,10 @@ class ANNNet(Defense):
         channels = learned["net.0.weight"].shape[1] // 2
         return Detecting(model, _Pixels(unpacked(self._network(channels), learned)).score, learned, 2)
 
+    def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
+        """The joint loss of class and rejection; and the bare model, whose attack may pass unseen."""
+        return {"defended": self.protect(model, learned), "bare": model}
+
     def _trained(self, clean: Images, attacked: Images, rng: Streams, progress: Callable[[float], None]) -> nn.Module:
         net = fresh(self._network(clean.shape[1]), rng)
 

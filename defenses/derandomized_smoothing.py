@@ -100,8 +100,8 @@ class DerandomizedSmoothing(CertifiedDefense):
         return self._voting(model, learned)
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """The mean probability over all parts."""
-        return {"mean": self._voting(model, learned, soft=True)}
+        """The mean probability over all parts; and the bare model, whose attack may carry over."""
+        return {"mean": self._voting(model, learned, soft=True), "bare": model}
 
     def certify(
         self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget

@@ -87,8 +87,8 @@ class Jujutsu(Defense):
         return _Correcting(self, model, learned)
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """The expected answer, with the region as given."""
-        return {"joint": _Expected(self, model, learned)}
+        """The expected answer, with the region as given; and the bare model, whose attack may pass unseen."""
+        return {"joint": _Expected(self, model, learned), "bare": model}
 
     def reach(self, height: int, width: int) -> int:
         """Half the side of the region in pixels."""

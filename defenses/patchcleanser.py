@@ -79,8 +79,8 @@ class PatchCleanser(CertifiedDefense):
         return _DoubleMasking(self, model)
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """The mean over a first round with few masks."""
-        return {"mean": _MeanMasked(replace(self, masks=min(self.seen, self.masks)), model)}
+        """The mean over a first round with few masks; and the bare model."""
+        return {"mean": _MeanMasked(replace(self, masks=min(self.seen, self.masks)), model), "bare": model}
 
     def certify(
         self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget

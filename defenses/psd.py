@@ -8,8 +8,8 @@ Only its abstract could be had; every constant is ours.
     each window×window patch, `window`/2 apart, with at least `count` suspects becomes D(x)
 
 The noise is what a pixel attack looks like: with a rate drawn from [0, `noise`] for each image, pixels take a random
-colour. Under such noise the most frequent value is the clean one, and so is the median, so |D(noisy) − noisy'| in the
-mean is minimised; the annealed L0 loss of Noise2Noise is not needed. It learns from 16×16 crops.
+colour. Under it the clean value is the most frequent one, which |D(noisy) − noisy'|^γ finds for small γ. γ falls from 2
+to 1/2 in training: a small one from the start never leaves D = identity. It learns from 16×16 crops.
 Which patches are replaced passes no gradient; what they become does.
 """
 
@@ -28,6 +28,9 @@ from bench.contracts import Artifact, Classifier, Defense, Examples, Images, Lab
 
 from ._examples import choose, fit, fresh, packed, unpacked
 from ._ranges import within
+
+FIRST_POWER, LAST_POWER = 2.0, 0.5
+"""γ at the start and at the end of the training."""
 
 CROP = 16
 """Side in pixels of what the denoiser learns from; it looks no further than that."""
@@ -104,7 +107,8 @@ class PSD(Defense):
             crops = _crops(images[rows], drawn)
             return self._noisy(crops, drawn), self._noisy(crops, drawn)
 
-        fit(net, pairs, F.l1_loss, streams, self.epochs, training.progress, batch_size=32)
+        loss = _Annealed(training)
+        fit(net, pairs, loss, streams, self.epochs, loss.progress, batch_size=32)
         return packed(net)
 
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:
@@ -137,6 +141,22 @@ class PSD(Defense):
         rate = rng.uniform(1, 1, 1, high=self.noise)
         hit = rng.uniform(1, *images.shape[2:]) < rate
         return torch.where(hit, rng.uniform(*images.shape[1:]), images)
+
+
+class _Annealed:
+    """|difference|^γ; γ falls as the training goes on."""
+
+    def __init__(self, training: Examples) -> None:
+        self.training, self.power = training, FIRST_POWER
+
+    def progress(self, share: float) -> None:
+        """Sets γ for the share of the training that is done."""
+        self.power = FIRST_POWER + (LAST_POWER - FIRST_POWER) * share
+        self.training.progress(share)
+
+    def __call__(self, denoised: Tensor, noisy: Tensor) -> Tensor:
+        """The mean loss; rounded off below a hundredth, so that its slope stays finite."""
+        return ((denoised - noisy).square() + 1e-4).pow(self.power / 2).mean()
 
 
 def _crops(images: Images, rng: Streams) -> Float[Tensor, "n c a b"]:

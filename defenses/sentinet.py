@@ -90,9 +90,10 @@ class SentiNet(Defense):
         return Detecting(model, behaviour.score, learned, 3 + 2 * len(learned["overlays"]))
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """The joint loss on a few overlays, with the mask as given."""
+        """The joint loss on a few overlays, with the mask as given; and the bare model, free of that detour."""
         few = learned | {"overlays": learned["overlays"][: self.seen]}
-        return {"joint": Detecting(model, _Behaviour(self, model, few, soft=True).score, learned, 3 + 2 * self.seen)}
+        score = _Behaviour(self, model, few, soft=True).score
+        return {"joint": Detecting(model, score, learned, 3 + 2 * self.seen), "bare": model}
 
 
 class _Behaviour(nn.Module):

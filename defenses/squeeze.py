@@ -88,6 +88,10 @@ class Squeeze(Defense):
         squeezers = 1 + bool(self.bits) + bool(self.median) + bool(self.search)
         return Detecting(model, _Scored(self, model).score, learned, squeezers)
 
+    def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
+        """The joint loss of class and rejection; and the bare model, whose attack may pass unseen."""
+        return {"defended": self.protect(model, learned), "bare": model}
+
     def squeezed(self, images: Images, rng: Streams) -> list[Images]:
         """The squeezed versions of a batch, each of the same shape."""
         done = []

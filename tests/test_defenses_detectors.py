@@ -98,7 +98,8 @@ def case(request: pytest.FixtureRequest) -> tuple[str, Defense, Classifier, Clas
     images, labels = coloured(60)
     model = Lamps()
     learned = defense.learn(model, Few(images, labels), streams(60))
-    (view,) = defense.attacker_views(model, learned).values()
+    view, bare = defense.attacker_views(model, learned).values()
+    assert bare is model
     return request.param, defense, defense.protect(model, learned), view
 
 

@@ -11,7 +11,7 @@ PREAMBLE = r"""% Made by `bench tables`; do not edit. Needs booktabs and graphic
 \documentclass[10pt]{article}
 \usepackage[T1]{fontenc}
 \usepackage[utf8]{inputenc}
-\usepackage[margin=2cm]{geometry}
+\usepackage[margin=15mm]{geometry}
 \usepackage{booktabs,graphicx}
 \IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
 \begin{document}

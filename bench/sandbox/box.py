@@ -58,15 +58,11 @@ class Box:
     """A process behind walls, with the code of one plugin in it. Use it with `with`."""
 
     def __init__(self, code: Mapping[str, bytes], limits: Limits) -> None:
-        """Starts the process.
+        """Starts the process and does not wait for it.
 
         Args:
             code: file name -> content; the one that ends in .py is the plugin, others lie beside it.
             limits: what it may use.
-
-        Raises:
-            IsolationError: this machine cannot raise the walls.
-            RefusedError: the code cannot be loaded, or did what it must not.
         """
         self.limits = limits
         self._folder = tempfile.TemporaryDirectory(prefix="bench-box-")
@@ -77,11 +73,7 @@ class Box:
         for name, content in code.items():
             (root / "code" / name).write_bytes(content)
         self._start(root, _plan(root, code, limits))
-        try:
-            self.walls: list[str] = self._exchange({}, {}, limits.start)[0]["walls"]
-        except BaseException:
-            self.close()
-            raise
+        self.walls: list[str] = []
 
     def _start(self, root: Path, plan: Mapping[str, Any]) -> None:
         (root / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
@@ -108,7 +100,14 @@ class Box:
     def ask(
         self, message: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Sends a request and waits for its answer; raises RefusedError where none comes."""
+        """Sends a request and waits for its answer.
+
+        Raises:
+            IsolationError: this machine cannot raise the walls.
+            RefusedError: the code cannot be loaded, gives no answer, or did what it must not.
+        """
+        if not self.walls:
+            self.walls = [str(one) for one in self._exchange({}, {}, self.limits.start)[0]["walls"]]
         return self._exchange(dict(message), dict(tensors or {}), self.limits.answer)
 
     def _exchange(

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class Remote(Classifier):
     def forward(self, images: Images, rng: Streams) -> Logits:
         """Logits; where a gradient is wanted, one that asks the box for it."""
         if torch.is_grad_enabled() and images.requires_grad:
-            return _Asked.apply(images, self, rng)  # type: ignore[no-any-return, no-untyped-call]  # torch has no types here
+            return cast("Tensor", _Asked.apply(images, self, rng))
         return self.answer(images, rng)
 
     def answer(self, images: Images, rng: Streams) -> Logits:
@@ -100,7 +100,7 @@ class _Asked(torch.autograd.Function):
         return remote.answer(images.detach(), rng)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch has no types here
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         (images,) = ctx.saved_tensors
         return ctx.remote.gradient(images, ctx.rng, upstream), None, None
@@ -144,9 +144,7 @@ class RemoteDefense(Defense):
 class RemoteCertifiedDefense(RemoteDefense, CertifiedDefense):
     """As RemoteDefense, with proofs."""
 
-    def certify(
-        self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget
-    ) -> Tensor:
+    def certify(self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget) -> Tensor:
         """Which right answers are proven to stand: the box proves its own answers, and these are then compared."""
         defended = self.protect(model, learned)
         told = answers(defended, images, Streams.of(0, torch.arange(len(images)))).argmax(-1)
@@ -173,9 +171,9 @@ def remote_defense(
         learned: what the defense learned.
     """
     request = {"do": "protect", "defense": text, "model": model, "shape": list(shape), "classes": classes}
-    about = [box.ask(request, learned)[0] for box in (judged, attacked)][0]
+    about, _ = [box.ask(request, learned)[0] for box in (judged, attacked)]
     try:
-        kind = RemoteCertifiedDefense if about["defense"]["certifies"] else RemoteDefense
+        kind = RemoteCertifiedDefense if about["certifies"] else RemoteDefense
         if "" not in about["views"] or len(about["views"]) < 2:
             raise RefusedError("the defense has no model, or no view for an attacker")
     except (KeyError, TypeError) as error:

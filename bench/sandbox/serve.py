@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from bench import budgets
-from bench.contracts import Artifact, CertifiedDefense, Classifier, Defense, InputError, Streams, Transform
+from bench.contracts import Artifact, CertifiedDefense, Classifier, InputError, Streams
 from bench.models import load_model
+from bench.protect import Protected
+from bench.records import of_defense
 from bench.registry import add_file, make_defense
 from bench.sandbox import wire
 
@@ -62,7 +64,12 @@ class Server:
         self._views = {"": model}
         for name, view in self.defense.attacker_views(self.model, learned).items():
             self._views[f"view {name}"] = view
-        return {"defense": described(self.defense), "views": {name: _is(one) for name, one in self._views.items()}}, {}
+        described = of_defense(message["defense"], Protected(self.defense, learned, model, torch.empty(0)))
+        return {
+            "defense": asdict(described),
+            "certifies": isinstance(self.defense, CertifiedDefense),
+            "views": {name: _is(one) for name, one in self._views.items()},
+        }, {}
 
     def _answer(self, message: dict[str, Any], tensors: dict[str, Tensor]) -> Answer:
         with torch.no_grad():
@@ -88,15 +95,4 @@ def _is(model: Classifier) -> dict[str, Any]:
         "rejects": bool(model.rejects),
         "random": bool(model.random),
         "passes": float(model.passes),
-    }
-
-
-def described(defense: Defense) -> dict[str, Any]:
-    """What there is to say of a defense, as JSON."""
-    return {
-        "title": defense.title,
-        "kind": defense.kind,
-        "views": list(defense.views) if isinstance(defense, Transform) else [],
-        "certifies": isinstance(defense, CertifiedDefense),
-        "parameters": {one.name: str(getattr(defense, one.name)) for one in fields(defense)},  # type: ignore[arg-type]  # all are dataclasses
     }

@@ -63,8 +63,8 @@ def shut_in(own: Path, readable: Iterable[Path], listed: Iterable[Path], seconds
     Raises:
         IsolationError: a wall that nobody may be without cannot be raised here.
     """
-    if sys.platform != "linux" or platform.machine() not in _MACHINES:
-        raise IsolationError(f"it needs Linux on x86_64 or aarch64, and this is {sys.platform} {platform.machine()}")
+    if lack := lacking():
+        raise IsolationError(lack)
     walls = ["limits", "Landlock", "seccomp"]
     if _libc.unshare(_NEW_USER | _NEW_NETWORK | _NEW_IPC) == 0:
         walls.append("network namespace")
@@ -83,6 +83,15 @@ def shut_in(own: Path, readable: Iterable[Path], listed: Iterable[Path], seconds
     return walls
 
 
+def lacking() -> str:
+    """What this machine lacks to shut untrusted code in, "" if nothing."""
+    if sys.platform != "linux" or platform.machine() not in _MACHINES:
+        return f"it needs Linux on x86_64 or aarch64, and this is {sys.platform} {platform.machine()}"
+    if _landlock_version() < 1:
+        return "the kernel has no Landlock (Linux 5.13 or newer, with 'landlock' among its security modules)"
+    return ""
+
+
 def limit_memory(more: int) -> None:
     """Lets this process map that many bytes beyond those it has mapped already."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
@@ -91,9 +100,7 @@ def limit_memory(more: int) -> None:
 
 
 def _landlock(own: Path, readable: Iterable[Path], listed: Iterable[Path]) -> None:
-    version = _libc.syscall(444, None, 0, 1)
-    if version < 1:
-        raise IsolationError("the kernel has no Landlock (Linux 5.13 or newer, with 'landlock' among its modules)")
+    version = _landlock_version()
     rights = (1 << _KNOWN.get(version, 16)) - 1
     fields = (rights,) if version < 4 else (rights, 3) if version < 6 else (rights, 3, 3)  # files, TCP, signals
     attributes = struct.pack(f"{len(fields)}Q", *fields)
@@ -106,6 +113,10 @@ def _landlock(own: Path, readable: Iterable[Path], listed: Iterable[Path]) -> No
     if _libc.syscall(446, rules, 0):
         raise IsolationError(f"Landlock cannot be switched on: {os.strerror(ctypes.get_errno())}")
     os.close(rules)
+
+
+def _landlock_version() -> int:
+    return int(_libc.syscall(444, None, 0, 1))
 
 
 def _allow(rules: int, path: Path, allowed: int) -> None:

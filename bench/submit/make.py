@@ -59,9 +59,9 @@ def submit(
     beside = _weights(file, weights or [])
     chosen = protocols.load(protocol)
     store = Store(out.with_name(out.stem + "-records"))
-    planned = plan(
-        chosen.setting(chosen.seeds[0]), ",".join(chosen.attacks), text, chosen.tiers, chosen.seeds, chosen.effort, store
-    )  # fmt: skip
+    attacks = ",".join(chosen.attacks)
+    setting = chosen.setting(chosen.seeds[0])
+    planned = plan(setting, attacks, text, chosen.tiers, chosen.seeds, chosen.effort, store)
     tasks = [task for task in planned.tasks if not task.latency]  # times of another machine cannot be verified
     whole = compute(replace(planned, tasks=tasks), store, [file], workers, timeout) == 0
     files = {f"code/{file.name}": file.read_bytes()} | beside

@@ -2,54 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from bench.metrics import Estimate, difference, per_image
-from bench.outcome import Cell, Facts, Outcome
-from bench.protect import Protected, fresh_answers
-from bench.records import fingerprints
-from bench.registry import make_attack
+from bench.judge import CertificateError
+from bench.outcome import Cell, Facts, Outcome, PluginRecord
+from bench.records import PROTOCOL, of_attack
+from bench.registry import code_fingerprint, make_attack
 from bench.run import run_cell
-from bench.sandbox.box import Box, IsolationError, Limits, RefusedError
-from bench.sandbox.remote import RemoteDefense, remote_defense
+from bench.sandbox.box import Limits, RefusedError
+from bench.sandbox.remote import RemoteDefense
+from bench.sandbox.walls import IsolationError
 from bench.scene import Scene, Setting, scene_of
 from bench.submit import protocol as protocols
+from bench.submit.agreement import Compared, MismatchError, compare, compare_fresh, in_words
 from bench.submit.bundle import Bundle, unpack
 from bench.submit.consistency import contradiction
+from bench.submit.walled import at_work, behind_walls
 
 Status = Literal["verified", "mismatch", "unverified", "refused"]
-MEASURES = ("bare_clean", "bare_attacked", "defended_clean", "defended_attacked")
-ALLOWED, ALLOWED_RANDOM = 0.02, 0.05
-"""By how much a mean may differ when a cell is computed again: rounding on another machine turns single images; a
-random defense differs by chance, and must then differ beyond the paired interval, too."""
-_BY_CHANCE = 3.3
-"""Standard errors by which other images may differ: once in 2,000 honest submissions they differ by more."""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One measure of one cell, as recorded and as computed again.
-
-    Attributes:
-        gap: recorded − again.
-        right: whether that is little enough.
-        fresh: whether it was computed on other images of the same data set.
-    """
-
-    cell: Cell
-    measure: str
-    recorded: float
-    again: float
-    gap: Estimate
-    right: bool
-    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,10 +47,6 @@ class Verdict:
     bundle: Bundle | None = None
 
 
-class _MismatchError(Exception):
-    """Records that are not true."""
-
-
 class _UnverifiedError(Exception):
     """Records that cannot be compared with what would be computed here."""
 
@@ -85,12 +58,12 @@ def verify(
     limits: Limits | None = None,
     told: Callable[[str], None] = lambda line: None,
 ) -> Verdict:
-    """Verifies a bundle; what it holds is run behind walls only.
+    """Verifies a bundle; the code that it holds is run behind walls only.
 
     Args:
         path: the bundle.
         share: of the cells that are computed again, at least one for each tier and access of the attacker.
-        seed: which cells; by default nobody can know.
+        seed: which cells, and which other images; by default nobody can know.
         limits: for the processes of the defense.
         told: told what is being done.
     """
@@ -98,29 +71,129 @@ def verify(
     try:
         bundle = unpack(path)
         protocol = _protocol(bundle)
-        told("reading the records")
-        _check_records(bundle, protocol)
+        _check_defense(bundle, protocol)
         chooser = random.Random(secrets.randbits(64) if seed is None else seed)
-        cells = sample(bundle.outcomes, share, chooser)
-        for again, fresh in _again(bundle, protocol, cells, chooser, limits or Limits(), told):
-            compared += again if not fresh else _fresh(again)
+        chosen = sample(bundle.outcomes, share, chooser)
+        for number in protocol.seeds:
+            scene = scene_of(protocol.setting(number))
+            _check_scene([one for one in bundle.outcomes if one.cell.seed == number], scene)
+            cells = [one for one in chosen if one.cell.seed == number]
+            if cells:
+                compared += _compute(bundle, protocol, scene, cells, chooser, limits, told)
     except RefusedError as error:
         return Verdict("refused", str(error), compared, bundle)
-    except _MismatchError as error:
+    except MismatchError as error:
         return Verdict("mismatch", str(error), compared, bundle)
     except (_UnverifiedError, IsolationError) as error:
         return Verdict("unverified", str(error), compared, bundle)
     wrong = [one for one in compared if not one.right]
     if wrong:
         return Verdict("mismatch", "; ".join(in_words(one) for one in wrong), compared, bundle)
-    return Verdict("verified", f"{len(cells)} of {len(bundle.outcomes)} cells computed again", compared, bundle)
+    return Verdict("verified", f"{len(chosen)} of {len(bundle.outcomes)} cells computed again", compared, bundle)
 
 
-def in_words(one: Compared) -> str:
-    """What was compared, in a sentence for a report."""
-    gap = f"{100 * one.gap.value:+.1f} points, {100 * one.gap.low:+.1f} to {100 * one.gap.high:+.1f}"
-    where = "on other images" if one.fresh else "again"
-    return (
-        f"{one.measure} of {one.cell.attack} ({one.cell.tier}, seed {one.cell.seed}) is recorded as "
-        f"{100 * one.recorded:.1f} % and is {100 * one.again:.1f} % {where} ({gap})"
-    )
+def sample(outcomes: Sequence[Outcome], share: float, chooser: random.Random) -> list[Outcome]:
+    """A random part of the cells with numbers: that share, and at least one, for each tier and access."""
+    strata: dict[tuple[str, str], list[Outcome]] = {}
+    for one in outcomes:
+        if one.status == "ok" and one.attack:
+            strata.setdefault((one.cell.tier, str(one.attack.traits.get("access"))), []).append(one)
+    if not strata:
+        raise _UnverifiedError("no cell has a number")
+    chosen = [
+        one for _, group in sorted(strata.items()) for one in chooser.sample(group, math.ceil(share * len(group)))
+    ]
+    return sorted(chosen, key=lambda one: (one.cell.seed, one.cell.attack, one.cell.tier))
+
+
+def _protocol(bundle: Bundle) -> protocols.Protocol:
+    name = bundle.manifest.protocol
+    if name not in protocols.names():
+        raise _UnverifiedError(f"this version knows no protocol {name!r}; it knows {', '.join(protocols.names())}")
+    protocol = protocols.load(name)
+    if bundle.manifest.digest != protocol.digest:
+        raise _UnverifiedError(f"the protocol {name!r} was another one where the bundle was made")
+    return protocol
+
+
+def _check_defense(bundle: Bundle, protocol: protocols.Protocol) -> None:
+    """Whether the records are the protocol's, of this code, and agree with each other."""
+    expected = protocol.cells(bundle.manifest.defense)
+    lacking = [str(one) for one in set(expected) ^ {one.cell for one in bundle.outcomes}]
+    if lacking or len(bundle.outcomes) != len(expected):
+        raise RefusedError(f"the records are not those of the protocol {protocol.name!r}, such as {min(lacking)}")
+    for one in bundle.outcomes:
+        if (one.status == "ok") != (one.facts is not None):
+            raise MismatchError(f"{one.cell} has the status {one.status}, {'but' if one.facts else 'and no'} facts")
+        if one.facts and one.fingerprints.get("defense") != bundle.fingerprint:
+            raise MismatchError(f"{one.cell} was computed with another code than the bundle's")
+    for seed in protocol.seeds:
+        if told := contradiction([one for one in bundle.outcomes if one.cell.seed == seed]):
+            raise MismatchError(told)
+
+
+def _check_scene(outcomes: Sequence[Outcome], scene: Scene) -> None:
+    """Whether the records are of the images, the model and the attacks that are here."""
+    for one in outcomes:
+        if one.facts is None:
+            continue
+        attack = make_attack(one.cell.attack, one.cell.effort)
+        here = scene.fingerprints | {"attack": code_fingerprint(attack), "protocol": PROTOCOL}
+        other = sorted(name for name, value in here.items() if one.fingerprints.get(name) != value)
+        if other:
+            raise _UnverifiedError(f"{one.cell} was computed with another {', '.join(other)} than there is here")
+        if one.facts.index != scene.indices.tolist() or one.facts.label != scene.labels.tolist():
+            raise MismatchError(f"{one.cell} has other images or labels than its data set")
+        if one.attack != _as_recorded(of_attack(one.cell.attack, attack)) or one.classes != scene.classes:
+            raise MismatchError(f"{one.cell} describes its attack or its classes in another way than they are")
+
+
+def _as_recorded(record: PluginRecord) -> PluginRecord:
+    """As it comes back from JSON, which has no tuples."""
+    return PluginRecord(**json.loads(json.dumps(asdict(record))))
+
+
+def _compute(
+    bundle: Bundle,
+    protocol: protocols.Protocol,
+    scene: Scene,
+    recorded: Sequence[Outcome],
+    chooser: random.Random,
+    limits: Limits | None,
+    told: Callable[[str], None],
+) -> list[Compared]:
+    """Computes the cells of one seed again, and one of them on other images of the data set."""
+    told("starting the defense behind walls")
+    with behind_walls(bundle, scene, limits) as defense:
+        for one in recorded:
+            if one.defense is None or asdict(one.defense) != defense.about["defense"]:
+                raise MismatchError(f"{one.cell} describes its defense in another way than the code does")
+        compared = []
+        for one in recorded:
+            told(f"computing again: {one.cell.attack}, {one.cell.tier}")
+            compared += compare(
+                one, _again(one.cell, scene.setting, defense), bool(defense.about["views"][""]["random"])
+            )
+        first = chooser.choice(recorded)
+        other = replace(first.cell, seed=chooser.randrange(2**16, 2**31))
+        told(f"computing on other images: {other.attack}, {other.tier}")
+        return compared + compare_fresh(first, _again(other, protocol.setting(other.seed), defense))
+
+
+def _again(cell: Cell, setting: Setting, defense: RemoteDefense) -> Facts:
+    """The facts of a cell, with the defense in its boxes in the place where the engine would put its own."""
+    scene = scene_of(setting)
+    try:
+        scene.protected[cell.defense] = at_work(defense, scene)
+        facts = run_cell(cell, setting, lambda share, doing: None).outcome.facts
+    except (RefusedError, IsolationError):
+        raise
+    except CertificateError as error:
+        raise RefusedError(f"the certificate is broken: {error}") from error
+    except Exception as error:
+        raise _UnverifiedError(f"{cell} cannot be computed again: {type(error).__name__}: {error}") from error
+    finally:
+        scene.protected.pop(cell.defense, None)
+    if facts is None:
+        raise _UnverifiedError(f"{cell} has no facts when it is computed again")
+    return facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from time import perf_counter
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from bench.contracts import Classifier, Streams
 from bench.memory import piece_of
 
-REPEATS = 3
+COUNT, REPEATS = 16, 3
 
 
 class Convolutions(Classifier):
@@ -24,7 +25,7 @@ class Convolutions(Classifier):
         super().__init__()
         widths = (3, 16, 32, 64, 64)
         layers: list[nn.Module] = []
-        for number, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        for number, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
             layers += [nn.Conv2d(inputs, outputs, 3, 1 + (number > 0), 1), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
         self.eval().requires_grad_(False)
@@ -37,12 +38,12 @@ class Convolutions(Classifier):
 def test_the_first_round_costs_little_more_than_its_masked_forwards(benchmark: Any) -> None:
     module = importlib.import_module("bench.defenses.patchcleanser")
     defense, model = module.PatchCleanser(), Convolutions()
-    images = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    rng = Streams.of(0, torch.arange(32))
+    images = torch.rand(COUNT, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    rng = Streams.of(0, torch.arange(COUNT))
     hidden = defense.hiding(32, 32)
     masking = module._Masking(defense, model)
     masked = torch.where(hidden[None, :, None], torch.tensor(0.5), images[:, None]).flatten(0, 1)
-    owners = torch.arange(32).repeat_interleave(len(hidden))
+    owners = torch.arange(COUNT).repeat_interleave(len(hidden))
     piece = piece_of(images.shape)
 
     def forwards() -> Tensor:
