@@ -171,6 +171,27 @@ def report(
 
 
 @app.command()
+def tables(
+    results: Results = Path("results"),
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where tables are not current.")] = False,
+) -> None:
+    """Make the papers' tables with our numbers beside theirs.
+
+    Example: `bench tables --check`
+    """
+    from bench.tables import stale_tables, write_tables
+
+    if not check:
+        for path in write_tables(results):
+            typer.echo(f"wrote {path}")
+        return
+    old = stale_tables(results)
+    for path in old:
+        typer.echo(f"not current: {path}", err=True)
+    sys.exit(1 if old else 0)
+
+
+@app.command()
 def check(
     name: Annotated[str, typer.Argument(help="An attack or a defense with its parameters, or a Python file.")],
     plugin: Plugins = None,

@@ -314,11 +314,13 @@ class Defense(Plugin):
         kind: how it defends.
         tuned_on: the attacks (or families) that it was trained or tuned with, if any.
         ranked: False for an upper bound that no real defender reaches.
+        sees_originals: True for an oracle that is shown, behind each attacked image's channels, its original's.
     """
 
     kind: ClassVar[Literal["none", "transform", "detector", "trained", "certified"]]
     tuned_on: ClassVar[tuple[str, ...]] = ()
     ranked: ClassVar[bool] = True
+    sees_originals: ClassVar[bool] = False
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
         """Trains or calibrates on training images (`rng` has a stream for each); by default there is nothing to.

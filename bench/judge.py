@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.contracts import Attack, CertifiedDefense, Classifier, Goal, Images
+from bench.contracts import Attack, CertifiedDefense, Classifier, Goal, Images, NotApplicableError
 from bench.craft import Crafted
 from bench.outcome import Facts
 from bench.protect import Protected, fresh_answers
@@ -72,10 +72,16 @@ def strongest(crafted: list[Crafted], defended: Classifier, scene: Scene) -> Cra
 def judge(attack: Attack, protected: Protected, oblivious: Crafted, attacked: Crafted, scene: Scene) -> Facts:
     """Asks the defended model about every attacked image, and puts the facts of all images together."""
     model, clean = protected.model, protected.clean
+    if protected.defense.sees_originals and attack.budget.threat_model in ("linf", "l2"):
+        raise NotApplicableError("an oracle that is told which pixels changed says nothing where all of them do")
     goal = Goal(scene.goal.labels, scene.goal.targets, model.rejects)
     rng = scene.streams.derive("judging")
-    final = fresh_answers(model, attacked.adversarial, rng)
-    rounded = fresh_answers(model, (attacked.adversarial * 255).round() / 255, rng)
+
+    def asked(images: Images) -> Tensor:
+        shown = torch.cat([images, scene.images], dim=1) if protected.defense.sees_originals else images
+        return fresh_answers(model, shown, rng)
+
+    final, rounded = asked(attacked.adversarial), asked((attacked.adversarial * 255).round() / 255)
     eligible = goal.eligible(clean[0])
     reached = torch.stack([goal.reached(one) for one in final]).double().mean(0) * eligible
     facts = Facts(
@@ -92,8 +98,8 @@ def judge(attack: Attack, protected: Protected, oblivious: Crafted, attacked: Cr
     )
     if attack.budget.threat_model == "patch":
         changed = (attacked.adversarial != scene.images).any(1, keepdim=True)
-        occluded = fresh_answers(model, torch.where(changed, GREY, scene.images), rng)
-        facts.defended_occluded = _right(occluded, goal, model.rejects)
+        occluded = torch.where(changed, GREY, scene.images)
+        facts.defended_occluded = _right(asked(occluded), goal, model.rejects)
     if model.rejects:
         facts.rejected_clean = _share(clean.argmax(-1) == clean.shape[-1] - 1)
         facts.rejected_attacked = _share(final.argmax(-1) == final.shape[-1] - 1)

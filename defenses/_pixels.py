@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -45,8 +45,8 @@ def luma(images: Images) -> Float[Tensor, "n h w"]:
 
 
 def pad_mirrored(
-    images: Float[Tensor, "*n h w"], before: int, after: int, edge: bool = True
-) -> Float[Tensor, "*n h2 w2"]:
+    images: Shaped[Tensor, "*n h w"], before: int, after: int, edge: bool = True
+) -> Shaped[Tensor, "*n h2 w2"]:
     """Pads height and width by mirroring, with the edge repeated (SciPy's `reflect`) or not, however small they are."""
     rows, columns = (_mirrored(length, before, after, edge, images.device) for length in images.shape[-2:])
     return images[..., rows, :][..., columns]
@@ -58,7 +58,7 @@ def _mirrored(length: int, before: int, after: int, edge: bool, device: torch.de
     return torch.minimum(places, period - places - (1 if edge else 0))
 
 
-def neighbours(images: Float[Tensor, "*n h w"], size: int, edge: bool = True) -> list[Float[Tensor, "*n h w"]]:
+def neighbours(images: Shaped[Tensor, "*n h w"], size: int, edge: bool = True) -> list[Shaped[Tensor, "*n h w"]]:
     """For each place of a size×size window the image shifted so; even windows reach further left and up.
 
     Beyond the border the image is mirrored, with the edge repeated or not.

@@ -70,7 +70,7 @@ class DW(Defense):
         """The regions to fill, from saliency."""
         flat = salient.flatten(1)
         place = min(flat.shape[1], int(self.quantile * flat.shape[1]) + 1)
-        hot = salient > flat.kthvalue(place, dim=1).values[:, None, None]
+        hot = (salient >= flat.kthvalue(place, dim=1).values[:, None, None]) & (salient > 0)
         return each(self._region, hot.to(torch.uint8).cpu()).to(salient.device).bool()[:, None]
 
     def _region(self, hot: NDArray[np.uint8]) -> NDArray[np.uint8]:

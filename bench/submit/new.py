@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from keyword import iskeyword
 from pathlib import Path
 
 from bench.errors import InputError
 from bench.registry import addresses
 from bench.store import write
+from bench.submit.bundle import NAME
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
 _FILES = {"{}.py": "defense.py.txt", "test_{}.py": "test.py.txt", "{}.toml": "about.toml.txt"}
@@ -22,14 +24,12 @@ def new(name: str, folder: Path) -> list[Path]:
     Raises:
         InputError: the name is none or is taken, or a file is there already.
     """
-    from bench.submit.bundle import NAME
-
     if not NAME.fullmatch(name) or name.endswith("-"):
         raise InputError(f"Expected a name of small letters, digits and hyphens, such as my-blur, but got {name!r}.")
     if name in addresses("defense"):
         raise InputError(f"There is a defense {name!r} already ({addresses('defense')[name]}). Choose another name.")
     module = name.replace("-", "_")
-    if not module.isidentifier() or module in ("bench", "torch", "numpy"):
+    if iskeyword(module) or module in ("bench", "torch", "numpy"):
         raise InputError(f"Expected a name that can be a Python module, but got {name!r}.")
     made = {folder / pattern.format(module): template for pattern, template in _FILES.items()}
     there = [str(path) for path in made if path.exists()]

@@ -1,0 +1,291 @@
+"""Transforms that look for attacked regions or pixels: LGS, DW, Jedi, PSD, N-pixel and APG."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bench.contracts import Classifier, InputError, NotApplicableError, Streams, Transform
+from bench.registry import make_defense
+
+
+class Corner(Classifier):
+    """Class 1 where the middle of the image is bright; a network with ReLU modules and functions."""
+
+    num_classes = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = torch.nn.ReLU(inplace=True)
+
+    def forward(self, images: torch.Tensor, rng: Streams) -> torch.Tensor:
+        features = self.relu(images.mean(1) - 0.3) + F.relu(images.mean(1) - 0.6)
+        height, width = images.shape[2:]
+        middle = features[:, height // 4 : height // 2, width // 4 : width // 2].square().sum((1, 2))
+        return torch.stack([torch.full_like(middle, 4.0), middle], 1)
+
+
+class Pixels(Classifier):
+    num_classes = 0
+
+    def forward(self, images: torch.Tensor, rng: Streams) -> torch.Tensor:
+        return images.flatten(1)
+
+
+def streams(count: int) -> Streams:
+    return Streams.of(0, torch.arange(count))
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+def smooth(count: int = 8, size: int = 32) -> torch.Tensor:
+    """Images of slow waves."""
+    place = torch.linspace(0, 3, size)
+    waves = torch.sin(place[None, :, None] + torch.arange(count)[:, None, None]) * torch.cos(place)[None, None]
+    return (0.5 + 0.3 * waves)[:, None].repeat(1, 3, 1, 1) * torch.tensor([1.0, 0.9, 0.8])[:, None, None]
+
+
+def patched(images: torch.Tensor, side: int, row: int, column: int) -> torch.Tensor:
+    images = images.clone()
+    images[:, :, row : row + side, column : column + side] = noise(len(images), images.shape[1], side, side)
+    return images
+
+
+def clean(text: str, images: torch.Tensor) -> torch.Tensor:
+    defense = make_defense(text)
+    assert isinstance(defense, Transform)
+    return defense.clean(images, streams(len(images)))
+
+
+# LGS
+
+
+@pytest.mark.parametrize("text", ["lgs:smoothing=0", "lgs:threshold=1", "lgs:cifar,smoothing=0"])
+def test_lgs_without_smoothing_or_with_threshold_one_changes_nothing(text: str) -> None:
+    images = noise(2, 3, 40, 40)
+    assert torch.equal(clean(text, images), images)
+
+
+def test_lgs_never_brightens_and_keeps_pixels_outside_its_windows() -> None:
+    images = patched(smooth(), 7, 12, 14)
+    cleaned = clean("lgs", images)
+    assert (cleaned <= images).all()
+    assert (cleaned < images)[:, :, 13:18, 15:20].float().mean() > 0.8
+    assert torch.equal(cleaned[:, :, 26:, 26:], images[:, :, 26:, 26:])
+
+
+def test_lgs_scales_with_the_image() -> None:
+    images = patched(smooth(), 7, 12, 14)
+    assert torch.equal(clean("lgs", images * 0.5), clean("lgs", images) * 0.5)
+
+
+@pytest.mark.parametrize("size", [32, 64, 224, 299])
+def test_lgs_reaches_the_last_rows_and_columns(size: int) -> None:
+    images = torch.full((1, 3, size, size), 0.5)
+    images[:, :, -5:, -5:] = noise(1, 3, 5, 5)
+    cleaned = clean("lgs:threshold=0.01", images)
+    assert (cleaned[:, :, -4:, -4:] < images[:, :, -4:, -4:]).any()
+
+
+def test_lgs_equals_its_formula_by_hand() -> None:
+    image = noise(1, 3, 33, 30).double()
+    cleaned = clean("lgs:window=6,overlap=2,threshold=0.35,smoothing=1.7", image)[0].numpy()
+    x = image[0].numpy()
+    grey = 0.299 * x[0] + 0.587 * x[1] + 0.114 * x[2]
+    across, down = np.zeros_like(grey), np.zeros_like(grey)
+    across[:, :-1], down[:-1] = np.diff(grey, axis=1), np.diff(grey, axis=0)
+    slope = np.sqrt(across**2 + down**2)
+    slope = (slope - slope.min()) / (slope.max() - slope.min())
+    mask = np.zeros_like(grey)
+    for row in [*range(0, 28, 4), 27]:
+        for column in [*range(0, 25, 4), 24]:
+            if slope[row : row + 6, column : column + 6].mean() > 0.35:
+                mask[row : row + 6, column : column + 6] = 1
+    assert 0.05 < mask.mean() < 0.95
+    np.testing.assert_allclose(cleaned, x * (1 - np.clip(1.7 * slope * mask, 0, 1)), atol=1e-12)
+
+
+def test_lgs_passes_a_gradient_where_its_factor_is_clipped_to_black() -> None:
+    images = noise(1, 3, 32, 32)
+    defense = make_defense("lgs:threshold=0,smoothing=1000")
+    view = defense.attacker_views(Pixels(), {})["exact"]
+    watched = images.clone().requires_grad_()
+    cleaned = view(watched, streams(1))
+    assert (cleaned == 0).float().mean() > 0.9
+    (gradient,) = torch.autograd.grad((cleaned * noise(1, 3072)).sum(), watched)
+    assert (gradient != 0).float().mean() > 0.9
+
+
+def test_lgs_refuses_windows_that_do_not_move_on() -> None:
+    with pytest.raises(InputError, match="overlap"):
+        make_defense("lgs:overlap=9").check((3, 32, 32), 10)
+
+
+# Pixels
+
+
+def planted(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """One extreme pixel in each image, away from the border and at a corner, and where it is."""
+    spoilt = images.clone()
+    where = torch.zeros(len(images), 1, *images.shape[2:], dtype=torch.bool)
+    for number in range(len(images)):
+        row, column = (0, 0) if number == 0 else (4 + 3 * number, 29 - 3 * number)
+        where[number, 0, row, column] = True
+    spoilt = torch.where(where, torch.tensor([1.0, 0.0, 1.0])[:, None, None], spoilt)
+    return spoilt, where
+
+
+@pytest.mark.parametrize("text", ["n-pixel", "apg"])
+def test_a_planted_pixel_is_restored_and_nothing_else_is_touched(text: str) -> None:
+    images = smooth()
+    spoilt, where = planted(images)
+    cleaned = clean(text, spoilt)
+    assert (cleaned - images).abs().amax() < 0.05
+    assert torch.equal(cleaned.masked_fill(where, 0), images.masked_fill(where, 0))
+    assert torch.equal(clean(text, images), images)
+
+
+def test_n_pixel_is_idempotent_and_repairs_neighbouring_pixels() -> None:
+    images = smooth()
+    spoilt = images.clone()
+    spoilt[:, :, 10, 10], spoilt[:, :, 10, 11] = 1.0, 0.99
+    cleaned = clean("n-pixel:passes=5", spoilt)
+    assert torch.equal(clean("n-pixel:passes=5", cleaned), cleaned)
+
+
+@pytest.fixture(scope="module")
+def denoised() -> tuple[torch.nn.Module, torch.Tensor]:
+    """PSD after a short training on smooth images, as a model that shows its pixels."""
+    defense = make_defense("psd:depth=3,width=12,epochs=60,training_images=64")
+    images = smooth(64)
+    labels = torch.zeros(64, dtype=torch.int64)
+
+    class Training:
+        def __init__(self) -> None:
+            self.labels, self.shares = labels, list[float]()
+
+        def load(self, indices: torch.Tensor) -> torch.Tensor:
+            return images[indices]
+
+        def progress(self, share: float) -> None:
+            self.shares.append(share)
+
+    training = Training()
+    learned = defense.learn(Pixels(), training, streams(64))
+    assert training.shares[0] == 0
+    assert training.shares == sorted(training.shares)
+    again = defense.learn(Pixels(), Training(), streams(64))
+    assert all(torch.equal(learned[name], again[name]) for name in learned), "training is not repeatable"
+    return defense.protect(Pixels(), learned), images
+
+
+def test_psd_restores_a_planted_pixel_and_leaves_clean_images_alone(
+    denoised: tuple[Classifier, torch.Tensor],
+) -> None:
+    model, _ = denoised
+    images = smooth()
+    spoilt, where = planted(images)
+    cleaned = model(spoilt, streams(8)).reshape(images.shape)
+    moved = (cleaned - images).abs().amax(1)
+    assert moved[where[:, 0]][1:].median() < 0.15
+    assert (model(images, streams(8)).reshape(images.shape) != images).float().mean() < 0.01
+
+
+def test_psd_replaces_whole_patches_only(denoised: tuple[Classifier, torch.Tensor]) -> None:
+    model, _ = denoised
+    spoilt, where = planted(smooth())
+    changed = (model(spoilt, streams(8)).reshape(spoilt.shape) != spoilt).any(1)
+    near = F.max_pool2d(where.float(), 9, 1, 4)[:, 0] > 0
+    assert not (changed & ~near).any()
+
+
+# DW
+
+
+def test_dw_looks_away_from_what_the_answer_hangs_on() -> None:
+    images = torch.full((2, 3, 32, 32), 0.25)
+    images[1, :, 9:15, 9:15] = 1
+    model, rng = Corner(), streams(2)
+    assert model(images, rng).argmax(1).tolist() == [0, 1]
+    assert make_defense("dw").protect(model, {})(images, rng).argmax(1).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("way", ["guided", "gradient", "smoothgrad"])
+def test_dw_answers_as_the_bare_model_where_nothing_is_salient(way: str) -> None:
+    images, rng = torch.full((3, 3, 32, 32), 0.1), streams(3)
+    model = Corner()
+    assert torch.equal(make_defense(f"dw:saliency={way}").protect(model, {})(images, rng), model(images, rng))
+
+
+def test_dw_has_no_gradient_inside_its_mask_and_passes_one_by_it() -> None:
+    images = torch.full((1, 3, 32, 32), 0.4)
+    images[0, :, 9:15, 9:15] = 1
+    for name, view in make_defense("dw").attacker_views(Corner(), {}).items():
+        watched = images.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(view(watched, streams(1))[0, 1], watched)
+        assert (gradient[0, :, 10:14, 10:14].abs().max() > 0) == (name == "bpda")
+
+
+def test_guided_backpropagation_lets_only_positive_gradients_back() -> None:
+    from importlib import import_module
+
+    saliency = import_module("bench.defenses._saliency").saliency
+
+    class Two(Classifier):
+        num_classes = 1
+
+        def forward(self, images: torch.Tensor, rng: Streams) -> torch.Tensor:
+            row = images[:, 0, 0]
+            return (F.relu(row) * torch.tensor([1.0, -1.0]) + F.relu6(row) * torch.tensor([0.0, 0.0])).sum(1)[:, None]
+
+    images = torch.tensor([0.5, 0.5]).reshape(1, 1, 1, 2)
+    plain, _ = saliency(Two(), images, streams(1), "gradient")
+    guided, _ = saliency(Two(), images, streams(1), "guided")
+    assert plain.flatten().tolist() == [1, 1]
+    assert guided.flatten().tolist() == [1, 0]
+
+
+def test_dw_told_the_mask_sees_nothing_of_what_was_attacked() -> None:
+    images = smooth(2)
+    rng = streams(2)
+    model = make_defense("dw-oracle").protect(Pixels(), {})
+    first, second = patched(images, 6, 5, 5), images.clone()
+    second[:, :, 5:11, 5:11] = 1 - images[:, :, 5:11, 5:11]
+    first[:, :, 5:11, 5:11] = 1 - first[:, :, 5:11, 5:11] * 0.01
+    answers = [model(torch.cat([attacked, images], 1), rng) for attacked in (first, second)]
+    assert torch.equal(*answers)
+    outside = torch.ones(2, 3, 32, 32, dtype=torch.bool)
+    outside[:, :, 5:11, 5:11] = False
+    assert torch.equal(answers[0][outside.flatten(1)], images[outside])
+    assert torch.equal(model(images, rng), images.flatten(1))
+    assert not make_defense("dw-oracle").ranked
+    with pytest.raises(NotApplicableError):
+        make_defense("dw-oracle").check((2, 8, 8), 2)
+
+
+# Jedi
+
+
+def test_jedi_fills_a_noisy_patch_and_leaves_smooth_images_alone() -> None:
+    images = smooth(2, 128)
+    assert torch.equal(clean("jedi", images), images)
+    attacked = patched(images, 32, 40, 56)
+    cleaned = clean("jedi", attacked)
+    inside = (slice(None), slice(None), slice(44, 68), slice(60, 84))
+    assert (cleaned - images)[inside].abs().mean() < 0.3 * (attacked - images)[inside].abs().mean()
+    assert torch.equal(cleaned[:, :, :16], images[:, :, :16])
+
+
+def test_jedis_entropy_is_that_of_the_histogram() -> None:
+    from importlib import import_module
+
+    entropy = import_module("bench.defenses.jedi")._entropy
+    values = torch.randint(0, 256, (1, 1, 3, 81), generator=torch.Generator().manual_seed(0))
+    values[0, 0, 1] = 7
+    for row in range(3):
+        counts = values[0, 0, row].bincount().double()
+        shares = counts[counts > 0] / 81
+        wanted = -(shares * shares.log2()).sum()
+        assert abs(float(entropy(values)[0, 0, row] - wanted)) < 1e-5
