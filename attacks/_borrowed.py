@@ -89,7 +89,7 @@ class Borrowed(Attack):
         """What the library makes of the images; it need not keep the budget.
 
         Raises:
-            InputError: the library does not know targeted goals.
+            NotApplicableError: the library does not know targeted goals.
         """
 
     @final

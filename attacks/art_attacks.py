@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from bench.contracts import Budget, Goal, Images, InputError, Labels, Pixels
+from bench.contracts import Budget, Goal, Images, InputError, Labels, NotApplicableError, Pixels
 
 from ._borrowed import AsModule, Borrowed, budget_of, read_settings
 
@@ -151,7 +151,7 @@ class Art(_OfArt):
         known = inspect.signature(kind).parameters
         ours = {"verbose": False, "batch_size": len(images), "targeted": goal.targets is not None}
         if goal.targets is not None and "targeted" not in known:
-            raise InputError(
+            raise NotApplicableError(
                 f"Expected an untargeted goal for ART's {self.attack}, but got a targeted one, which it does not take. "
                 "Choose another attack (such as jsma), or leave the target out."
             )

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
-from bench.contracts import L2, Budget, Goal, Images, InputError, Linf, MissingExtraError, NotApplicableError
+from bench.contracts import L2, Budget, Goal, Images, Linf, MissingExtraError, NotApplicableError
 
 from ._borrowed import AsModule, Borrowed, Run, in_turn
 
@@ -105,7 +105,7 @@ class APGD(_OfAutoAttack):
     def run(self, network: AsModule, images: Images, goal: Goal) -> Images:
         """Restarts on what is left."""
         if goal.targets is not None and self.loss != "ce":
-            raise InputError("Expected loss=ce for a targeted goal, but got loss=dlr, which is untargeted.")
+            raise NotApplicableError("Expected loss=ce for a targeted goal, but got loss=dlr, which is untargeted.")
         runs = [_apgd(self.loss, self.steps, self._common(images)) for _ in range(self.restarts)]
         return in_turn(runs, network, images, goal, self.budget)
 
@@ -186,7 +186,9 @@ class AutoAttack(_OfAutoAttack):
     def run(self, network: AsModule, images: Images, goal: Goal) -> Images:
         """The parts in turn."""
         if goal.targets is not None:
-            raise InputError("Expected an untargeted goal for autoattack, but got a targeted one. Use apgd or square.")
+            raise NotApplicableError(
+                "Expected an untargeted goal for autoattack, but got a targeted one. Use apgd or square."
+            )
         common = self._common(images)
         others = min(9, network.num_classes - 1)
         restarts = 5 if self.version == "plus" else 1

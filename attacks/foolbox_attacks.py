@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bench.contracts import L2, Budget, Goal, Images, InputError, Pixels
+from bench.contracts import L2, Budget, Goal, Images, NotApplicableError, Pixels
 
 from ._borrowed import AsModule, Borrowed, budget_of, read_settings
 
@@ -66,8 +66,8 @@ class _OfFoolbox(Borrowed):
         best: Tensor = torch.where(success[:, None, None, None], found, images) if minimises else found
         return best
 
-    def _untargeted_only(self) -> InputError:
-        return InputError(
+    def _untargeted_only(self) -> NotApplicableError:
+        return NotApplicableError(
             f"Expected an untargeted goal for {self}, but got a targeted one, which foolbox does not offer for it. "
             "Choose another attack (such as cw), or leave the target out."
         )

@@ -224,9 +224,11 @@ class Attack(Plugin):
 
     Attributes:
         access: the most that it asks of a model: input gradients, scores, labels, or nothing.
+        per_image: False where an image's result depends on the batch it sits in (some libraries draw for a batch).
     """
 
     access: ClassVar[Literal["gradients", "scores", "labels", "none"]]
+    per_image: ClassVar[bool] = True
 
     @property
     @abstractmethod

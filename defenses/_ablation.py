@@ -26,9 +26,11 @@ class Ablations(ABC):
 
     Attributes:
         count: how many there are.
+        size: height and width of what is left of an image.
     """
 
     count: int
+    size: tuple[int, int]
 
     @abstractmethod
     def seen(self, images: Images, which: Labels) -> Parts:
@@ -73,7 +75,7 @@ class Voting(Classifier):
             seen = self.ablations.seen(images[rows // count], rows % count)
             return self.net(seen.to(weights.dtype)).softmax(1)  # type: ignore[no-any-return]  # nn.Module
 
-        rows = in_passes(work, len(images) * count, tuple(images.shape[1:]))
+        rows = in_passes(work, len(images) * count, (images.shape[1], *self.ablations.size))
         return rows.reshape(len(images), count, rows.shape[1])
 
     def certified(self, images: Images, labels: Labels, budget: Budget) -> Bool[Tensor, "n"]:

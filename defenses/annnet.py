@@ -60,10 +60,10 @@ class ANNNet(Defense):
         false_positive_rate: share of clean held-out images that the threshold rejects, in (0, 1).
     """
 
-    training_images: int = 1000
+    training_images: int = 600
     held_out: float = 0.3
     tries: int = 30
-    epochs: int = 30
+    epochs: int = 20
     false_positive_rate: float = 0.05
 
     title: ClassVar[str] = "ANNNet"
@@ -76,10 +76,10 @@ class ANNNet(Defense):
     }
 
     def __post_init__(self) -> None:
-        within("training_images", self.training_images, 8, math.inf, "the default is 1000")
+        within("training_images", self.training_images, 8, math.inf, "the default is 600")
         within("a held-out share", self.held_out, 0.01, 0.99, "0.3 leaves most images to train on")
         within("tries", self.tries, 1, math.inf, "the default is 30")
-        within("epochs", self.epochs, 1, math.inf, "the default is 30")
+        within("epochs", self.epochs, 1, math.inf, "the default is 20")
         check_calibration(self.false_positive_rate, self.training_images)
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:

@@ -139,6 +139,7 @@ class Windows(Ablations):
 
     def __init__(self, height: int, width: int, tall: int, wide: int) -> None:
         self.height, self.width, self.tall, self.wide = height, width, tall, wide
+        self.size = (tall, wide)
         self.columns = width if wide < width else 1
         self.count = (height if tall < height else 1) * self.columns
 

@@ -44,23 +44,24 @@ class Median(Transform):
 
     def clean(self, images: Images, rng: Streams) -> Images:
         """The filtered images; raises ValueError for NaN."""
-        refuse_nan(images, "median")
-        fast = images.device.type == "cpu" and images.dtype == torch.float32 and self.size in (3, 5)
-        if not fast or images.requires_grad:
-            return self.differentiable(images, rng)
-        # OpenCV repeats the border, which is the same as mirroring it while the window reaches one pixel out.
-        reach = self.size // 2 if self.size > 3 else 0
-        padded = pad_mirrored(images, reach, reach) if reach else images
-        filtered = each(self._filter, padded)
-        return filtered[..., reach : reach + images.shape[2], reach : reach + images.shape[3]].contiguous()
+        return median(images, self.size)
 
-    def differentiable(self, images: Images, rng: Streams) -> Images:
-        """The same by sorting; the gradient goes to the middle one."""
-        refuse_nan(images, "median")
-        if not images.numel():
-            return images.clone()
-        window = torch.stack(neighbours(images, self.size), dim=-1)
-        return window.kthvalue(self.size**2 // 2 + 1, dim=-1).values
 
-    def _filter(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.array([cv2.medianBlur(channel, self.size) for channel in image], np.float32)
+def median(images: Images, size: int) -> Images:
+    """The median of the size×size window around each value; sorted where a gradient is wanted."""
+    refuse_nan(images, "median")
+    if not images.numel():
+        return images.clone()
+    wanted = torch.is_grad_enabled() and images.requires_grad
+    if wanted or images.device.type != "cpu" or images.dtype != torch.float32 or size not in (3, 5):
+        window = torch.stack(neighbours(images, size), dim=-1)
+        return window.kthvalue(size**2 // 2 + 1, dim=-1).values
+    # OpenCV repeats the border, which is the same as mirroring it while the window reaches one pixel out.
+    reach = size // 2 if size > 3 else 0
+    padded = pad_mirrored(images, reach, reach) if reach else images
+
+    def filtered(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.array([cv2.medianBlur(channel, size) for channel in image], np.float32)
+
+    smooth = each(filtered, padded.detach())
+    return smooth[..., reach : reach + images.shape[2], reach : reach + images.shape[3]].contiguous()

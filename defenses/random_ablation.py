@@ -129,6 +129,7 @@ class Groups(Ablations):
         numbers = torch.arange(groups, device=member.device)[:, None, None]
         self.masks = (member[:, None] == numbers).flatten(0, 1)
         self.count = len(self.masks)
+        self.size = (member.shape[1], member.shape[2])
 
     def seen(self, images: Images, which: Labels) -> Parts:
         """(x, 1 − x) where the group's pixels are, zero elsewhere: black is not the same as missing."""

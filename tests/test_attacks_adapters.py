@@ -189,9 +189,9 @@ def test_a_targeted_goal_means_that_class(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["deepfool", "foolbox:attack=FGSM", "autoattack", "apgd:loss=dlr", NEWTON])
-def test_a_targeted_goal_that_a_library_cannot_follow_is_an_error(text: str) -> None:
+def test_a_targeted_goal_that_a_library_cannot_follow_is_refused(text: str) -> None:
     classifier, images, labels = scene(3)
-    with pytest.raises(InputError, match="untargeted"):
+    with pytest.raises(NotApplicableError, match="untargeted"):
         run(text, classifier, images, Goal(labels, (labels + 1) % 10))
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import LinearClassifier, SmallConvNet, SmoothClassifier, images_of, model_of, streams
 
 from bench.contracts import Attack, Classifier, Goal, InputError
 from bench.registry import make_attack
+
+from .toys import LinearClassifier, SmallConvNet, SmoothClassifier, images_of, model_of, streams
 
 EPS = 8 / 255
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
 
 from bench.contracts import Attack, Classifier, Goal, InputError
 from bench.registry import make_attack
+
+from .toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
 
 FIXED = "area=0.25,location=fixed,at=2:1"  # 3×3 of 6×6 pixels
 INSIDE = (slice(None), slice(None), slice(2, 5), slice(1, 4))

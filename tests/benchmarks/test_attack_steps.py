@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from toys import images_of, streams
 
 from bench.contracts import Goal, Model, UniversalAttack
 from bench.models import Net
 from bench.nets import SmallResNet
 from bench.registry import make_attack
+
+from ..toys import images_of, streams
 
 IMAGES, ROUNDS = 64, 9
 
@@ -25,7 +26,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-@pytest.mark.parametrize("text", ["patch", "patch:rotation=0,scale=1:1", "lavan:confidence=1"])
+@pytest.mark.parametrize("text", ["patch:restarts=1", "patch:restarts=1,rotation=0,scale=1:1", "lavan:confidence=1"])
 def test_step_over_bare_forward_and_backward(benchmark: Any, text: str) -> None:
     net = Net(SmallResNet(10), 10).eval().requires_grad_(False)
     images = images_of(IMAGES, 3, 32, 32, dtype=torch.float32)

@@ -1,0 +1,158 @@
+"""Two results folders compared, and records exported."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from bench import export as exporting
+from bench.compare import Change, compare, drops, markdown
+from bench.errors import InputError, MissingExtraError
+from bench.export import export, latex_text
+from bench.outcome import Cell, Facts, Outcome, PluginRecord
+from bench.store import Store
+
+N = 100
+
+
+def record(defense: str, attacked: list[float], clean: list[float] | None = None, **more: str) -> Outcome:
+    clean = clean or [1.0] * N
+    one = [1.0] * N
+    facts = Facts(
+        list(range(N)), [0] * N, [1] * N, one, one, clean, attacked, attacked, [1 - value for value in attacked]
+    )
+    cell = Cell("photos", "photos-cnn", "patch", defense, "adaptive", images=N)
+    attack = PluginRecord(
+        "patch", "patch", "", {}, {"threat_model": "patch", "budget": "patch ≤ 5 %", "access": "none"}
+    )
+    prints = {"data": "d", "weights": "w"} | more
+    return Outcome(cell, "ok", classes=10, attack=attack, facts=facts, fingerprints=prints)
+
+
+def share(percent: int) -> list[float]:
+    return [1.0] * percent + [0.0] * (N - percent)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    first, second = tmp_path / "a", tmp_path / "b"
+    before = [record("same", share(50)), record("worse", share(50)), record("slightly", share(50))]
+    before += [record("gone", share(50)), record("failed", share(50)), record("stale", share(50))]
+    after = [record("same", share(50)), record("worse", share(20)), record("slightly", share(49))]
+    after += [record("new | <b>", share(50)), record("stale", share(10), data="other")]
+    failed = replace(record("failed", share(50)), status="error", reason="x", facts=None)
+    for folder, records in ((first, before), (second, [*after, failed])):
+        for one in records:
+            Store(folder).save(one)
+    return first, second
+
+
+def of(changes: list[Change], defense: str) -> Change:
+    (found,) = [one for one in changes if one.cell.defense == defense]
+    return found
+
+
+def test_every_cell_is_compared_image_by_image(folders: tuple[Path, Path]) -> None:
+    changes = compare(*folders)
+    assert len(changes) == 7
+    worse, slightly, same = (of(changes, name) for name in ("worse", "slightly", "same"))
+    assert (worse.before, worse.after) == (0.5, 0.2)
+    assert worse.gap.value == pytest.approx(-0.3)
+    assert worse.significant
+    assert slightly.gap.value == pytest.approx(-0.01)
+    assert not slightly.significant
+    assert same.gap.value == 0
+    assert not same.significant
+    told = {name: of(changes, name).why for name in ("gone", "failed", "stale", "new | <b>")}
+    assert told == {"gone": "gone", "failed": "error", "stale": "other data or weights", "new | <b>": "new"}
+
+
+def test_a_drop_is_one_of_any_accuracy_or_of_the_number_itself(folders: tuple[Path, Path]) -> None:
+    changes = compare(*folders)
+    assert {one.cell.defense for one in drops(changes, 0.5)} == {"worse", "slightly", "gone", "failed"}
+    assert {one.cell.defense for one in drops(changes, 1)} == {"worse", "gone", "failed"}
+    assert {one.cell.defense for one in drops(changes, 30)} == {"gone", "failed"}
+    assert drops(compare(folders[0], folders[0]), 0) == []
+
+
+def test_a_drop_of_clean_accuracy_counts_too(tmp_path: Path) -> None:
+    Store(tmp_path / "a").save(record("x", share(50)))
+    Store(tmp_path / "b").save(record("x", share(50), clean=share(90)))
+    (change,) = drops(compare(tmp_path / "a", tmp_path / "b"), 5)
+    assert change.clean.value == pytest.approx(-0.1)
+    assert change.gap.value == 0
+
+
+def test_the_table_for_a_pull_request_is_safe_and_says_what_is_significant(folders: tuple[Path, Path]) -> None:
+    text = markdown(compare(*folders), "main", "this <branch>")
+    assert "<b>" not in text
+    assert "<branch>" not in text
+    (line,) = [one for one in text.splitlines() if one.startswith("| worse")]
+    assert "−30.0 (" in line
+    assert line.endswith("| yes |")
+    assert "3 cells in both, 2 changed, 1 beyond" in text
+    columns = {one.replace("\\|", "").count("|") for one in text.splitlines() if one.startswith("|")}
+    assert columns == {10}
+
+
+def test_folders_without_records_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="bench run"):
+        compare(tmp_path, tmp_path)
+    with pytest.raises(InputError, match="bench run"):
+        export(tmp_path, "csv")
+    with pytest.raises(InputError, match="Did you mean 'json'"):
+        export(tmp_path, "jsn")
+
+
+def test_every_format_has_a_row_for_each_cell(folders: tuple[Path, Path]) -> None:
+    folder = folders[1]
+    rows = list(csv.DictReader(io.StringIO(export(folder, "csv").decode())))
+    assert {row["defense"]: row["attacked_accuracy"] for row in rows if row["n"] != "0"} == {
+        "same": "0.5", "worse": "0.2", "slightly": "0.49", "new | <b>": "0.5", "stale": "0.1",
+    }  # fmt: skip
+    tree = json.loads(export(folder, "json"))
+    assert {one["defense"] for one in tree} == {row["defense"] for row in rows}
+    assert next(one for one in tree if one["defense"] == "failed")["attacked_accuracy"] is None
+    table = export(folder, "markdown").decode()
+    assert len(table.splitlines()) == len(rows) + 2
+    assert "20.0 (13.3 to 28.9)" in table
+    assert "<b>" not in table
+    latex = export(folder, "latex").decode()
+    assert latex.count(r" \\") == len(rows) + 1
+    assert r"new \textbar{} \textless{}b\textgreater{}" in latex
+    assert "error" in latex
+
+
+def test_text_means_itself_in_latex() -> None:
+    assert latex_text(r"\input{x} 5 % & a_b $#^~ ≤ δ 漢") == (
+        r"\textbackslash{}input\{x\} 5 \% \& a\_b \$\#\textasciicircum{}\textasciitilde{} $\leq$ $\delta$ ?"
+    )
+
+
+def test_parquet_without_its_package_says_which_extra_brings_it(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"defense-bench\[parquet\]"):
+        export(folders[1], "parquet")
+
+
+@pytest.mark.skipif(find_spec("pyarrow") is None, reason="needs pyarrow")
+def test_parquet_reads_back(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    import pandas
+
+    frame = pandas.read_parquet(io.BytesIO(export(folders[1], "parquet")))
+    assert len(frame) == 6
+
+
+def test_comparing_and_exporting_need_no_torch() -> None:
+    code = "import sys, bench.compare, bench.export; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
