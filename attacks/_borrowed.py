@@ -51,17 +51,17 @@ class AsModule(nn.Module):
     @torch.no_grad()
     def reached(self, images: Images) -> Bool[Tensor, "n"]:
         """Which of these images, one for each original, reach the goal."""
-        return self._goal.reached(self._model(images))
+        return self._goal.reached(self._model(images.to(self._images)))
 
     def forward(self, images: Images) -> Logits:
         """Logits; with a graph only if a gradient at the images is wanted."""
-        images = images.to(self._originals)
+        kind, images = images.dtype, images.to(self._originals)
         owners = self._owners(images)
         with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
             logits = self._model(images, of=owners)
             if logits.dim() == 3:
                 logits = logits.log_softmax(-1).mean(0)
-            return self._without_rejection(logits, owners)
+            return self._without_rejection(logits, owners).to(kind)
 
     @torch.no_grad()
     def _owners(self, images: Images) -> Labels:
@@ -84,6 +84,8 @@ Run = Callable[[AsModule, Images, Goal], Images]
 class Borrowed(Attack):
     """An attack of another library. Its random numbers are the library's own, so results depend on the batch."""
 
+    per_image = False
+
     @abstractmethod
     def run(self, network: AsModule, images: Images, goal: Goal) -> Images:
         """What the library makes of the images; it need not keep the budget.
@@ -97,7 +99,8 @@ class Borrowed(Attack):
         """Runs the library once, puts what it returns within the budget, and notes "unconverged" where that failed."""
         with isolated(rng), frozen(model.classifier):
             network = AsModule(model, images, goal)
-            ours = images.clone(memory_format=torch.contiguous_format)  # pyautoattack wants to view them
+            # pyautoattack works in float32 and wants to view its images.
+            ours = images.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
             adversarial = within(self.budget, images, self.run(network, ours, goal))
             model.note("unconverged", (~network.reached(adversarial)).float())
         return adversarial

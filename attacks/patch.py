@@ -124,6 +124,11 @@ class AdversarialPatch(Placed, UniversalAttack):
             if file is not None:
                 check_picture(Path(file))
 
+    @property
+    def learns(self) -> bool:
+        """Not where the patch is a given picture."""
+        return self.image is None
+
     def learn(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Artifact:
         """The patch as {"patch": values in [0, 1] of shape (c, s, s)}, s its side in pixels."""
         side = self.side(*images.shape[2:])

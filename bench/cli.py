@@ -309,7 +309,7 @@ def import_attack(
 ) -> None:
     """Put somebody's adversarial images on the board: audited, recounted, with their author and date.
 
-    Example: `bench import-attack images.safetensors --defense lgs --attack-name hole --author "A. Breaker" --within patch`
+    Example: `bench import-attack FILE --defense lgs --attack-name hole --author "A. Breaker" --within patch`
     """
     from bench import scene
     from bench.sandbox.box import RefusedError

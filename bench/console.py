@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from bench.outcome import Latency, Outcome
 from bench.plan import Plan, Task
 from bench.report import print_boards, write_report
 from bench.store import Store, write_bytes
+
+WIDE = 120
+"""Columns of a table that goes into a file or a pipe."""
 
 BROKEN = "CERTIFICATE BROKEN"
 
@@ -32,6 +36,8 @@ def compute(plan: Plan, store: Store, plugins: list[Path], workers: int, timeout
         The exit code: 0, or 1 where a cell failed or the run was interrupted.
     """
     console, notes = Console(), Console(stderr=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=WIDE)
     for line in plan.left_out + plan.stale:
         notes.print(line, style="yellow", markup=False)
     outcomes, latencies, failed = list(plan.done), list(plan.latencies), 0

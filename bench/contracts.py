@@ -276,6 +276,11 @@ class UniversalAttack(Attack):
 
     training_images: int
 
+    @property
+    def learns(self) -> bool:
+        """Whether it asks for training images with these parameters (a given picture needs none)."""
+        return True
+
     @abstractmethod
     def learn(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Artifact:
         """Learns from training images, which `model`, `goal` and `rng` are for; tells `model.progress`."""

@@ -141,8 +141,8 @@ def _learn(attack: UniversalAttack, view: Classifier, scene: Scene, draws: int, 
     """The artifact of a universal attack, learned from training images that there is something to gain on."""
     if scene.goal.targets is not None and bool((scene.goal.targets != scene.goal.targets[0]).any()):
         raise NotApplicableError("A universal attack needs one class for all images: --target CLASS.")
-    training = scene.training(attack.training_images)
-    if not len(training.images):
+    training = scene.training(attack.training_images if attack.learns else 0)
+    if attack.learns and not len(training.images):
         raise InputError(
             f"A universal attack learns from training images, but {scene.name} has none. For a folder, give "
             f"train=FRACTION or train=FOLDER."
@@ -151,7 +151,7 @@ def _learn(attack: UniversalAttack, view: Classifier, scene: Scene, draws: int, 
     goal = Goal(training.labels, targets, view.rejects)
     rng = training.streams.derive("learning")
     eligible = goal.eligible(answers(view, training.images, rng.derive("clean"))).nonzero()[:, 0]
-    if not len(eligible):
+    if attack.learns and not len(eligible):
         raise NotApplicableError("There is nothing to learn from: no training image is classified rightly.")
     model = Model(view, rng[eligible].derive("model"), draws, lambda share: progress(share, "learning"))
     return attack.learn(model, training.images[eligible], goal[eligible], rng[eligible].derive("attack"))

@@ -42,30 +42,44 @@ def audit(attack: Attack, images: Images, adversarial: Images) -> None:
             raise AuditError(f"image {first} of the run {what}, and {count - 1} more of {len(images)}")
 
 
-def strongest(crafted: list[Crafted], defended: Classifier, scene: Scene) -> Crafted:
-    """For each image the attacked image that comes nearest to the goal on the defended model itself."""
+def strongest(crafted: dict[str, Crafted], defended: Classifier, scene: Scene) -> Crafted:
+    """For each image the attacked image that comes nearest to the goal on the defended model itself.
+
+    Args:
+        crafted: view -> what was crafted through it; which view won is noted as `through VIEW`.
+        defended: the model that counts.
+        scene: images, goal and streams.
+    """
     if len(crafted) == 1:
-        return crafted[0]
+        return next(iter(crafted.values()))
     goal = Goal(scene.goal.labels, scene.goal.targets, defended.rejects)
     rng = scene.streams.derive("choosing a view")
-    margins = torch.stack([goal.margin(fresh_answers(defended, one.adversarial, rng)) for one in crafted])
+    every = list(crafted.values())
+    margins = torch.stack([goal.margin(fresh_answers(defended, one.adversarial, rng)) for one in every])
     best = margins.argmin(0)
 
     def pick(values: list[Tensor]) -> Tensor:
         stacked = torch.stack(values)
         return stacked[best, torch.arange(len(best), device=best.device)]
 
-    shared = set.intersection(*(set(one.noted) for one in crafted))
-    seconds = {name: sum(one.seconds[name] for one in crafted) for name in crafted[0].seconds}
+    def total(values: list[Tensor]) -> Tensor:
+        return torch.stack(values).sum(0)
+
+    shared = set.intersection(*(set(one.noted) for one in every))
+    attacked = torch.stack([one.eligible for one in every]).any(0)
+    through = {
+        f"through {name}": torch.where(attacked, (best == place).double(), torch.nan)
+        for place, name in enumerate(crafted)
+    }
     return Crafted(
-        adversarial=pick([one.adversarial for one in crafted]),
-        eligible=crafted[0].eligible,
-        right=pick([one.right for one in crafted]),
-        forwards=torch.stack([one.forwards for one in crafted]).sum(0),
-        backwards=torch.stack([one.backwards for one in crafted]).sum(0),
-        noted={name: pick([one.noted[name] for one in crafted]) for name in sorted(shared)},
-        artifact=crafted[int(best.bincount().argmax())].artifact,
-        seconds=seconds,
+        adversarial=pick([one.adversarial for one in every]),
+        eligible=attacked,
+        right=pick([one.right for one in every]),
+        forwards=total([one.forwards for one in every]),
+        backwards=total([one.backwards for one in every]),
+        noted={name: pick([one.noted[name] for one in every]) for name in sorted(shared)} | through,
+        artifact=every[int(best.bincount().argmax())].artifact,
+        seconds={name: sum(one.seconds[name] for one in every) for name in every[0].seconds},
     )
 
 
@@ -140,6 +154,12 @@ def warnings_of(facts: Facts) -> list[str]:
     unconverged = [value for value in facts.noted.get("unconverged", []) if value is not None]
     if any(unconverged):
         told.append(f"the attack ended without convergence on {sum(unconverged):.0f} of {len(unconverged)} images")
+    bare = [value for value in facts.noted.get("through bare", []) if value is not None]
+    if sum(bare) > 0.5 * len(bare):
+        told.append(
+            f"on {sum(bare):.0f} of {len(bare)} images the strongest attack was the one crafted on the bare model: the "
+            f"gradient through the defense is weak"
+        )
     died = sum(
         on_grid > off_grid
         for on_grid, off_grid in zip(facts.defended_attacked_8bit, facts.defended_attacked, strict=True)

@@ -144,7 +144,7 @@ def _check(scene: Scene, attacks: list[tuple[str, Attack]], defenses: list[tuple
             continue
         except ValueError as error:
             raise InputError(f"{text} does not fit {scene.name}: {error}") from error
-        if isinstance(plugin, UniversalAttack) and plugin.training_images and not len(scene.dataset.train):
+        if isinstance(plugin, UniversalAttack) and plugin.learns and not len(scene.dataset.train):
             raise InputError(
                 f"{text} learns from training images, but {scene.name} has none. For a folder of images give "
                 f"train=FRACTION or train=FOLDER, as in folder:PATH,train=0.3."

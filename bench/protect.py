@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from time import perf_counter
 
 import torch
@@ -55,8 +57,11 @@ def fresh_answers(classifier: Classifier, images: Images, rng: Streams) -> Tenso
 
 
 def key_of(plugin: Attack | Defense) -> str:
-    """Changes with the plugin's parameters and with its code."""
-    return f"{plugin!r} {code_fingerprint(plugin)}"
+    """Changes with the plugin's parameters, with the content of files that they name, and with its code."""
+    values = [getattr(plugin, field.name) for field in fields(plugin)]  # type: ignore[arg-type]  # a dataclass by contract
+    files = [Path(value) for value in values if isinstance(value, str | Path) and value and Path(value).is_file()]
+    contents = [hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in files]
+    return " ".join([repr(plugin), code_fingerprint(plugin), *contents])
 
 
 def _learn(defense: Defense, scene: Scene, progress: Callable[[float, str], None]) -> Artifact:

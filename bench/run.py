@@ -64,10 +64,14 @@ def run_cell(cell: Cell, setting: Setting, progress: Progress) -> Computed:
 
 
 def _views(attack: Attack, protected: Protected, scene: Scene) -> dict[str, Classifier]:
-    """What an informed attacker works through: gradients need substitutes, scores come from the defended model."""
-    if attack.access == "gradients":
-        return protected.defense.attacker_views(scene.bare, protected.learned)
-    return {"defended": protected.model}
+    """What an informed attacker works through.
+
+    Scores come from the defended model. Gradients come from the defense's views, and from the bare model, too: who
+    knows the defense knows what stands behind it, and transfer is at times the stronger attack.
+    """
+    if protected.model is scene.bare or attack.access != "gradients":
+        return {"defended": protected.model}
+    return protected.defense.attacker_views(scene.bare, protected.learned) | {"bare": scene.bare}
 
 
 def _crafted(
@@ -99,5 +103,5 @@ def _crafted(
 
         return Crafted.of_tensors(cached("crafted", inputs, make), scene.device)
 
-    crafted = [made(name, view) for name, view in views.items()]
-    return strongest(crafted, protected.model, scene) if protected else crafted[0]
+    crafted = {name: made(name, view) for name, view in views.items()}
+    return strongest(crafted, protected.model if protected else scene.bare, scene)

@@ -130,7 +130,7 @@ class Scene:
     def training(self, count: int) -> Examples:
         """A fixed, stratified subset of the training images (all of them if there are fewer)."""
         split = self.dataset.train
-        if not len(split):
+        if not count or not len(split):
             empty = self.images[:0]
             return Examples(empty, self.labels[:0], self.streams[:0])
         indices = choose(split, min(count, len(split)), self.setting.seed)

@@ -70,7 +70,7 @@ class PSD(Defense):
         epochs: how often each of them is seen.
     """
 
-    threshold: float = 0.15
+    threshold: float = 0.25
     window: int = 4
     count: int = 1
     noise: float = 0.2
@@ -89,7 +89,7 @@ class PSD(Defense):
     }
 
     def __post_init__(self) -> None:
-        within("a threshold", self.threshold, 0, 1, "0.15 is the default")
+        within("a threshold", self.threshold, 0, 1, "0.25 is the default")
         within("half a window in pixels", self.window / 2, 1, 64, "the window is an even number of pixels, such as 4")
         within("a count of pixels", self.count, 1, self.window**2, "1 finds single pixels")
         within("a rate of noise", self.noise, 1e-4, 0.5, "beyond a half the noise is learned")

@@ -1,4 +1,4 @@
-"""Shared by all tests: types and shapes are checked at run time, and nothing is written outside of temporary folders."""
+"""Shared by all tests: types and shapes are checked at run time, and the cache is a temporary folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
@@ -17,6 +18,8 @@ _checking.checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: i
 sys.modules["checking"] = _checking
 _WITH_TENSORS = "streams goals budgets contracts adaptive memory craft judge split photos nets models attacks defenses"
 install_import_hook([f"bench.{name}" for name in _WITH_TENSORS.split()], "checking.checked")
+
+torch.set_num_threads(1)  # test processes run side by side
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from bench.contracts import Goal, Model, UniversalAttack
+from bench.contracts import Goal, Model, Streams, UniversalAttack
 from bench.models import Net
 from bench.nets import SmallResNet
 from bench.registry import make_attack
-
-from ..toys import images_of, streams
 
 IMAGES, ROUNDS = 64, 9
 
@@ -29,8 +27,9 @@ def seconds(work: Callable[[], object]) -> float:
 @pytest.mark.parametrize("text", ["patch:restarts=1", "patch:restarts=1,rotation=0,scale=1:1", "lavan:confidence=1"])
 def test_step_over_bare_forward_and_backward(benchmark: Any, text: str) -> None:
     net = Net(SmallResNet(10), 10).eval().requires_grad_(False)
-    images = images_of(IMAGES, 3, 32, 32, dtype=torch.float32)
-    goal, rng = Goal(net(images).argmax(1)), streams(IMAGES)
+    rng = Streams.of(0, torch.arange(IMAGES))
+    images = rng.derive("images").uniform(3, 32, 32)
+    goal = Goal(net(images).argmax(1))
     rounds = ROUNDS if benchmark.enabled else 1
     steps = 10 if benchmark.enabled else 2
     looks = steps - 1 if text.startswith("lavan") else steps  # lavan looks once more at the end
