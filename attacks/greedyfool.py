@@ -7,7 +7,8 @@ Stage 1 adds the pixel with the largest mean_c |g| · weight (g: gradient of the
 with eps under 128/255 one pixel more in each step. Stage 2 drops the weakest pixels again, one after the other: the
 rest is scaled to lengths eps/10, 2 eps/10, …, eps, and the smallest that still succeeds is kept.
 
-With `pixels` as a cap, images that need more are attacked once more with choices limited to that number. The record
+With `pixels` as a cap, images that need more are attacked once more: that many pixels at the ends of their range,
+exchanged one for one as gradients suggest (`_exchange.py`; our own, as a cap is not in the paper). The record
 says how many pixels each success took ("pixels").
 
 Departures. The goal is the margin, targeted or not; no class count is built in. Where every weighted gradient is zero,
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from bench.contracts import Attack, Budget, Goal, Images, Linf, Model, Pixels, Streams
 
+from ._exchange import exchanged
 from ._reduction import Reduction, changed
 from ._steps import LinfBall, input_gradient
 from ._variants import check_pixels
@@ -106,31 +108,29 @@ class GreedyFool(Attack):
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
         """The fewest pixels found; where none succeed, the last of stage 1. Draws nothing."""
         visible = weights(images, self.distortion, self.generator, self.pool)
-        everywhere = images[0, 0].numel()
-        cap = self.pixels or everywhere
-        adversarial, success = self._found(model, images, goal, visible, everywhere)
-        more = ((changed(images, adversarial).sum(1) > cap) | ~success & (cap < everywhere)).nonzero()[:, 0]
-        if len(more):
-            adversarial[more], success[more] = self._found(model[more], images[more], goal[more], visible[more], cap)
+        adversarial, success = self._increased(model, images, goal, visible)
+        self._reduce(model, images, goal, adversarial, success)
+        over = changed(images, adversarial).sum(1) > (self.pixels or visible.shape[1])
+        if over.any():
+            adversarial[over], success[over] = exchanged(
+                model[over], images[over], goal[over], self.pixels, self.eps, self.confidence, self.steps
+            )
+            self._reduce(model, images, goal, adversarial, success & over)
         count = changed(images, adversarial).sum(1).to(images.dtype)
         model.note("pixels", count.masked_fill(~success, torch.nan))
         model.note("unconverged", ~success)
         return adversarial
 
-    def _found(
-        self, model: Model, images: Images, goal: Goal, visible: Float[Tensor, "n hw"], cap: int
-    ) -> tuple[Images, Bool[Tensor, "n"]]:
-        adversarial, success = self._increased(model, images, goal, visible, cap)
-        rows = success.nonzero()[:, 0]
-        if len(rows) and self.reductions:
+    def _reduce(self, model: Model, images: Images, goal: Goal, adversarial: Images, those: Bool[Tensor, "n"]) -> None:
+        """Stage 2 for `those`, written into `adversarial`."""
+        if self.reductions and those.any():
             reduction = Reduction(self.eps, self.confidence, self.reductions, self.blocks, self.eight_bit)
-            adversarial[rows] = reduction.run(model[rows], images[rows], goal[rows], adversarial[rows])
-        return adversarial, success
+            adversarial[those] = reduction.run(model[those], images[those], goal[those], adversarial[those])
 
     def _increased(
-        self, model: Model, images: Images, goal: Goal, visible: Float[Tensor, "n hw"], cap: int
+        self, model: Model, images: Images, goal: Goal, visible: Float[Tensor, "n hw"]
     ) -> tuple[Images, Bool[Tensor, "n"]]:
-        """Stage 1: adversarial images with at most `cap` changed pixels, and which of them succeed."""
+        """Stage 1: adversarial images, and which of them succeed."""
         result, success = images.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
         rows = torch.arange(len(images), device=images.device)
         adversarial, chosen = images, torch.zeros_like(visible, dtype=torch.bool)
@@ -146,26 +146,23 @@ class GreedyFool(Attack):
             if not len(rows):
                 break
             count = step + 1 if small else 1
-            chosen = _chosen(gradient, visible, chosen[stay], count, again=small, cap=cap)
+            chosen = _chosen(gradient, visible, chosen[stay], count, again=small)
             adversarial = _moved(images, adversarial, gradient, chosen, self.eps)
-            model.progress((step + 1) / (self.steps + 1) / 2 + (0.5 if cap < visible.shape[1] else 0))
+            model.progress((step + 1) / (self.steps + 1))
         return result, success
 
 
 def _chosen(
-    gradient: Images, visible: Float[Tensor, "n hw"], chosen: Bool[Tensor, "n hw"], count: int, again: bool, cap: int
+    gradient: Images, visible: Float[Tensor, "n hw"], chosen: Bool[Tensor, "n hw"], count: int, again: bool
 ) -> Bool[Tensor, "n hw"]:
-    """The `count` best pixels beside those chosen (`again`: the best of all), as long as the cap allows."""
+    """With the `count` best pixels beside those chosen; `again`: the best of all."""
     strength = gradient.abs().mean(1).flatten(1)
     if not again:
         strength = strength.masked_fill(chosen, 0)
     score = strength * visible
     score = torch.where((score > 0).any(1, keepdim=True), score, strength)
     values, best = score.topk(min(count, score.shape[1]), dim=1)
-    before = chosen.gather(1, best)
-    fresh = ~before & (values > 0)
-    fresh &= fresh.cumsum(1) + chosen.sum(1, keepdim=True) <= cap
-    return chosen.scatter(1, best, fresh | before)
+    return chosen.scatter(1, best, chosen.gather(1, best) | (values > 0))
 
 
 def _moved(images: Images, adversarial: Images, gradient: Images, chosen: Bool[Tensor, "n hw"], eps: float) -> Images:

@@ -286,13 +286,16 @@ def cleans_images_to_images(case: Case) -> None:
     defense = case.defense
     if not isinstance(defense, Transform):
         return
-    images = case.images.to(torch.float32)
+    images = smooth_images(len(case.images), torch.float32)
     given = images.clone()
-    cleaned = defense.clean(given, case.streams)
+    cleaned = defense.clean(given, case.streams[:])
     expect(torch.equal(given, images), "expected the images given to stay as they are")
     expect(cleaned.shape == images.shape, f"expected shape {tuple(images.shape)}, but got {tuple(cleaned.shape)}")
     expect(cleaned.dtype == images.dtype, f"expected {images.dtype}, but got {cleaned.dtype}")
     expect(((cleaned >= 0) & (cleaned <= 1)).all(), "expected values in [0, 1]")
+    if "exact" in defense.views:
+        gap = float((defense.differentiable(images, case.streams[:]) - cleaned).abs().max())
+        expect(gap < 2e-3, f"expected `differentiable` to be the same function as `clean`, but they differ by {gap:.2g}")
 
 
 def has_a_gradient(case: Case) -> None:
