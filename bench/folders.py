@@ -85,8 +85,8 @@ def folder(
         root: the folder.
         resize: shorter side in pixels after scaling; None leaves the images as they are.
         crop: side of the central square in pixels; None takes the whole image.
-        train: share of each class's images to learn from, in [0, 1), one image at least staying for evaluation;
-            or a folder with the same classes.
+        train: share of each class's images to learn from, in [0, 1), one image at least staying for evaluation
+            (of the classes, where each has a single image); or a folder with the same classes.
         channels: 3 turns grey images to colour, 1 colour to grey.
         seed: which images a share takes.
 
@@ -160,9 +160,14 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _set_apart(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Which images are for training, shape (n,), bool: the share of each class, and never a whole class."""
+    """Which images are for training, shape (n,), bool: the share of each class, and never a whole class.
+
+    Where every class has a single image, the share is of the classes: there is nothing else to split.
+    """
     shuffled = generator(seed).permutation(len(labels))
     sizes = np.bincount(labels)
+    if sizes.max() == 1:
+        return np.isin(np.arange(len(labels)), shuffled[: round(share * len(labels))])
     quotas = np.minimum(np.round(share * sizes), sizes - 1)
     chosen = np.zeros(len(labels), bool)
     chosen[shuffled] = places_in_class(labels[shuffled]) < quotas[labels[shuffled]]

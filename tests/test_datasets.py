@@ -383,3 +383,12 @@ class TestTorchvision:
         assert data.classes == ("tench", "goldfish")
         assert data.image_shape == (3, 224, 224)
         assert data.test.labels.tolist() == [0, 1]
+
+
+def test_with_one_image_a_class_a_share_of_the_classes_is_for_training(tmp_path: Path) -> None:
+    for number in range(10):
+        (tmp_path / f"class{number}").mkdir()
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"class{number}" / "x.png")
+    data = load_dataset(f"folder:{tmp_path},train=0.3")
+    assert (len(data.train), len(data.test)) == (3, 7)
+    assert not set(data.train.labels.tolist()) & set(data.test.labels.tolist())

@@ -110,6 +110,9 @@ def arxiv(paper: str) -> str | None:
 
 def command(cell: Cell) -> str:
     """The command that computes a cell; folders have to be written out by whoever calls it."""
+    if cell.attack.startswith("imported:"):
+        name, tier = shlex.quote(cell.attack.removeprefix("imported:")), cell.tier
+        return f"bench import-attack FILE --defense {shlex.quote(cell.defense)} --attack-name {name} --tier {tier}"
     model = Spec.parse(cell.model)
     given = {key: value for key, value in model.parameters if key in ("mean", "std") or _is_file(key, value)}
     rest = tuple(pair for pair in model.parameters if pair[0] not in given)
