@@ -45,7 +45,7 @@ class GreedyFool(Attack):
     Attributes:
         pixels: how many pixels may change, 1 or more; none: any number, and the record says how many it took.
         eps: how far each value may move, as a share of the range, in (0, 1].
-        steps: of stage 1, 1 or more; for eps of 128/255 and more each adds one pixel.
+        steps: of stage 1, 1 or more; for eps of 128/255 and more each adds one pixel. As many exchanges under a cap.
         reductions: tries of stage 2, 0 or more; each is ten or eleven queries.
         confidence: margin between logits that a success must have, 0 or more; more survives filters better.
         distortion: which pixels show less: all the same, by local contrast, or by a network in a file.
@@ -110,10 +110,11 @@ class GreedyFool(Attack):
         visible = weights(images, self.distortion, self.generator, self.pool)
         adversarial, success = self._increased(model, images, goal, visible)
         self._reduce(model, images, goal, adversarial, success)
-        over = changed(images, adversarial).sum(1) > (self.pixels or visible.shape[1])
+        cap = self.pixels or visible.shape[1]
+        over = changed(images, adversarial).sum(1) > cap
         if over.any():
             adversarial[over], success[over] = exchanged(
-                model[over], images[over], goal[over], self.pixels, self.eps, self.confidence, self.steps
+                model[over], images[over], goal[over], cap, self.eps, self.confidence, self.steps
             )
             self._reduce(model, images, goal, adversarial, success & over)
         count = changed(images, adversarial).sum(1).to(images.dtype)

@@ -106,6 +106,33 @@ def test_on_a_linear_model_the_pixels_come_in_the_order_of_their_weights() -> No
         assert model.facts["pixels"].item() == len(best)
 
 
+def test_under_a_cap_the_pixels_that_are_worth_most_go_to_the_ends_of_their_range() -> None:
+    gains = torch.tensor([1.0, 4.0, 2.0, 6.0, 3.0, 5.0], dtype=torch.float64)
+    classifier, images, goal = linear(gains, 10.9)
+    adversarial, model = attacked("greedyfool:pixels=2,reductions=0", classifier, images, goal)
+    assert (adversarial != images).flatten().nonzero()[:, 0].tolist() == [3, 5]
+    assert (adversarial.flatten()[[3, 5]] == 1).all()
+    assert model.facts["unconverged"].item() == 0
+
+
+def test_the_exchange_leaves_a_choice_that_the_first_gradient_made_wrongly() -> None:
+    """Pixel 0 promises most where the image is, and turns back on the way; pixel 4 keeps what it promises."""
+
+    class Bent(Classifier):
+        num_classes = 2
+
+        def forward(self, images: Tensor, rng: Streams) -> Tensor:
+            values = images.flatten(1) - 0.5
+            gain = 3 * values[:, 0] - 9 * values[:, 0] ** 2 + 2 * values[:, 4]
+            return torch.stack([torch.full_like(gain, 0.9), gain], 1)
+
+    images = torch.full((1, 1, 3, 3), 0.5, dtype=torch.float64)
+    goal = Goal(torch.tensor([0]))
+    adversarial, _ = attacked("greedyfool:pixels=1", Bent(), images, goal)
+    assert goal.reached(Bent()(adversarial, streams(1))).all()
+    assert (adversarial != images).flatten().nonzero()[:, 0].tolist() == [4]
+
+
 def test_stage_one_adds_exactly_one_pixel_in_each_step_unless_eps_is_small() -> None:
     classifier, images, goal = linear(torch.arange(1.0, 13.0, dtype=torch.float64), 1e3)
     for steps in (1, 4, 9):
