@@ -31,6 +31,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bench.contracts import Artifact, Goal, Images, Labels, Model, Streams, UniversalAttack
+from bench.memory import piece_of
 
 from ._paste import Placed, paste
 from ._picture import check_picture, read_picture
@@ -165,15 +166,19 @@ class _Run:
         self.losses: list[float] = []
 
     def step(self, step: int, model: Model, images: Images, goal: Goal, rng: Streams) -> None:
-        """One step on a batch of the images."""
+        """One step on a batch of the images; the batch is computed in parts that fit into memory."""
         attack = self._attack
         rows = _batch(step, len(images), attack.batch_size, rng)
-        placement = attack.place(images[rows], rng[rows].derive(f"place {step}"))
         patch = self.patch.detach().requires_grad_()
         with torch.enable_grad():
-            logits = model[rows](paste(images[rows], patch, placement))
-            loss = losses(attack.loss, goal[rows], logits).mean() + self._penalty(patch)
-            (gradient,) = torch.autograd.grad(loss, patch)
+            loss = self._penalty(patch)
+            (gradient,) = torch.autograd.grad(loss + 0 * patch.sum(), patch)
+            for part in rows.split(piece_of(images.shape)):
+                placement = attack.place(images[part], rng[part].derive(f"place {step}"))
+                logits = model[part](paste(images[part], patch, placement))
+                share = losses(attack.loss, goal[part], logits).sum() / len(rows)
+                gradient = gradient + torch.autograd.grad(share, patch)[0]
+                loss = loss + share.detach()
         self.patch = self._mover(self.patch, gradient, 1 - step / attack.steps if attack.decay else 1.0)
         self.losses.append(float(loss.detach()))
 

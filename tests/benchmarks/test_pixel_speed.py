@@ -74,7 +74,7 @@ def test_time_over_that_of_art_to_the_same_success(benchmark: Any, text: str) ->
     from art.attacks.evasion import PixelAttack
     from art.estimators.classification import PyTorchClassifier
 
-    count, generations = (6, 100) if benchmark.enabled else (1, 1)
+    count, generations = (3, 100) if benchmark.enabled else (1, 1)
     classifier, images, labels = photos(count)
 
     class Plain(torch.nn.Module):
