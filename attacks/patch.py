@@ -173,7 +173,7 @@ class _Run:
         with torch.enable_grad():
             loss = self._penalty(patch)
             (gradient,) = torch.autograd.grad(loss + 0 * patch.sum(), patch)
-            for part in rows.split(piece_of(images.shape)):
+            for part in torch.split(rows, piece_of(images.shape)):
                 placement = attack.place(images[part], rng[part].derive(f"place {step}"))
                 logits = model[part](paste(images[part], patch, placement))
                 share = losses(attack.loss, goal[part], logits).sum() / len(rows)

@@ -295,7 +295,9 @@ def cleans_images_to_images(case: Case) -> None:
     expect(((cleaned >= 0) & (cleaned <= 1)).all(), "expected values in [0, 1]")
     if "exact" in defense.views:
         gap = float((defense.differentiable(images, case.streams[:]) - cleaned).abs().max())
-        expect(gap < 2e-3, f"expected `differentiable` to be the same function as `clean`, but they differ by {gap:.2g}")
+        expect(
+            gap < 2e-3, f"expected `differentiable` to be the same function as `clean`, but they differ by {gap:.2g}"
+        )
 
 
 def has_a_gradient(case: Case) -> None:

@@ -102,3 +102,26 @@ def test_the_python_example_prints_a_frame(folder: Path) -> None:
 def test_files_that_the_readme_names_are_there() -> None:
     for path in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / path).exists(), path
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_records() -> None:
+    import bench
+
+    frame = bench.load_results(str(ROOT / "results"))
+    table = README.split("<!-- table -->")[1].split("<!-- /table -->")[0]
+    rows = [
+        [word.strip(" `") for word in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if line.startswith("| `")
+    ]
+    assert len(rows) >= 6
+    for images, attack, defense, clean, oblivious, adaptive in rows:
+        found = frame[frame.dataset.str.contains(images) & (frame.attack == attack) & (frame.defense == defense)]
+        told = found.set_index("tier")
+        for number, tier, measure in (
+            (clean, "oblivious", "clean_accuracy"),
+            (oblivious, "oblivious", "attacked_accuracy"),
+            (adaptive, "adaptive", "attacked_accuracy"),
+        ):
+            value, low, high = (100 * told.loc[tier, f"{measure}{end}"] for end in ("", "_low", "_high"))
+            assert number == f"{value:.1f} <sub>{low:.1f}–{high:.1f}</sub>"
