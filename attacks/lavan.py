@@ -10,6 +10,8 @@ takes the target's place. G is the identity, the sign, or Adam's direction.
 confidence; what is kept is the image with the lowest margin on the way. `search` moves the region as well
 (Rao et al. 2020, arXiv 2005.02313): after each step some neighbouring places are tried and the best is taken.
 
+There is no mode for a grid of places: each cell of one is `location=fixed` with its `at`.
+
 The same noise for all images is `patch:lavan`. The preset `paper` is the protocol of Naseer et al. (arXiv
 1807.01216), made for 299×299 pixels and targets: a region of 42×42 (2 % of the area; 52×52 and 60×60 are `area=0.03`
 and `area=0.04`) at a random place along the border, at most 1,000 steps, until the confidence is 0.99.

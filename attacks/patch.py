@@ -16,6 +16,9 @@ Departures from the paper:
   gradient descent takes thousands for. The presets `brown2017` and `uva` descend as their sources do; the
   first one's rate 5 on the range [-1, 1] is 1.25 on [0, 1], the second one's tanh parametrisation is left out and its
   rate is that at mid-grey.
+- With several `models` each step is computed on the next one, as the authors do; `steps` counts them all. Where the
+  model under attack (`victim`) is not among them, it is asked nothing: that is the transfer setting, and its access
+  is `none`, as that of a given picture is.
 - With `restarts`, several patches run the first fifth of the steps beside each other, and the best of them goes on.
 """
 
@@ -36,6 +39,7 @@ from bench.memory import piece_of
 from ._paste import Placed, paste
 from ._picture import check_picture, read_picture
 from ._steps import Loss, losses
+from ._teachers import VICTIM, check_teachers, split, teachers
 from ._update import Mover, Update, check_updates, roughness
 
 
@@ -59,6 +63,8 @@ class AdversarialPatch(Placed, UniversalAttack):
         loss: `cross-entropy`, or `margin` between the logits.
         restarts: how many beginnings are tried, 1 or more.
         training_images: how many images it learns from at the most, 1 or more.
+        models: the classifiers that it learns on in turn, with semicolons between them: `victim` is the one under
+            attack; another is a name of `bench run --model`, with & for its commas, and @FILE for its weights.
         smoothness: weight of a penalty on differences between neighbouring values, 0 or more; against defenses
             that look for steep gradients.
         image: a picture file that is used as the patch as it is (resized); nothing is learned then.
@@ -75,6 +81,7 @@ class AdversarialPatch(Placed, UniversalAttack):
     loss: Loss = "cross-entropy"
     restarts: int = 4
     training_images: int = 500
+    models: str = VICTIM
     smoothness: float = 0.0
     image: str | None = None
     disguise: str | None = None
@@ -124,6 +131,14 @@ class AdversarialPatch(Placed, UniversalAttack):
         for file in (self.image, self.disguise):
             if file is not None:
                 check_picture(Path(file))
+        if self.image is not None or VICTIM not in split(self.models):
+            object.__setattr__(self, "title", "Patch (transfer)" if self.image is None else "Patch (given picture)")
+            object.__setattr__(self, "access", "none")
+
+    def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        """Raises InputError where the patch does not fit, or a model to learn on cannot be had."""
+        super().check(image_shape, num_classes)
+        check_teachers(self.models, image_shape, num_classes)
 
     @property
     def learns(self) -> bool:
@@ -135,16 +150,17 @@ class AdversarialPatch(Placed, UniversalAttack):
         side = self.side(*images.shape[2:])
         if self.image is not None:
             return {"patch": read_picture(Path(self.image), images, side)}
+        taught = teachers(self.models, model, images, goal, rng)
         runs = [_Run(self, images, side, rng[:1].derive(f"start {one}")) for one in range(self.restarts)]
         trial = self.steps // 5 if self.restarts > 1 else 0
         total = self.steps + trial * (self.restarts - 1)
         for step in range(trial):
             for one, run in enumerate(runs):
-                run.step(step, model, images, goal, rng)
+                run.step(step, *taught[step % len(taught)], images, rng)
                 model.progress((step * self.restarts + one + 1) / total)
         best = min(runs, key=lambda run: sum(run.losses[trial // 2 :]))
         for step in range(trial, self.steps):
-            best.step(step, model, images, goal, rng)
+            best.step(step, *taught[step % len(taught)], images, rng)
             model.progress(1 - (self.steps - step - 1) / total)
         return {"patch": best.patch}
 
@@ -165,7 +181,7 @@ class _Run:
         self._disguise = None if attack.disguise is None else read_picture(Path(attack.disguise), images, side)
         self.losses: list[float] = []
 
-    def step(self, step: int, model: Model, images: Images, goal: Goal, rng: Streams) -> None:
+    def step(self, step: int, model: Model, goal: Goal, images: Images, rng: Streams) -> None:
         """One step on a batch of the images; the batch is computed in parts that fit into memory."""
         attack = self._attack
         rows = _batch(step, len(images), attack.batch_size, rng)

@@ -17,6 +17,7 @@ from bench.contracts import (
     InputError,
     Model,
     NotApplicableError,
+    Streams,
     UniversalAttack,
     answers,
 )
@@ -150,8 +151,15 @@ def _learn(attack: UniversalAttack, view: Classifier, scene: Scene, draws: int, 
     targets = None if scene.goal.targets is None else scene.goal.targets[:1].expand(len(training.labels))
     goal = Goal(training.labels, targets, view.rejects)
     rng = training.streams.derive("learning")
-    eligible = goal.eligible(answers(view, training.images, rng.derive("clean"))).nonzero()[:, 0]
+    eligible = _worthwhile(attack, view, training.images, goal, rng).nonzero()[:, 0]
     if attack.learns and not len(eligible):
         raise NotApplicableError("There is nothing to learn from: no training image is classified rightly.")
     model = Model(view, rng[eligible].derive("model"), draws, lambda share: progress(share, "learning"))
     return attack.learn(model, training.images[eligible], goal[eligible], rng[eligible].derive("attack"))
+
+
+def _worthwhile(attack: UniversalAttack, view: Classifier, images: Tensor, goal: Goal, rng: Streams) -> Tensor:
+    """Which training images there is something to gain on; who asks the model nothing cannot know and takes all."""
+    if attack.access != "none":
+        return goal.eligible(answers(view, images, rng.derive("clean")))
+    return torch.ones_like(goal.labels, dtype=torch.bool) if goal.targets is None else goal.labels != goal.targets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -59,7 +60,9 @@ def fresh_answers(classifier: Classifier, images: Images, rng: Streams) -> Tenso
 def key_of(plugin: Attack | Defense) -> str:
     """Changes with the plugin's parameters, with the content of files that they name, and with its code."""
     values = [getattr(plugin, field.name) for field in fields(plugin)]  # type: ignore[arg-type]  # a dataclass by contract
-    files = [Path(value) for value in values if isinstance(value, str | Path) and value and Path(value).is_file()]
+    texts = [str(value) for value in values if isinstance(value, str | Path)]
+    named = [part for text in texts for part in (text, *re.split("[;@]", text))]  # a list of models may hold files too
+    files = [Path(one) for one in dict.fromkeys(named) if one and Path(one).is_file()]
     contents = [hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in files]
     return " ".join([repr(plugin), code_fingerprint(plugin), *contents])
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.contracts import Artifact, Goal, InputError, Model, Patch, UniversalAttack
+from bench.contracts import Artifact, Classifier, Goal, InputError, Model, Patch, Streams, UniversalAttack
+from bench.craft import craft
+from bench.models import load_model
+from bench.protect import key_of
 from bench.registry import make_attack
+from bench.scene import Scene, Setting, scene_of
 
 from .toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
 
@@ -258,6 +265,99 @@ def test_restarts_keep_the_run_with_the_lowest_loss() -> None:
     assert told[-1] == 1
 
 
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> tuple[LinearClassifier, LinearClassifier]:
+    """Two linear models of the same images that look at different things; `python:two:first` and `:second`."""
+    first, second = (
+        LinearClassifier(torch.stack([weights, torch.zeros_like(weights)]), torch.tensor([1.0, 0.0]).double())
+        for weights in images_of(2, 3 * 36, seed=4) - 0.5
+    )
+    module = ModuleType("two")
+    module.first, module.second = (lambda: first), (lambda: second)  # type: ignore[attr-defined]  # made here
+    monkeypatch.setitem(sys.modules, "two", module)
+    return first, second
+
+
+def test_a_patch_learned_on_two_models_in_turn_works_on_both(two: tuple[LinearClassifier, LinearClassifier]) -> None:
+    images, goal = images_of(6, 3, 6, 6), Goal(torch.zeros(6, dtype=torch.int64))
+    patches = {}
+    for models in ("victim", "victim;python:two:second"):
+        attack, patches[models] = learned(f"{STILL},steps=60,models={models}", two[0], images, goal)
+    alone, both = (
+        [goal.margin(net(attack.apply(patch, images, goal, streams(6)), streams(6))) for net in two]
+        for patch in patches.values()
+    )
+    assert (alone[0] < 0).all()
+    assert (both[0] < 0).all()
+    assert (both[1] < alone[1]).all()
+    summed = (two[0].weights + two[1].weights)[0].reshape(3, 6, 6)[:, 2:5, 1:4]  # what both margins together follow
+    clear = summed.abs() > 0.05
+    assert torch.equal(patches["victim;python:two:second"]["patch"][clear], (summed < 0).double()[clear])
+
+
+def test_in_the_transfer_setting_the_victim_is_asked_nothing_and_the_patch_is_that_of_the_other_model(
+    two: tuple[LinearClassifier, LinearClassifier],
+) -> None:
+    images, goal = images_of(6, 3, 6, 6), Goal(torch.zeros(6, dtype=torch.int64))
+    attack = make_attack(f"patch:{STILL},steps=9,models=python:two:second")
+    assert isinstance(attack, UniversalAttack)
+    assert (attack.access, attack.title) == ("none", "Patch (transfer)")
+    victim = Model(two[0], streams(6))
+    transferred = attack.learn(victim, images, Goal(goal.labels, rejects=True), streams(6))
+    assert victim.forwards.sum() == 0
+    _, own = learned(f"{STILL},steps=9", two[1], images, goal)
+    assert torch.equal(transferred["patch"], own["patch"])
+
+
+def test_the_steps_are_shared_out_among_the_models(two: tuple[LinearClassifier, LinearClassifier]) -> None:
+    images, goal = images_of(6, 3, 6, 6), Goal(torch.zeros(6, dtype=torch.int64))
+    attack = make_attack(f"patch:{STILL},steps=10,models=python:two:first;python:two:second;victim")
+    assert isinstance(attack, UniversalAttack)
+    assert attack.access == "gradients"
+    victim = Model(two[0], streams(6))
+    attack.learn(victim, images, goal, streams(6))
+    assert victim.forwards.sum() == 6 * 3  # steps 2, 5 and 8
+
+
+def test_other_models_come_with_parameters_and_weights_and_the_cache_knows_their_content(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    text = f"patch:area=0.25,models=victim;mnist-cnn:mean=0.5&std=0.25@{file}"
+    keys = []
+    for seed in (0, 1):
+        net: Any = load_model("mnist-cnn", num_classes=2, image_shape=(1, 8, 8), seed=seed)
+        save_file(net.network.state_dict(), file)
+        make_attack(text).check((1, 8, 8), 2)
+        keys.append(key_of(make_attack(text)))
+    assert keys[0] != keys[1]
+    with pytest.raises(InputError, match="cannot be learned on 'mnist-cnn"):
+        make_attack(text).check((1, 8, 8), 3)
+    with pytest.raises(InputError, match="no file"):
+        make_attack("patch:models=resnet20@gone.safetensors").check((3, 32, 32), 10)
+
+
+def test_a_run_in_the_transfer_setting_learns_without_a_look_at_the_victim(shared_run: Any) -> None:
+    scene, asked = shared_run
+    attack = make_attack("patch:steps=2,restarts=1,training_images=20,models=photos-cnn:trained=false")
+    crafted = craft(attack, asked, scene, 1, lambda share, doing: None)
+    assert asked.rows == 2 * len(scene)  # which images are eligible, and what became of them
+    assert crafted.artifact["patch"].shape[0] == 3
+
+
+@pytest.fixture
+def shared_run() -> tuple[Scene, Any]:
+    scene = scene_of(Setting("photos", "photos-cnn", images=10))
+
+    class Asked(Classifier):
+        rows, num_classes = 0, scene.classes
+
+        def forward(self, images: Tensor, rng: Streams) -> Tensor:
+            self.rows += len(images)
+            logits: Tensor = scene.bare(images, rng)
+            return logits
+
+    return scene, Asked()
+
+
 def test_a_given_picture_is_the_patch_and_nothing_is_asked(tmp_path: Path) -> None:
     net, images, goal = linear_setting()
     pixels = torch.randint(0, 256, (3, 3, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
@@ -268,6 +368,7 @@ def test_a_given_picture_is_the_patch_and_nothing_is_asked(tmp_path: Path) -> No
     patch = attack.learn(model, images, goal, streams(6))["patch"]
     assert torch.equal(patch, pixels.double() / 255)
     assert model.forwards.sum() == 0
+    assert attack.access == "none"
 
 
 def test_what_is_transparent_in_a_picture_becomes_grey(tmp_path: Path) -> None:
@@ -290,7 +391,7 @@ def test_a_missing_or_broken_picture_is_an_error_at_once(tmp_path: Path) -> None
     [
         "area=0", "area=1.2", "rotation=-1", "scale=0:1", "scale=0.5:1.5", "scale=1:0.5", "at=-1:0", "location=sky",
         "shape=star", "steps=0", "batch_size=0", "step_size=0", "momentum=1", "restarts=0", "training_images=0",
-        "smoothness=-1", "disguise_weight=-1",
+        "smoothness=-1", "disguise_weight=-1", "models=", "models=victim;",
     ],
 )  # fmt: skip
 def test_parameters_out_of_range_are_refused(parameters: str) -> None:
