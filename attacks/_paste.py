@@ -32,7 +32,7 @@ Location = Literal["random", "border", "corner", "fixed"]
 
 def side_of(pixels: int, shape: Shape) -> int:
     """Side of the box around a patch of that many pixels, in pixels; also the resolution worth giving its content."""
-    return math.isqrt(pixels) if shape == "square" else math.ceil(2 * math.sqrt(pixels / math.pi))
+    return math.isqrt(pixels - 1) + 1 if shape == "square" else math.ceil(2 * math.sqrt(pixels / math.pi))
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ class Placed:
 
     @property
     def budget(self) -> Patch:
-        """One region of that area, freely."""
-        return Patch(self.area)
+        """One region of that area, freely; a disc needs a larger box than an upright square."""
+        return Patch(self.area, turned=self.rotation > 0 or self.shape == "disc")
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
         """Raises InputError where the patch does not fit into the image."""

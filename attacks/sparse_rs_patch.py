@@ -75,8 +75,8 @@ class SparseRSPatch(Attack):
 
     @property
     def budget(self) -> Patch:
-        """One region of that area, freely."""
-        return Patch(self.area)
+        """One upright square of that area, freely."""
+        return Patch(self.area, turned=False)
 
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
         """The first success of each image, or the best patch found."""

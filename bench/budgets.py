@@ -95,28 +95,41 @@ class Pixels(Budget):
 class Patch(Budget):
     """One compact region of at most `area` of the image (a share in (0, 1]) changes, freely.
 
-    Compact: the changed pixels fit into an upright box no longer than the diagonal of a square of that area,
-    so a square may turn by any angle.
+    Compact: the changed pixels fit into an upright box, which depends on whether the patch may be turned.
+
+    Attributes:
+        area: share of the image, in (0, 1].
+        turned: whether a square of that area may be turned by any angle (the box is as long as its diagonal); if
+            not, the box is the upright square itself.
     """
 
     area: float
+    turned: bool = True
     threat_model: ClassVar[str] = "patch"
 
     def pixels(self, height: int, width: int) -> int:
         """How many pixels of an image of this size the patch may cover (at least one)."""
         return max(1, round(self.area * height * width))
 
+    def box(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the smallest upright box that every patch on such an image fits into."""
+        pixels = self.pixels(height, width)
+        side = math.isqrt(pixels - 1) + 1
+        if self.turned and pixels > 1:
+            # Half of the image or more is compact wherever it lies.
+            side = math.ceil(math.sqrt(2 * pixels)) + 1 if self.area < 0.5 else max(height, width)
+        return min(side, height), min(side, width)
+
     def allows(self, images: Images, adversarial: Images) -> Bool[Tensor, "n"]:
         """Counts the changed pixels and measures the box around them."""
         changed = _changed(images, adversarial)
-        limit = self.pixels(*changed.shape[1:])
-        longest = math.ceil(math.sqrt(2 * limit)) + 1
-        sides = [_extent(changed.any(2)), _extent(changed.any(1))]
-        fits = (sides[0] <= longest) & (sides[1] <= longest) if self.area < 0.5 else torch.ones_like(sides[0] > 0)
-        return (changed.sum((1, 2)) <= limit) & fits
+        height, width = changed.shape[1:]
+        tall, wide = self.box(height, width)
+        fits = (_extent(changed.any(2)) <= tall) & (_extent(changed.any(1)) <= wide)
+        return (changed.sum((1, 2)) <= self.pixels(height, width)) & fits
 
     def __str__(self) -> str:
-        return f"patch ≤ {100 * self.area:.3g} %"
+        return f"{'' if self.turned else 'upright '}patch ≤ {100 * self.area:.3g} %"
 
 
 def _extent(marked: Bool[Tensor, "n length"]) -> Tensor:

@@ -20,7 +20,6 @@ in sight has to be fooled. Fewer and larger masks (`seen` per axis) tell him tha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -112,10 +111,8 @@ class PatchCleanser(CertifiedDefense):
 
     def _spans(self, height: int, width: int) -> tuple[list[Span], list[Span]]:
         """First and last row, and first and last column, of the masks."""
-        budget = Patch(self.area)
-        side = math.isqrt(budget.pixels(height, width) - 1) + 1
-        box = (box_of(budget, height, width) if self.turned else None) or (side, side)
-        return spans(height, min(box[0], height), self.masks), spans(width, min(box[1], width), self.masks)
+        tall, wide = Patch(self.area, self.turned).box(height, width)
+        return spans(height, tall, self.masks), spans(width, wide, self.masks)
 
 
 class _Masking(Classifier):
