@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import re
 from dataclasses import MISSING, fields
 from typing import Any
 
 from bench.contracts import Attack, Defense, Transform, UniversalAttack
+from bench.docstrings import parts
 from bench.errors import MissingExtraError
 from bench.registry import Kind, addresses, load
-
-_ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*)$")
 
 
 def page(kind: Kind) -> str:
@@ -27,7 +25,7 @@ def page(kind: Kind) -> str:
 
 def _section(kind: Kind, name: str) -> str:
     plugin = load(kind, name)
-    told, attributes = _docstring(plugin)
+    told, attributes = parts(inspect.getdoc(plugin) or "")
     lines = [f"## {name}", "", f"**{_escaped(plugin.title)}**. {_escaped(told)}", ""]
     lines += [f"- {label}: {value}" for label, value in _traits(plugin) if value]
     parameters = fields(plugin)
@@ -64,21 +62,6 @@ def _traits(plugin: type[Any]) -> list[tuple[str, str]]:
         paper,
         note,
     ]
-
-
-def _docstring(plugin: type[Any]) -> tuple[str, dict[str, str]]:
-    """The text of a Google-style docstring, and what its Attributes section says of each field."""
-    text, _, rest = inspect.getdoc(plugin).partition("\nAttributes:\n")  # type: ignore[union-attr]  # all have one
-    attributes: dict[str, str] = {}
-    names: list[str] = []
-    for line in rest.splitlines():
-        entry = _ENTRY.match(line)
-        if entry:
-            names = entry[1].split(", ")
-            attributes |= dict.fromkeys(names, entry[2])
-        elif line.startswith("        "):
-            attributes |= {name: f"{attributes[name]} {line.strip()}" for name in names}
-    return " ".join(text.split()), attributes
 
 
 def _default(field: Any) -> str:

@@ -245,17 +245,23 @@ def _words(kind: Any) -> str:
 
 def first_line(address: str) -> str:
     """The first line of the docstring at `module:Class`, read without importing the module."""
+    told = docstring(address)
+    return "(cannot be read)" if told is None else told.split("\n")[0]
+
+
+def docstring(address: str) -> str | None:
+    """The docstring at `module:Class`, read without importing the module; None where there is no source."""
     module_name, _, name = address.partition(":")
-    source = _source(module_name)
+    source = source_of(module_name)
     if source is None:
-        return "(cannot be read)"
+        return None
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ClassDef) and node.name == name:
-            return (ast.get_docstring(node) or "").split("\n")[0]
+            return ast.get_docstring(node) or ""
     return ""
 
 
-def _source(module_name: str) -> Path | None:
+def source_of(module_name: str) -> Path | None:
     """The file of a module, found without importing it (its parent packages are imported)."""
     if module_name in sys.modules:
         origin = getattr(sys.modules[module_name], "__file__", None)
@@ -274,11 +280,16 @@ def code_fingerprint(plugin: object) -> str:
     Args:
         plugin: an attack or a defense; of a chain, the files of all parts count.
     """
+    return fingerprint_of([type(one).__module__ for one in (plugin, *getattr(plugin, "parts", ()))])
+
+
+def fingerprint_of(module_names: Iterable[str]) -> str:
+    """The fingerprint of plugins in these modules, which are not imported for it."""
     seen: dict[str, bytes] = {}
-    todo = [type(one).__module__ for one in (plugin, *getattr(plugin, "parts", ()))]
+    todo = list(module_names)
     while todo:
         module_name = todo.pop()
-        source = None if module_name in seen else _source(module_name)
+        source = None if module_name in seen else source_of(module_name)
         if source is None:
             continue
         seen[module_name] = source.read_bytes()
