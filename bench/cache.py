@@ -23,6 +23,12 @@ def folder() -> Path:
     return Path(given) if given else platformdirs.user_cache_path("defense-bench")
 
 
+def path_of(kind: str, made_from: Mapping[str, str]) -> Path:
+    """The file that `cached` keeps these tensors in."""
+    key = hashlib.sha256(repr(sorted(made_from.items())).encode()).hexdigest()[:32]
+    return folder() / f"{kind}-{key}.safetensors"
+
+
 def cached(kind: str, made_from: Mapping[str, str], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors that `make` returns for these inputs: from disk if they were made before.
 
@@ -31,8 +37,7 @@ def cached(kind: str, made_from: Mapping[str, str], make: Callable[[], dict[str,
         made_from: everything that the result depends on, as text.
         make: called where the cache has nothing; must depend on `made_from` alone.
     """
-    key = hashlib.sha256(repr(sorted(made_from.items())).encode()).hexdigest()[:32]
-    path = folder() / f"{kind}-{key}.safetensors"
+    path = path_of(kind, made_from)
     try:
         found: dict[str, Tensor] = load_file(path)
         path.touch()
@@ -56,7 +61,8 @@ def _save(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _prune(folder: Path) -> None:
-    files = sorted(folder.glob("*.safetensors"), key=lambda one: one.stat().st_mtime, reverse=True)
+    kept = (*folder.glob("*.safetensors"), *folder.glob("*.training/*"))
+    files = sorted(kept, key=lambda one: one.stat().st_mtime, reverse=True)
     total = 0
     for file in files:
         total += file.stat().st_size

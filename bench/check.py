@@ -69,6 +69,7 @@ class ToyExamples:
 
     images: Tensor
     labels: Tensor
+    checkpoint: Path | None = None
 
     def load(self, indices: Tensor) -> Images:
         """The images with these indices."""

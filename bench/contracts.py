@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import torch
@@ -65,6 +66,10 @@ class Examples(Protocol):
 
     def progress(self, share: float) -> None:
         """To be told which share of the learning is done (0 … 1), where it takes long."""
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """A folder of its own where a long training may keep its state, to go on from after a kill."""
 
 
 class Classifier(nn.Module):

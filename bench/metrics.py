@@ -278,5 +278,6 @@ def _flat(outcome: Outcome) -> dict[str, Any]:
         if name in ("beta", "attack_success"):
             row[f"{name}_n"] = estimate.n if estimate else 0
     row |= {f"queries_{name}": value for name, value in sorted(outcome.queries.items())}
+    row |= {f"training_{name}": value for name, value in sorted(outcome.training.items())}
     row |= {f"seconds_{name}": value for name, value in sorted(outcome.seconds.items())}
     return {**row, "date": outcome.date}

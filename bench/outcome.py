@@ -136,7 +136,9 @@ class Outcome:
         warnings: what makes the numbers doubtful, with figures.
         fingerprints: of data, weights, attack code, defense code and protocol; a change makes the cell stale.
         provenance: versions, device, draws.
-        seconds, date: times; the only parts that differ when a cell is computed again.
+        training: what the defense's training took, if it has any: `seconds`, `peak_mib` (memory, on a CPU beyond what
+            the process took before), `images`, and `epochs` where it counts them.
+        seconds, date: times; with those of the training the only parts that differ when a cell is computed again.
     """
 
     cell: Cell
@@ -150,6 +152,7 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     fingerprints: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, str] = field(default_factory=dict)
+    training: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     date: str = ""
     schema: int = SCHEMA

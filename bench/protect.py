@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from time import perf_counter
 
 import torch
 from torch import Tensor
 
-from bench.cache import cached
+from bench.cache import cached, path_of
 from bench.contracts import Artifact, Attack, Classifier, Defense, Images, Labels, Streams, answers
 from bench.datasets import Split
+from bench.peak import Peak
 from bench.registry import code_fingerprint, make_defense
 from bench.scene import Scene
 
 FRESH_DRAWS = 10
 """How often a random defense is asked about each final image; one lucky draw is no success."""
+
+_COST = "cost."
+"""Before the names of what is not learned, but tells what the learning took."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +34,7 @@ class Protected:
 
     Attributes:
         defense: with its parameters.
-        learned: from training images; `seconds` is the time that it took.
+        learned: from training images, with what that cost.
         model: the defended classifier.
         clean: its logits on the scene's clean images, shape (draws, n, k).
     """
@@ -38,13 +44,18 @@ class Protected:
     model: Classifier
     clean: Tensor
 
+    @property
+    def cost(self) -> dict[str, float]:
+        """What the training took; as `Outcome.training`."""
+        return cost_of(self.learned)
+
 
 def protect(scene: Scene, text: str, progress: Callable[[float, str], None]) -> Protected:
     """The defense of this text on this scene; made once, since all attacks share it."""
     if text not in scene.protected:
         defense = make_defense(text)
         defense.check(scene.image_shape, scene.classes)
-        learned = _learn(defense, scene, progress)
+        learned = learn(defense, scene, progress)
         model = defense.protect(scene.bare, learned)
         clean = fresh_answers(model, scene.images, scene.streams.derive("judging clean"))
         scene.protected[text] = Protected(defense, learned, model, clean)
@@ -67,34 +78,53 @@ def key_of(plugin: Attack | Defense) -> str:
     return " ".join([repr(plugin), code_fingerprint(plugin), *contents])
 
 
-def _learn(defense: Defense, scene: Scene, progress: Callable[[float, str], None]) -> Artifact:
-    """What the defense learns from training images, cached by all that it depends on."""
+def learn(defense: Defense, scene: Scene, progress: Callable[[float, str], None]) -> Artifact:
+    """What the defense learns from training images, cached by all that it depends on.
+
+    A training that was killed goes on where it was. `progress` is called only if anything is learned now.
+    """
     if not defense.learns:
         return {}
     inputs = scene.fingerprints | {"defense": key_of(defense), "seed": str(scene.setting.seed)}
+    inputs |= {"engine": f"torch {torch.__version__} {scene.device.type}"}
     inputs.pop("data")  # the evaluated images have no part in it
+    states = path_of("learned", inputs).with_suffix(".training")
 
     def make() -> Artifact:
-        started = perf_counter()
-        training = _Training(scene.dataset.train, lambda share: progress(share, "training"), scene.device)
+        progress(0, "training")
+        started, peak = perf_counter(), Peak(scene.device)
+        training = _Training(scene.dataset.train, lambda share: progress(share, "training"), scene.device, states)
         rng = Streams.of(scene.setting.seed, torch.arange(len(training.labels), device=scene.device))
         learned = defense.learn(scene.bare, training, rng.derive("training"))
-        return learned | {"seconds": torch.tensor(perf_counter() - started)}
+        costs = {"seconds": perf_counter() - started, "peak_mib": peak.mib, "images": len(training.loaded)}
+        costs |= {"epochs": getattr(defense, "epochs", math.nan)}
+        return learned | {_COST + name: torch.tensor(float(value)) for name, value in costs.items()}
 
-    return {name: tensor.to(scene.device) for name, tensor in cached("learned", inputs, make).items()}
+    learned = cached("learned", inputs, make)
+    shutil.rmtree(states, ignore_errors=True)
+    return {name: tensor.to(scene.device) for name, tensor in learned.items()}
+
+
+def cost_of(learned: Artifact) -> dict[str, float]:
+    """What the training took, as `Outcome.training`; without what is not known."""
+    costs = {name.removeprefix(_COST): float(value) for name, value in learned.items() if name.startswith(_COST)}
+    return {name: value for name, value in costs.items() if not math.isnan(value)}
 
 
 @dataclass(frozen=True)
 class _Training:
-    """The training images as a defense gets them."""
+    """The training images as a defense gets them, and which of them it took."""
 
     split: Split
     progress: Callable[[float], None]
     device: torch.device
+    checkpoint: Path
+    loaded: set[int] = field(default_factory=set)
 
     @property
     def labels(self) -> Labels:
         return self.split.labels.to(self.device)
 
     def load(self, indices: Tensor) -> Images:
+        self.loaded.update(indices.tolist())
         return self.split.load(indices.cpu()).to(self.device)

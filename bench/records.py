@@ -44,6 +44,7 @@ def outcome(
         warnings=warnings_of(facts),
         fingerprints=fingerprints(attack, protected.defense, scene),
         provenance=provenance(scene.setting, draws if protected.model.random else 1),
+        training={name: round(value, 3) for name, value in protected.cost.items()},
         seconds={name: round(value, 3) for name, value in seconds.items()},
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )

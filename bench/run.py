@@ -57,7 +57,7 @@ def run_cell(cell: Cell, setting: Setting, progress: Progress) -> Computed:
     facts.certified = certified(attack, protected, scene)
     refute(facts, attack, protected)
 
-    seconds = attacked.seconds | {"train": float(protected.learned.get("seconds", 0))}
+    seconds = attacked.seconds | {"train": protected.cost.get("seconds", 0)}
     seconds["total"] = perf_counter() - started
     outcome = records.outcome(cell, scene, attack, protected, attacked, facts, DRAWS[cell.effort], seconds)
     return Computed(outcome, scene, protected, attacked)

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from bench.augment import scaled_crops
 from bench.datasets import load_dataset
 from bench.nets import Net
-from bench.training import fit, private_randomness, scaled_crops
+from bench.training import fit, private_randomness
 from bench.zoo import Wanted
 from bench.zoo import photos_cnn as untrained
 

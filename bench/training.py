@@ -1,19 +1,59 @@
-"""Training a network on labelled images: one loop for every classifier, reproducible under a seed."""
+"""Training a network: one loop for every training of the project, reproducible under a seed, resumed after a kill."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from bench.contracts import Images, Labels
+from bench.checkpoints import Checkpoint
+from bench.contracts import Images, InputError, Streams
 
 Augment = Callable[[Images, torch.Generator], Images]
 """A minibatch and a generator (on the CPU) -> the minibatch, changed at random."""
+
+Batches = Callable[[int, torch.Generator], Sequence[Tensor]]
+"""The number of an epoch and a generator (on the CPU) -> the row numbers of its minibatches, in their order."""
+
+Guard = Callable[[nn.Module], float]
+"""What a network in evaluation mode is worth, such as its accuracy under attack on images that it does not learn."""
+
+COLLAPSED = 0.5
+"""A guarded training ends where the guard's number is below this share of its best."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a loss is given at a step.
+
+    Attributes:
+        images: shape (n, c, h, w), augmented.
+        targets: what belongs to each image: labels, or whatever else `fit` was given.
+        rng: a stream for each image, fresh in each epoch.
+        share: how much of the training is done, in [0, 1).
+    """
+
+    images: Images
+    targets: Tensor
+    rng: Streams
+    share: float
+
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+"""The network, in training mode, and a minibatch -> one number."""
+
+
+def cross_entropy(network: nn.Module, batch: Batch) -> Tensor:
+    """The mean cross-entropy of the logits; targets are classes, or probabilities of the classes."""
+    return F.cross_entropy(network(batch.images), batch.targets)
 
 
 @contextmanager
@@ -34,7 +74,7 @@ def private_randomness(seed: int, device: torch.device | None = None) -> Iterato
 def fit(
     network: nn.Module,
     images: Images,
-    labels: Labels,
+    targets: Tensor,
     *,
     epochs: int,
     learning_rate: float,
@@ -42,45 +82,157 @@ def fit(
     batch_size: int = 128,
     weight_decay: float = 0.05,
     augment: Augment | None = None,
+    loss: Loss = cross_entropy,
+    batches: Batches | None = None,
+    guard: Guard | None = None,
     progress: Callable[[float, float], None] | None = None,
-) -> None:
-    """Trains `network` in place: cross-entropy, AdamW (arXiv 1711.05101), one cycle of the learning rate.
+    checkpoint: Path | None = None,
+) -> int:
+    """Trains `network` in place: AdamW (arXiv 1711.05101), one cycle of the learning rate (arXiv 1708.07120).
 
-    The rate rises to `learning_rate` over a tenth of the steps and falls to zero along a cosine. Afterwards
-    the network is in evaluation mode and its weights take no gradient.
+    The rate rises to `learning_rate` over a tenth of the steps and falls to zero along a cosine. Afterwards the
+    network is in evaluation mode and its weights take no gradient. On a CPU the weights are the same bit for bit
+    whenever the same is trained with as many threads, killed and resumed or not. On a GPU it computes in bfloat16
+    where that is safe, with channels last.
 
     Args:
-        network: images -> logits, on the device of `images`.
+        network: on the device of `images`.
         images: shape (n, c, h, w), in [0, 1]; may be larger than what the network reads if `augment` crops.
-        labels: shape (n,).
+        targets: what `loss` needs to know of each image, shape (n, …): labels for the cross-entropy.
         epochs: how often every image is seen.
         learning_rate: the highest rate.
-        seed: of order, augmentation and dropout.
+        seed: of order, augmentation, dropout and the streams of the images.
         batch_size: images a step.
         weight_decay: of AdamW, on weights and not on biases or batch norms.
         augment: changes each minibatch at random.
-        progress: told the share of epochs done and the mean loss of the last one.
+        loss: what is made small.
+        batches: the minibatches of an epoch; by default all images in a random order, `batch_size` at a time.
+        guard: asked after each epoch. Where its number falls below half of its best, the training ends, and the
+            weights are those of the best epoch.
+        progress: told the share done and the mean loss of the epoch, after each epoch and every second.
+        checkpoint: a file for the state of this training, from which it goes on if it is called again; it stays
+            there when the training is done.
+
+    Returns:
+        How many epochs the weights have seen.
+
+    Raises:
+        InputError: the loss is no finite number any more.
     """
-    network.requires_grad_(True).train()
-    steps = epochs * -(-len(images) // batch_size)
     optimiser = torch.optim.AdamW(_groups(network, weight_decay), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps + 1, pct_start=0.1)
-    generator = torch.Generator().manual_seed(seed)
-    with private_randomness(seed, images.device):
-        for epoch in range(epochs):
-            total = torch.zeros((), device=images.device)
-            order = torch.randperm(len(images), generator=generator).to(images.device)
-            for rows in torch.split(order, batch_size):
-                batch = images[rows] if augment is None else augment(images[rows], generator)
-                loss = F.cross_entropy(network(batch), labels[rows])
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
-                optimiser.step()
-                schedule.step()
-                total += loss.detach() * len(rows)
+    run = _Run(network, optimiser, seed, images.device)
+    saved, steps, told = Checkpoint(checkpoint), math.ceil(len(images) / batch_size), monotonic()
+
+    def shuffled(epoch: int, generator: torch.Generator) -> Sequence[Tensor]:
+        return torch.split(torch.randperm(len(images), generator=generator), batch_size)
+
+    def loss_of(rows: Tensor, share: float) -> Tensor:
+        shown = images[rows] if augment is None else augment(images[rows], run.generator)
+        shown = shown.contiguous(memory_format=run.layout)
+        batch = Batch(shown, targets[rows], Streams.of(seed, rows).derive("fit").derive(run.epoch), share)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+            return loss(network, batch)
+
+    with private_randomness(seed, images.device), torch.enable_grad():
+        run.restore(saved.load())
+        while run.epoch < epochs and not run.collapsed:
+            run.order = run.order or [one.to(images.device) for one in (batches or shuffled)(run.epoch, run.generator)]
+            while run.done < len(run.order):
+                now = run.epoch * steps + run.done * steps / len(run.order)
+                _set_rate(optimiser, learning_rate, now, epochs * steps)
+                run.step(loss_of(run.order[run.done], now / (epochs * steps)))
+                if saved.due:
+                    saved.save(run.state())
+                if progress and run.done < len(run.order) and monotonic() - told > 1:
+                    told = monotonic()
+                    progress((run.epoch + run.done / len(run.order)) / epochs, run.mean)
+            mean = run.close_epoch(guard)
             if progress:
-                progress((epoch + 1) / epochs, float(total) / len(images))
-    network.eval().requires_grad_(False)
+                progress(run.epoch / epochs, mean)
+        saved.save(run.state())
+    return run.finish()
+
+
+class _Run:
+    """A training on its way: all that its further steps depend on, beside what `fit` was given."""
+
+    def __init__(self, network: nn.Module, optimiser: torch.optim.Optimizer, seed: int, device: torch.device) -> None:
+        self.layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self.network = network.requires_grad_(True).train().to(memory_format=self.layout)
+        self.optimiser, self.device = optimiser, device
+        self.generator = torch.Generator().manual_seed(seed)
+        self.epoch = self.done = self.seen = 0
+        self.order: list[Tensor] = []
+        self.total = torch.zeros((), device=device)
+        self.best: dict[str, Any] = {}
+        self.collapsed = False
+
+    @property
+    def mean(self) -> float:
+        """The mean loss of this epoch so far."""
+        return float(self.total) / self.seen if self.seen else math.nan
+
+    def step(self, loss: Tensor) -> None:
+        """One step of the optimiser."""
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+        self.optimiser.step()
+        count = len(self.order[self.done])
+        self.total += loss.detach() * count
+        self.seen, self.done = self.seen + count, self.done + 1
+
+    def close_epoch(self, guard: Guard | None) -> float:
+        """Asks the guard, and begins the next epoch; the mean loss of this one."""
+        mean = self.mean
+        if not math.isfinite(mean):
+            raise InputError(f"The loss became {mean} in epoch {self.epoch + 1}; a smaller learning_rate helps.")
+        self.epoch, self.order, self.done, self.seen = self.epoch + 1, [], 0, 0
+        self.total = torch.zeros_like(self.total)
+        if guard:
+            self._ask(guard)
+        return mean
+
+    def _ask(self, guard: Guard) -> None:
+        score = guard(self.network.eval())
+        self.network.train()
+        if score >= self.best.get("score", score):
+            weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+            self.best = {"score": score, "epoch": self.epoch, "weights": weights}
+        self.collapsed = score < COLLAPSED * self.best["score"]
+
+    def finish(self) -> int:
+        """Leaves the network as it will be used; how many epochs its weights have seen."""
+        if self.collapsed:
+            self.network.load_state_dict(self.best["weights"])
+        self.network.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
+        return int(self.best["epoch"]) if self.collapsed else self.epoch
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "counts": {name: getattr(self, name) for name in _COUNTS},
+        }
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Goes on from a checkpoint, if there is one."""
+        if state is None:
+            return
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+        if state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"], self.device)
+        self.__dict__.update(state["counts"])
+        self.total, self.order = self.total.to(self.device), [one.to(self.device) for one in self.order]
+
+
+_COUNTS = ("epoch", "done", "seen", "order", "total", "best", "collapsed")
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -90,40 +242,18 @@ def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     return [{"params": weights, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def scaled_crops(
-    images: Images,
-    generator: torch.Generator,
-    *,
-    size: int,
-    zoom: tuple[float, float] = (0.7, 1.4),
-    light: float = 0.1,
-) -> Float[Tensor, "n c size size"]:
-    """Random crops of `size` pixels, mirrored by chance, at a random scale and in a different light.
+def _set_rate(optimiser: torch.optim.Optimizer, highest: float, step: float, steps: int) -> None:
+    """One cycle: the rate rises from a 25th, then falls to nothing; the momentum goes the other way."""
 
-    Args:
-        images: shape (n, c, h, w), in [0, 1], square and larger than `size`.
-        generator: on the CPU.
-        size: side of the result in pixels.
-        zoom: bounds of how many pixels of the image make one of the result (log-uniform, at most the image).
-        light: bounds of the changes: contrast and brightness by a factor up to 1 ± light, an offset up to ± light/4.
+    def between(start: float, end: float, share: float) -> float:
+        return end + (start - end) / 2 * (math.cos(math.pi * share) + 1)
 
-    Returns:
-        shape (n, c, size, size), in [0, 1].
-    """
-    count, channels, side, _ = images.shape
-
-    def between(low: float, high: float, *shape: int) -> Tensor:
-        return (low + (high - low) * torch.rand(count, *shape, generator=generator)).to(images.device)
-
-    low, high = zoom
-    share = (low * (high / low) ** between(0, 1) * size / side).clamp(max=1)
-    mirror = between(0, 1).round() * 2 - 1
-    transform = torch.zeros(count, 2, 3, device=images.device)
-    transform[:, 0, 0], transform[:, 1, 1] = share * mirror, share
-    transform[:, :, 2] = between(-1, 1, 2) * (1 - share)[:, None]
-    grid = F.affine_grid(transform, [count, channels, size, size], align_corners=False)
-    crops = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    mean = crops.mean((1, 2, 3), keepdim=True)
-    contrast, brightness = between(1 - light, 1 + light, 2, 1, 1, 1).unbind(1)
-    offset = between(-light / 4, light / 4, 1, 1, 1)
-    return (((crops - mean) * contrast + mean) * brightness + offset).clamp(0, 1)
+    top = 0.1 * (steps + 1) - 1
+    lowest = highest / 25
+    if step <= top and top:
+        rate, momentum = between(lowest, highest, step / top), between(0.95, 0.85, step / top)
+    else:
+        share = (step - top) / (steps - top)
+        rate, momentum = between(highest, lowest / 1e4, share), between(0.85, 0.95, share)
+    for group in optimiser.param_groups:
+        group["lr"], group["betas"] = rate, (momentum, group["betas"][1])

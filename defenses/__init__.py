@@ -19,6 +19,7 @@ BUILT_IN: dict[str, str] = {
     "patchcleanser": "bench.defenses.patchcleanser:PatchCleanser",
     "psd": "bench.defenses.psd:PSD",
     "random-ablation": "bench.defenses.random_ablation:RandomAblation",
+    "retrained": "bench.defenses.retrained:Retrained",
     "sentinet": "bench.defenses.sentinet:SentiNet",
     "squeeze": "bench.defenses.squeeze:Squeeze",
     "tvm": "bench.defenses.tvm:TVM",

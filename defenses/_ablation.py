@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 from bench.contracts import Artifact, Budget, Classifier, Examples, Images, Labels, Logits, Patch, Pixels, Streams
 from bench.memory import in_pieces
+from bench.training import Batch
 
-from ._examples import choose, fit, fresh, packed
+from ._examples import choose, fresh, packed
+from ._examples import train as train_net
 from ._extent import box_of
 from ._passes import in_passes
 
@@ -129,10 +131,11 @@ def train(
     images, labels, streams = choose(training, rng, training_images, what)
     net = fresh(make, streams)
 
-    def batch(rows: Labels, drawn: Streams) -> tuple[Tensor, Tensor]:
-        turned = drawn.derive("flip").uniform()[:, None, None, None] < 0.5
-        shown = torch.where(turned, images[rows].flip(3), images[rows])
-        return ablations.seen(shown, drawn.derive("ablation").integers(ablations.count)), labels[rows]
+    def loss(network: nn.Module, batch: Batch) -> Tensor:
+        turned = batch.rng.derive("flip").uniform()[:, None, None, None] < 0.5
+        shown = torch.where(turned, batch.images.flip(3), batch.images)
+        which = batch.rng.derive("ablation").integers(ablations.count)
+        return F.cross_entropy(network(ablations.seen(shown, which)), batch.targets)
 
-    fit(net, batch, F.cross_entropy, streams, epochs, training.progress)
+    train_net(net, images, labels, training, streams, epochs=epochs, learning_rate=3e-3, batch_size=64, loss=loss)
     return packed(net)

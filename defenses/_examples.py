@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from bench.contracts import Artifact, Examples, Images, InputError, Labels, Streams
+from bench.training import fit
 
-Batch = Callable[[Labels, Streams], tuple[Tensor, Tensor]]
-"""Row numbers and their streams -> what the network sees, and what it should say."""
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def choose(training: Examples, rng: Streams, count: int, what: str) -> tuple[Images, Labels, Streams]:
@@ -57,43 +58,45 @@ def fresh(make: Callable[[], nn.Module], rng: Streams) -> nn.Module:
     return net
 
 
-def fit(
+def train(
     net: nn.Module,
-    batch: Batch,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    images: Images,
+    targets: Tensor,
+    training: Examples,
     rng: Streams,
-    epochs: int,
-    progress: Callable[[float], None],
-    learning_rate: float = 3e-3,
-    batch_size: int = 64,
-) -> None:
-    """Trains `net` in place with AdamW and a cosine; afterwards it is in evaluation mode and takes no gradient.
+    *,
+    during: tuple[float, float] = (0.0, 1.0),
+    **settings: Any,
+) -> int:
+    """Trains `net` in place as `bench.training.fit` does, with a seed from `rng`, progress and a checkpoint.
 
     Args:
         net: what is trained.
-        batch: makes a minibatch; called anew in each epoch, with fresh streams.
-        loss: outputs, targets -> one number.
-        rng: one stream for each training image.
-        epochs: how often each image is seen.
-        progress: told the share done.
-        learning_rate: at the start; it falls to 0.
-        batch_size: images a step.
+        images, targets: as for `fit`.
+        training: told of the progress; names the folder of the checkpoint.
+        rng: different for each network that a defense trains.
+        during: from which share of the defense's learning to which it takes.
+        settings: further arguments of `fit`.
+
+    Returns:
+        How many epochs the weights have seen.
     """
-    steps = epochs * math.ceil(len(rng) / batch_size)
-    optimizer = torch.optim.AdamW(net.parameters(), learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    net.train()
-    with torch.enable_grad():
-        for epoch in range(epochs):
-            progress(epoch / epochs)
-            drawn = rng.derive("epoch").derive(epoch)
-            for rows in torch.split(drawn.uniform().argsort(stable=True), batch_size):
-                seen, wanted = batch(rows, drawn[rows].derive("batch"))
-                optimizer.zero_grad()
-                loss(net(seen), wanted).backward()  # type: ignore[no-untyped-call]  # torch has no types here
-                optimizer.step()
-                schedule.step()
-    net.eval().requires_grad_(False)
+    begin, end = during
+    seed = seed_of(rng)
+    return fit(
+        net,
+        images,
+        targets,
+        seed=seed,
+        progress=lambda share, loss: training.progress(begin + (end - begin) * share),
+        checkpoint=training.checkpoint / f"{seed:08x}.pt" if training.checkpoint else None,
+        **settings,
+    )
+
+
+def seed_of(rng: Streams) -> int:
+    """A seed below 2³² for what takes no streams."""
+    return int(rng[:1].derive("seed").integers(2**32, 1))
 
 
 def packed(net: nn.Module) -> Artifact:
@@ -101,7 +104,7 @@ def packed(net: nn.Module) -> Artifact:
     return {f"net.{name}": value.clone().contiguous() for name, value in net.state_dict().items()}
 
 
-def unpacked(make: Callable[[], nn.Module], learned: Artifact) -> nn.Module:
+def unpacked(make: Callable[[], Network], learned: Artifact) -> Network:
     """The network whose weights `packed` put there, in evaluation mode."""
     with torch.device("meta"):
         net = make()

@@ -17,7 +17,6 @@ rate, true positive rate); "auc_by_count", rows (pixels, area) for 1, 3, 5 and t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,13 +32,13 @@ from bench.contracts import (
     Examples,
     Images,
     InputError,
-    Labels,
     Logits,
     Streams,
     answers,
 )
+from bench.training import Batch
 
-from ._examples import choose, conv_net, fit, fresh, packed, unpacked
+from ._examples import choose, conv_net, fresh, packed, train, unpacked
 from ._ranges import within
 from ._rejection import Detecting, Scores, calibrate, check_calibration
 from .median import Median
@@ -90,7 +89,18 @@ class ANNNet(Defense):
         kept = min(max(2, round(len(images) * self.held_out)), len(images) - 2)
         counts = torch.tensor(SEEN, device=images.device)[streams.derive("counts").integers(len(SEEN))]
         attacked = search_pixels(model, images, counts, streams.derive("search"), self.tries)
-        net = self._trained(images[kept:], attacked[kept:], streams[kept:], training.progress)
+        net = fresh(self._network(images.shape[1]), streams[kept:])
+        train(
+            net,
+            images[kept:],
+            attacked[kept:],
+            training,
+            streams[kept:],
+            epochs=self.epochs,
+            learning_rate=3e-3,
+            batch_size=64,
+            loss=_told_apart,
+        )
         detector = _Pixels(net)
         clean, streams = images[:kept], streams[:kept]
         scores = answers(detector, clean, streams)[:, 0]
@@ -113,21 +123,18 @@ class ANNNet(Defense):
         """The joint loss of class and rejection; and the bare model, whose attack may pass unseen."""
         return {"defended": self.protect(model, learned), "bare": model}
 
-    def _trained(self, clean: Images, attacked: Images, rng: Streams, progress: Callable[[float], None]) -> nn.Module:
-        net = fresh(self._network(clean.shape[1]), rng)
-
-        def batch(rows: Labels, drawn: Streams) -> tuple[Tensor, Tensor]:
-            turned = drawn.derive("flip").uniform()[:, None, None, None] < 0.5
-            pairs = [torch.where(turned, part[rows].flip(3), part[rows]) for part in (clean, attacked)]
-            wanted = torch.cat([torch.zeros(len(rows), 1), torch.ones(len(rows), 1)]).to(clean)
-            return torch.cat([seen(part, drawn) for part in pairs]), wanted
-
-        fit(net, batch, F.binary_cross_entropy_with_logits, rng, self.epochs, progress)
-        return net
-
     @staticmethod
     def _network(channels: int) -> Any:
         return lambda: conv_net(2 * channels, 1, strides=(1, 2, 2, 2), widths=(32, 64, 128, 128))
+
+
+def _told_apart(net: nn.Module, batch: Batch) -> Tensor:
+    """Cross-entropy on clean images and, as the batch's targets, the same ones attacked; mirrored by chance."""
+    turned = batch.rng.derive("flip").uniform()[:, None, None, None] < 0.5
+    pairs = [torch.where(turned, part.flip(3), part) for part in (batch.images, batch.targets)]
+    logits = net(torch.cat([seen(part, batch.rng) for part in pairs]))[:, 0]
+    wanted = torch.arange(2, device=logits.device).repeat_interleave(len(turned))
+    return F.binary_cross_entropy_with_logits(logits, wanted.to(logits.dtype))
 
 
 class _Pixels(Classifier):

@@ -25,9 +25,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contracts import Artifact, Classifier, Defense, Examples, Images, Labels, Streams, Transformed
+from bench.contracts import Artifact, Classifier, Defense, Examples, Images, Streams, Transformed
+from bench.training import Batch
 
-from ._examples import choose, fit, fresh, packed, unpacked
+from ._examples import choose, fresh, packed, train, unpacked
 from ._ranges import within
 from .median import median
 
@@ -102,15 +103,20 @@ class PSD(Defense):
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
         """Trains the denoiser; asks nothing of the model and looks at no label."""
-        images, _, streams = choose(training, rng, self.training_images, "psd")
+        images, labels, streams = choose(training, rng, self.training_images, "psd")
         net = fresh(lambda: Denoiser(images.shape[1], self.width, self.depth), rng)
 
-        def pairs(rows: Labels, drawn: Streams) -> tuple[Images, Images]:
-            crops = _crops(images[rows], drawn)
-            return self._noisy(crops, drawn), self._noisy(crops, drawn)
-
-        loss = _Annealed(training)
-        fit(net, pairs, loss, streams, self.epochs, loss.progress, batch_size=32)
+        train(
+            net,
+            images,
+            labels,
+            training,
+            streams,
+            epochs=self.epochs,
+            learning_rate=3e-3,
+            batch_size=32,
+            loss=self._loss,
+        )
         return packed(net)
 
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:
@@ -138,27 +144,19 @@ class PSD(Defense):
         )
         return chosen[..., half : half + height, half : half + width] > 0.5
 
+    def _loss(self, net: nn.Module, batch: Batch) -> Tensor:
+        """|difference|^γ; rounded off below a hundredth, so that its slope stays finite."""
+        crops = _crops(batch.images, batch.rng)
+        denoised, noisy = net(self._noisy(crops, batch.rng)), self._noisy(crops, batch.rng)
+        power = FIRST_POWER + (LAST_POWER - FIRST_POWER) * batch.share
+        loss: Tensor = ((denoised - noisy).square() + 1e-4).pow(power / 2).mean()
+        return loss
+
     def _noisy(self, images: Images, rng: Streams) -> Images:
         """Some pixels, all of their channels, take random colours."""
         rate = rng.uniform(1, 1, 1, high=self.noise)
         hit = rng.uniform(1, *images.shape[2:]) < rate
         return torch.where(hit, rng.uniform(*images.shape[1:]), images)
-
-
-class _Annealed:
-    """|difference|^γ; γ falls as the training goes on."""
-
-    def __init__(self, training: Examples) -> None:
-        self.training, self.power = training, FIRST_POWER
-
-    def progress(self, share: float) -> None:
-        """Sets γ for the share of the training that is done."""
-        self.power = FIRST_POWER + (LAST_POWER - FIRST_POWER) * share
-        self.training.progress(share)
-
-    def __call__(self, denoised: Tensor, noisy: Tensor) -> Tensor:
-        """The mean loss; rounded off below a hundredth, so that its slope stays finite."""
-        return ((denoised - noisy).square() + 1e-4).pow(self.power / 2).mean()
 
 
 def _crops(images: Images, rng: Streams) -> Float[Tensor, "n c a b"]:

@@ -45,6 +45,8 @@ class Lamps(Classifier):
 class Few:
     """Training images that are simply there."""
 
+    checkpoint = None
+
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self._images, self._labels = images, labels
 

@@ -20,6 +20,7 @@ def describe(outcome: Outcome) -> str:
         lines += [_number(name, shown) for name, shown in numbers([outcome.facts]).items()]
     parts = {
         "Queries for an attacked image:": {key: f"{value:g}" for key, value in outcome.queries.items()},
+        "Training of the defense:": {key: f"{value:g}" for key, value in outcome.training.items()},
         "Seconds:": {key: f"{value:g}" for key, value in outcome.seconds.items()},
         "Provenance:": {key: ", ".join(values) for key, values in provenance([outcome]).items()},
     }
