@@ -26,6 +26,8 @@ Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python f
 Dataset = Annotated[str, typer.Option(help="A data set; see 'bench list'.")]
 Model = Annotated[str, typer.Option(help="A classifier; see 'bench list'.")]
 Weights = Annotated[Path | None, typer.Option(help="The model's weights: safetensors, or a state dict.")]
+Mean = Annotated[str | None, typer.Option(help="Normalisation inside the model, such as 0.5:0.5:0.5.")]
+Std = Annotated[str | None, typer.Option(help="As --mean.")]
 Device = Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, cuda:1.")]
 
 
@@ -49,8 +51,8 @@ def run(
     dataset: Dataset = "photos",
     model: Model = "photos-cnn",
     weights: Weights = None,
-    mean: Annotated[str | None, typer.Option(help="Normalisation inside the model, such as 0.5:0.5:0.5.")] = None,
-    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
+    mean: Mean = None,
+    std: Std = None,
     images: Annotated[str, typer.Option(help="How many evaluation images, or 'all'.")] = "200",
     tier: Annotated[Literal["oblivious", "adaptive", "both"], typer.Option(help="What the attacker knows.")] = "both",
     targeted: Annotated[bool, typer.Option("--targeted", help="Want a random other class for each image.")] = False,
@@ -96,6 +98,40 @@ def run(
     tiers = plan.TIERS if tier == "both" else (tier,)
     planned = plan.plan(setting, attack, defense, tiers, seeds, effort, store)
     sys.exit(console.compute(planned, store, plugin or [], workers, timeout))
+
+
+@app.command()
+def train(
+    defense: Annotated[str, typer.Option(help="Defenses with commas between them.")],
+    dataset: Dataset = "photos",
+    model: Model = "photos-cnn",
+    weights: Weights = None,
+    mean: Mean = None,
+    std: Std = None,
+    seed: Annotated[str, typer.Option(help="Seeds with commas between them.")] = "0",
+    device: Device = "cpu",
+    plugin: Plugins = None,
+) -> None:
+    """Train what is not trained yet of some defenses, as `bench run` would, and keep it for `bench run`.
+
+    Example: `bench train --defense adversarial-training,apr:attention=false`
+
+    A training that was interrupted goes on where it stopped.
+    """
+    from bench import scene
+    from bench import train as training
+
+    _add(plugin)
+    setting = scene.Setting(
+        dataset=dataset,
+        model=model,
+        images=1,
+        weights=weights,
+        mean=_numbers(mean, "--mean"),
+        std=_numbers(std, "--std"),
+        device=_device(device),
+    )
+    training.train(setting, defense, [_whole(one, "--seed") for one in seed.split(",")])
 
 
 @app.command(name="list")

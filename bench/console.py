@@ -88,15 +88,7 @@ def _progress(plan: Plan, notes: Console) -> Iterator[Told]:
     if not plan.tasks:
         yield lambda task, share, doing: None
         return
-    columns = (
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Progress(*columns, console=notes, transient=True) as bar:
+    with progress_bar(notes) as bar:
         whole = bar.add_task("", total=len(plan.tasks))
         shares: dict[Task, float] = {}
 
@@ -105,3 +97,16 @@ def _progress(plan: Plan, notes: Console) -> Iterator[Told]:
             bar.update(whole, completed=sum(shares.values()), description=f"{task}: {doing}")
 
         yield told
+
+
+def progress_bar(notes: Console) -> Progress:
+    """A bar with percent, time so far, time left and a description, which vanishes in the end."""
+    columns = (
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        TextColumn("{task.description}", markup=False),
+    )
+    return Progress(*columns, console=notes, transient=True)
