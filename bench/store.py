@@ -88,20 +88,21 @@ class Store:
             yield _read(path, _LATENCY)
 
 
-def write(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    write_bytes(path, text.encode())
+def write(path: Path, text: str, lasting: bool = True) -> None:
+    """Writes a text file, as `write_bytes`."""
+    write_bytes(path, text.encode(), lasting)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
+def write_bytes(path: Path, content: bytes, lasting: bool = True) -> None:
+    """Writes a file whole or not at all; `lasting` waits until it outlives a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
     except BaseException:

@@ -37,7 +37,7 @@ def test_a_run_prints_its_table_and_writes_records_tables_and_patches(results: P
     for word in ("photos", "lgs", "none", "oblivious", "adaptive", "20 images", "quick", "patch ≤"):
         assert word in told
     assert len(list((results / "results" / "records").rglob("patch*.json"))) == 4
-    assert (results / "results" / "index.html").is_file()
+    assert (results / "results" / "site" / "index.html").is_file()
     assert (results / "results" / "README.md").is_file()
     assert len(list((results / "results" / "patches").rglob("*.png"))) == 4
 

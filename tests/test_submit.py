@@ -115,7 +115,7 @@ def test_an_honest_bundle_verifies_and_comes_onto_the_board(bundle: Path, tmp_pa
     assert lines(verdict)[0].startswith("verified")
     assert "| fgsm | adaptive | same | defended_attacked |" in markdown(verdict).replace("\\", "")
     written = accept(verdict, tmp_path / "results")
-    assert tmp_path / "results" / "index.html" in written
+    assert tmp_path / "results" / "site" / "index.html" in written
     assert (tmp_path / "results" / "submissions" / "acme-blur" / "code" / "acme_blur.py").is_file()
     frame = load_results(tmp_path / "results")
     assert set(frame["defense"]) == {"acme-blur"}
@@ -583,7 +583,7 @@ def test_adversarial_images_from_anyone_lower_the_row_and_both_values_stay_visib
     assert record.attack is not None
     assert record.attack.parameters["author"] == "A. <b>Breaker</b>"
     assert len(record.attack.parameters["date"]) == 10
-    page, table = (board / "index.html").read_text(), (board / "README.md").read_text()
+    page, table = (board / "site" / "index.html").read_text(), (board / "README.md").read_text()
     for text in (page, table):
         assert f"{100 * result.before:.1f}" in text
         assert f"{100 * result.after:.1f}" in text

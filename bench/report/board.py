@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bench.outcome import PluginRecord, Tier
 from bench.report.flags import Flag
-from bench.report.samples import Setting
+from bench.report.samples import Sample, Setting
 from bench.report.shown import Shown, arxiv, plain
 
 WORST = ""
@@ -46,22 +46,33 @@ class Entry:
         seeds: which seeds went into them.
         queries: what the attack asked of the model, in words.
         commands: what computes it, one for each seed.
+        sample: the records; None for a worst case.
     """
 
     numbers: Mapping[str, Shown]
     seeds: tuple[int, ...] = ()
     queries: str = ""
     commands: tuple[str, ...] = ()
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column with numbers. `group` stands above it; `tint` sets the two attackers apart."""
+    """A column with numbers. `group` stands above it; `tint` sets the attackers and proofs apart.
+
+    Attributes:
+        label, group, hint: its heading, what stands above that, and what it means.
+        tint: a tier, `certified`, or "".
+        attack: the one attack that its numbers are about, None where it is several or none.
+        head: whether its numbers are the first that one looks at.
+    """
 
     label: str
     group: str
     hint: str
     tint: str = ""
+    attack: str | None = None
+    head: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,7 @@ class Board:
     Attributes:
         setting: what that is.
         images, classes: how many.
+        seeds: which there are.
         basis: the tier that the rows are ranked by.
         attacks: the attacks of each tier.
         columns, rows: the wide table.
@@ -116,6 +128,7 @@ class Board:
     setting: Setting
     images: str
     classes: int
+    seeds: tuple[int, ...]
     basis: Tier
     attacks: Mapping[Tier, tuple[Plugin, ...]]
     columns: tuple[Column, ...]
@@ -144,5 +157,6 @@ class Board:
     def conditions(self) -> str:
         """What else the numbers hold for, in words."""
         chance = f"{self.classes} classes (chance {100 / self.classes:.3g} %)" if self.classes else ""
-        words = [f"{self.images} images", chance, plain(self.setting.goal), f"effort {self.setting.effort}"]
+        seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
+        words = [f"{self.images} images", chance, plain(self.setting.goal), f"effort {self.setting.effort}", seeds]
         return " · ".join(word for word in words if word)

@@ -19,12 +19,12 @@ _SHARED = ("data", "training", "weights", "protocol")
 """Fingerprints in which the records of a board, of one seed, must agree."""
 
 
-def make_boards(outcomes: Iterable[Outcome], latencies: Iterable[Latency] = ()) -> tuple[list[Board], list[str]]:
-    """All boards in order, and a line for each record that fits none, since its attack could never be made."""
+def make_boards(outcomes: Iterable[Outcome], latencies: Iterable[Latency] = ()) -> tuple[list[Board], list[Outcome]]:
+    """All boards in order, and the records that fit none, since their attack could never be made."""
     settings, homeless = settle(outcomes)
     times = {(one.dataset, one.model, one.defense): one for one in latencies}
     boards = [_board(Evidence(setting, settings, times)) for setting in settings]
-    return boards, [f"{plain(str(one.cell))}: {one.status}: {plain(one.reason)}" for one in homeless]
+    return boards, homeless
 
 
 def _board(evidence: Evidence) -> Board:
@@ -41,6 +41,7 @@ def _board(evidence: Evidence) -> Board:
         setting=evidence.setting,
         images=_images(evidence),
         classes=max(one.classes for one in evidence.outcomes),
+        seeds=tuple(sorted({one.cell.seed for one in evidence.outcomes})),
         basis=evidence.basis,
         attacks=attacks,
         columns=tuple(column for column, _ in made),
@@ -59,7 +60,7 @@ def _entries(evidence: Evidence) -> tuple[dict[Key, Entry], list[str]]:
     for key, sample in sorted(evidence.samples.items(), key=lambda one: (*one[0][:2], TIERS.index(one[0][2]))):
         if sample.failures:
             footnotes.append(_cause(sample))
-        entries[key] = _entry(sample, len(footnotes) if sample.failures else 0)
+        entries[key] = entry_of(sample, len(footnotes) if sample.failures else 0)
     for (defense, tier), seeds in evidence.worst.items():
         found = numbers(list(seeds.values())) if seeds else {}
         missing = evidence.missing(defense, tier)
@@ -70,14 +71,15 @@ def _entries(evidence: Evidence) -> tuple[dict[Key, Entry], list[str]]:
     return entries, footnotes
 
 
-def _entry(sample: Sample, note: int) -> Entry:
+def entry_of(sample: Sample, note: int = 0) -> Entry:
+    """The numbers of a cell, or how it failed."""
     commands = tuple(command(one.cell) for one in sample.outcomes)
     if not sample.facts:
         first = sample.failures[0]
-        return Entry({"attacked_accuracy": failed(first.status, first.reason, note)}, commands=commands)
+        return Entry({"attacked_accuracy": failed(first.status, first.reason, note)}, commands=commands, sample=sample)
     found = numbers(list(sample.facts.values()))
     found["attacked_accuracy"] = found["attacked_accuracy"].noted(note)
-    return Entry(found, tuple(sorted(sample.facts)), _queries(sample), commands)
+    return Entry(found, tuple(sorted(sample.facts)), _queries(sample), commands, sample)
 
 
 def numbers(seeds: Sequence[Facts]) -> dict[str, Shown]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from statistics import median
 
 from bench.metrics import certified_accuracy, rejection_clean
 from bench.outcome import TIERS, Tier
 from bench.report.board import WORST, Column, Entry, Key
 from bench.report.evidence import Evidence
-from bench.report.shown import Shown, plain, ratio, share
+from bench.report.shown import Shown, duration, plain, ratio, share
 
 Filled = tuple[Column, Callable[[str], Shown]]
 """A column, and the number that a defense has in it."""
@@ -24,36 +25,41 @@ def columns(evidence: Evidence, entries: Mapping[Key, Entry]) -> list[Filled]:
         attacks = evidence.attacks(tier)
         if attacks:
             found += _of_tier(tier, attacks, entries)
-    return found + _proofs(evidence) + _detectors(evidence) + _times(evidence)
+    return found + _proofs(evidence) + _detectors(evidence) + _times(evidence) + _training(evidence)
 
 
 def _of_tier(tier: Tier, attacks: list[str], entries: Mapping[Key, Entry]) -> list[Filled]:
-    def filled(attack: str, measure: str, label: str, hint: str) -> Filled:
+    several = len(attacks) > 1
+    head = WORST if several else attacks[0]
+
+    def filled(attack: str, measure: str, label: str, hint: str, first: bool = False) -> Filled:
         def number(defense: str) -> Shown:
             entry = entries.get((defense, attack, tier))
             return entry.numbers.get(measure, Shown()) if entry else Shown(title="Not computed.")
 
-        return Column(label, f"{tier} attacker", hint, tier), number
+        return Column(label, f"{tier} attacker", hint, tier, attack or None, first), number
 
-    several = len(attacks) > 1
-    head = WORST if several else attacks[0]
-    each = [
-        filled(one, "attacked_accuracy", plain(one), "Accuracy under this attack, over all images") for one in attacks
-    ]
-    worst = filled(WORST, "attacked_accuracy", "worst case", "Images that stay right under every one of the attacks")
+    def under(attack: str, first: bool = False) -> Filled:
+        hint = "Accuracy under this attack, over all images"
+        return filled(attack, "attacked_accuracy", plain(attack), hint, first)
+
+    worst = filled(
+        WORST, "attacked_accuracy", "worst case", "Images that stay right under every one of the attacks", True
+    )
     of = "worst case" if several else "attack"
     return [
-        worst if several else each[0],
+        worst if several else under(attacks[0], True),
         filled(head, "delta", "δ", f"Clean accuracy − accuracy in the {of}, in points; smaller is better"),
         filled(head, "beta", "β", "Share still right of the images that are lost without a defense"),
-        *(each if several else []),
+        *(under(one) for one in (attacks if several else [])),
     ]
 
 
 def _proofs(evidence: Evidence) -> list[Filled]:
     if all(facts.certified is None for one in evidence.defenses for facts in evidence.facts(one)):
         return []
-    column = Column("certified", "proof", "Proven to stay right whatever an attack within the budget does")
+    hint = "Proven to stay right whatever an attack within the budget does"
+    column = Column("certified", "proof", hint, "certified", head=True)
     return [(column, lambda defense: share(certified_accuracy(*evidence.facts(defense))))]
 
 
@@ -76,3 +82,16 @@ def _times(evidence: Evidence) -> list[Filled]:
         return Column(f"batch {size}", "time", hint), number
 
     return [filled(size) for size in sizes]
+
+
+def _training(evidence: Evidence) -> list[Filled]:
+    """Seconds of training or calibration, as the median over the records."""
+    costs = {
+        defense: [one.seconds.get("train", 0.0) for sample in evidence.row(defense) for one in sample.outcomes]
+        for defense in evidence.defenses
+    }
+    if not any(map(any, costs.values())):
+        return []
+    hint = "Time that the defense learned before it could protect; not comparable across machines"
+    column = Column("training", "time", hint)
+    return [(column, lambda defense: duration(median(costs[defense])) if any(costs[defense]) else Shown())]

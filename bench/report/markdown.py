@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from bench.outcome import Tier
+from bench.outcome import Outcome, Tier
 from bench.report.board import WORST, Board, Entry, Plugin
-from bench.report.shown import Shown, plain
+from bench.report.shown import Shown, lost, plain
 
 _INTRODUCTION = """# Results
 
-Made by `bench report` from the records in this folder; do not edit. As a page: [index.html](index.html).
+Made by `bench report` from the records in this folder; do not edit. As a site: [site/index.html](site/index.html).
 
 Numbers are percent of **all** images, with 95 % intervals in parentheses. *Oblivious*: attacked images were made on the
 model without the defense. *Adaptive*: they were made through the defense. δ is clean − attacked accuracy in points, β
@@ -28,7 +28,7 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", text).replace("://", ":\\//")
 
 
-def page(boards: Sequence[Board], homeless: Sequence[str]) -> str:
+def page(boards: Sequence[Board], homeless: Sequence[Outcome]) -> str:
     """The whole file."""
     parts = [_INTRODUCTION]
     if not boards:
@@ -38,7 +38,7 @@ def page(boards: Sequence[Board], homeless: Sequence[str]) -> str:
         parts += [_board(board) for board in group]
     if homeless:
         parts.append("## Cells whose attack could not be made\n")
-        parts.append("".join(f"- {escape(line)}\n" for line in homeless))
+        parts.append("".join(f"- {escape(lost(one))}\n" for one in homeless))
     return "\n".join(parts)
 
 

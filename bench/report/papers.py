@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench.filled import Filled, Value
+from bench.report.html import asset, render
 from bench.report.markdown import escape
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _INTRODUCTION = """# Reported and measured
 
 Made by `bench tables` from `reported/` and the records in this folder; do not edit. As a page:
@@ -78,17 +76,6 @@ def _line(cells: Sequence[str]) -> str:
 
 def page(tables: Sequence[Filled]) -> str:
     """One page that asks nothing of anybody; whatever stands in a name is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    style = (_TEMPLATES / "page.css").read_text(encoding="utf-8")
     papers = [(paper, list(group)) for paper, group in groupby(tables, key=lambda one: one.paper)]
-    return environment.get_template("tables.html.j2").render(
-        papers=papers,
-        style=Markup(style),  # noqa: S704  # a file of this package
-    )
+    style = Markup(asset("page.css"))  # noqa: S704  # a file of this package
+    return render("tables.html.j2", papers=papers, style=style)

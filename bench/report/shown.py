@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from bench.metrics import Estimate
-from bench.outcome import Cell
+from bench.outcome import Cell, Outcome
 from bench.registry import Spec
 
 NONE = "–"
@@ -92,9 +92,22 @@ def ratio(times: Mapping[str, float], machine: str) -> Shown:
     return Shown(f"{value:.2f}×", value=value, title=title)
 
 
+def duration(seconds: float) -> Shown:
+    """A time that a reader can grasp."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return Shown(f"{seconds / length:.3g} {unit}", value=seconds, title=f"{seconds:.0f} s")
+    return Shown(f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s", value=seconds)
+
+
 def failed(status: str, reason: str, note: int = 0) -> Shown:
     """A cell that has no number says so."""
     return Shown(_STATUS.get(status, status), title=f"{status}: {plain(reason)}", note=note)
+
+
+def lost(outcome: Outcome) -> str:
+    """A record that fits no board, in one line."""
+    return f"{plain(str(outcome.cell))}: {outcome.status}: {plain(outcome.reason)}"
 
 
 def plain(text: str) -> str:

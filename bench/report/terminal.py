@@ -12,7 +12,7 @@ from rich.text import Text
 from bench.outcome import TIERS, Latency, Outcome, Tier
 from bench.report.board import WORST, Board, Row
 from bench.report.build import make_boards
-from bench.report.shown import NONE, Shown, plain
+from bench.report.shown import NONE, Shown, lost, plain
 
 _MEASURES = ("attacked_accuracy", "delta", "beta")
 _COLOURS = {"red": "red", "amber": "yellow"}
@@ -23,8 +23,8 @@ def print_boards(outcomes: Iterable[Outcome], latencies: Iterable[Latency], cons
     boards, homeless = make_boards(outcomes, latencies)
     for board in boards:
         _print(board, console)
-    for line in homeless:
-        console.print(Text(line, style="red"))
+    for one in homeless:
+        console.print(Text(lost(one), style="red"))
 
 
 def _print(board: Board, console: Console) -> None:

@@ -1,0 +1,38 @@
+"""The addresses of the site's pages, from its root; they stay the same as long as what they are about does."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import astuple
+
+from bench.outcome import Cell
+from bench.registry import Kind
+from bench.report.samples import Setting
+
+
+def plugin_page(kind: Kind, text: str) -> str:
+    """The page of an attack or a defense."""
+    return f"{kind}s/{_readable(text)}.html"
+
+
+def cell_page(cell: Cell) -> str:
+    """The page of a cell; its seeds share one."""
+    words = (cell.dataset, cell.model, cell.attack, cell.defense, cell.tier, cell.goal, cell.effort, str(cell.images))
+    return f"cells/{_hash(*words)[:10]}.html"
+
+
+def anchor(setting: Setting) -> str:
+    """The place of a board on the front page."""
+    words = re.sub(r"[^A-Za-z0-9]+", "-", f"{setting.dataset}-{setting.budget}").strip("-").lower()[:40]
+    return f"{words}-{_hash(*map(str, astuple(setting)))[:6]}"
+
+
+def _readable(text: str) -> str:
+    """A file name on any system: the text itself where it can be one, else with a hash."""
+    safe = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60]
+    return safe if safe == text else f"{safe or 'x'}-{_hash(text)[:6]}"
+
+
+def _hash(*words: str) -> str:
+    return hashlib.sha256(chr(0).join(words).encode()).hexdigest()
