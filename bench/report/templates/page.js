@@ -93,7 +93,7 @@ function filter() {
     });
     let found = 0;
     for (const row of rows) {
-      const text = row.cells[1].textContent.toLowerCase();
+      const text = [...row.cells[1].querySelectorAll(".name, small")].map((one) => one.textContent).join(" ").toLowerCase();
       const baseline = row.classList.contains("baseline") && !words.length;
       const right = (!chosen.kind || row.dataset.kind === chosen.kind || baseline) && words.every((word) => text.includes(word));
       row.hidden = !right;
