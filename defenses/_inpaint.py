@@ -48,10 +48,10 @@ def _filled(images: Images, masks: Masks) -> Images:
     return torch.where(masks & ~whole, filled, hidden)
 
 
-def _one(planes: NDArray[Any]) -> NDArray[Any]:
+def _one(planes: NDArray[Any]) -> NDArray[Any] | list[NDArray[Any]]:
     """One image whose last plane is the mask."""
     mask = (planes[-1] > 0).astype(np.uint8)
     if not mask.any():
         return planes
     channels = [cv2.inpaint(np.ascontiguousarray(plane), mask, RADIUS, cv2.INPAINT_NS) for plane in planes[:-1]]
-    return np.stack([*channels, planes[-1]])
+    return [*channels, planes[-1]]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,23 +19,39 @@ from bench.contracts import Images
 
 def refuse_nan(images: Images, what: str) -> None:
     """Raises ValueError where a value is NaN or infinite, which libraries of 8-bit codecs and sorts would hide."""
-    if images.numel() and not torch.isfinite(images.sum()):
+    # Not torch's sum: its threads spin on for a while, and so take the time of those of `each`.
+    if images.device.type == "cpu" and np.isfinite(images.detach().numpy().sum()):
+        return
+    if not torch.isfinite(images.sum()):
         rows = (~torch.isfinite(images)).flatten(1).any(1).nonzero()[:, 0].tolist()
         raise ValueError(f"{what} expects values in [0, 1], but images {rows[:5]} of the batch hold NaN or infinity.")
 
 
-def each(work: Callable[..., NDArray[Any]], images: Tensor, *others: Sequence[Any]) -> Tensor:
+def each(work: Callable[..., NDArray[Any] | list[NDArray[Any]]], images: Tensor, *others: Sequence[Any]) -> Tensor:
     """`work(image, *other)` for every image (as a NumPy array) of a CPU tensor, on as many threads as torch uses.
 
-    It pays where `work` is a C function that lets other threads run, as those of OpenCV do.
+    It pays where `work` is a C function that lets other threads run, as those of OpenCV do. `work` gives an array of
+    its image's shape and type, or a list of its planes, and never calls torch: its threads would compete with these.
     """
-    workers = min(torch.get_num_threads(), len(images))
-    if workers <= 1:
-        done = list(map(work, images.numpy(), *others))
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            done = list(pool.map(work, images.numpy(), *others))
-    return torch.from_numpy(np.stack(done)) if done else images
+    done = torch.empty_like(images)
+    jobs = list(zip(done.numpy(), images.numpy(), *others, strict=True))
+    threads = max(1, min(torch.get_num_threads(), len(jobs)))
+    handed_out = [_helpers().submit(_share, work, jobs[first::threads]) for first in range(1, threads)]
+    _share(work, jobs[::threads])  # the calling thread does its part: waiting for others, it would wake up late
+    for part in handed_out:
+        part.result()
+    return done
+
+
+def _share(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> None:
+    for place, *job in jobs:
+        place[...] = work(*job)
+
+
+@cache
+def _helpers() -> ThreadPoolExecutor:
+    """Threads that stay: to start them costs as much as to filter several images."""
+    return ThreadPoolExecutor(os.cpu_count(), "each")
 
 
 def luma(images: Images) -> Float[Tensor, "n h w"]:

@@ -45,30 +45,16 @@ def _gradient(model: Classifier, images: Images, rng: Streams, classes: Tensor |
     return gradient, logits.detach()
 
 
-class _PositiveOnly(torch.autograd.Function):
-    """Clamps like ReLU (or ReLU6); backwards only what is positive passes."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, high: float) -> Tensor:
-        ctx.save_for_backward((values > 0) & (values < high))
-        return values.clamp(0, high)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (open_,) = ctx.saved_tensors
-        return gradients[0].clamp_min(0) * open_, None
-
-
 class _Guided(TorchFunctionMode):
-    """While it is entered, every ReLU of any network is a guided one."""
+    """While it is entered, only positive gradients pass back through any ReLU (or ReLU6) of any network."""
 
-    RELUS = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
+    RELUS = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6)
 
     def __torch_function__(
         self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func in self.RELUS:
-            return _PositiveOnly.apply(args[0], torch.inf)
-        if func in (F.relu6, F.hardtanh) and (func is F.relu6 or tuple(args[1:3]) == (0.0, 6.0)):
-            return _PositiveOnly.apply(args[0], 6.0)
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        rectifies = func in self.RELUS or (func is F.hardtanh and tuple(args[1:3]) == (0.0, 6.0))
+        if rectifies and out.requires_grad:
+            out.register_hook(lambda gradient: gradient.clamp_min(0))
+        return out

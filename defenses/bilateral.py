@@ -64,7 +64,7 @@ class Bilateral(Transform):
         fast = images.device.type == "cpu" and images.dtype == torch.float32 and channels in (1, 3)
         if not fast or images.requires_grad or not images.numel():
             return self.differentiable(images, rng)
-        return each(self._filter, images, self._deviations(images).flatten().tolist())
+        return each(self._filter, images)
 
     def differentiable(self, images: Images, rng: Streams) -> Images:
         """The same, neighbour by neighbour."""
@@ -90,11 +90,12 @@ class Bilateral(Transform):
             return images.new_full((len(images), 1, 1, 1), self.colour)
         return _mean((images - _mean(images)).square()).clamp_min(LEAST**2).sqrt()
 
-    def _filter(self, image: NDArray[np.float32], deviation: float) -> NDArray[np.float32]:
+    def _filter(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """One image, shape (c, h, w); OpenCV adds the channels' distances up."""
-        pixels, spread = cv2.merge(list(image)), deviation * len(image)
+        colour = self.colour or max(LEAST, cv2.meanStdDev(image.reshape(-1, image.shape[2]))[1].item())
+        pixels, spread = cv2.merge(list(image)), colour * len(image)
         smooth = cv2.bilateralFilter(pixels, self.size, spread, self.space, borderType=cv2.BORDER_REFLECT)
-        return np.array(cv2.split(smooth), np.float32)
+        return np.asarray(smooth).reshape(*image.shape[1:], -1).transpose(2, 0, 1)
 
 
 def _mean(values: Tensor) -> Float[Tensor, "n 1 1 1"]:

@@ -30,6 +30,8 @@ from ._pixels import each, refuse_nan
 from ._ranges import within
 from ._soft_jpeg import soft_jpeg
 
+LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
+
 
 @dataclass(frozen=True)
 class JPEG(Transform):
@@ -59,8 +61,7 @@ class JPEG(Transform):
         refuse_nan(images, "JPEG")
         if not images.numel():
             return images.clone()
-        levels = each(self._code, images.detach().float().cpu()).to(images.device)
-        return levels.to(images.dtype).div_(255)
+        return each(self._code, images.detach().float().cpu()).to(images)
 
     def backward(self, images: Images, gradient: Images) -> Images:
         """The gradient of a smooth JPEG at `images`."""
@@ -69,11 +70,12 @@ class JPEG(Transform):
             (passed,) = torch.autograd.grad(soft_jpeg(watched, self.quality), watched, gradient)
         return passed
 
-    def _code(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """One image, shape (c, h, w), in [0, 1] -> its decoded levels 0 .. 255."""
+    def _code(self, image: NDArray[np.float32]) -> NDArray[Any]:
+        """One image, shape (c, h, w), in [0, 1], coded and decoded."""
         channels, _, width = image.shape
         levels = cv2.convertScaleAbs(image.reshape(-1, width), alpha=255).reshape(image.shape)
         # OpenCV codes blue, green, red.
         _, coded = cv2.imencode(".jpg", cv2.merge(list(levels[::-1])), [cv2.IMWRITE_JPEG_QUALITY, self.quality])
         pixels = cv2.imdecode(coded, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
-        return np.array(cv2.split(np.asarray(pixels))[::-1], np.uint8)
+        values = cv2.LUT(np.asarray(pixels), LEVELS).reshape(*image.shape[1:], channels)
+        return values.transpose(2, 0, 1)[::-1]

@@ -12,10 +12,10 @@ OpenCV does 3×3 and 5×5 on a CPU in a hundredth of the time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import cv2
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -60,8 +60,9 @@ def median(images: Images, size: int) -> Images:
     reach = size // 2 if size > 3 else 0
     padded = pad_mirrored(images, reach, reach) if reach else images
 
-    def filtered(image: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.array([cv2.medianBlur(channel, size) for channel in image], np.float32)
-
-    smooth = each(filtered, padded.detach())
+    smooth = each(partial(_filtered, size=size), padded.detach())
     return smooth[..., reach : reach + images.shape[2], reach : reach + images.shape[3]].contiguous()
+
+
+def _filtered(image: NDArray[Any], size: int) -> list[NDArray[Any]]:
+    return [cv2.medianBlur(channel, size) for channel in image]
