@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contracts import Artifact, Budget, Classifier, Examples, Images, Labels, Logits, Patch, Pixels, Streams
+from bench.contracts import (
+    Artifact,
+    Budget,
+    CertifiedDefense,
+    Classifier,
+    Examples,
+    Images,
+    Labels,
+    Logits,
+    Patch,
+    Pixels,
+    Streams,
+)
 from bench.memory import in_pieces
 from bench.training import Batch
 
-from ._examples import choose, fresh, packed
-from ._examples import train as train_net
+from ._examples import choose, fresh, packed, train, unpacked
 from ._extent import box_of
 from ._passes import in_passes
+from ._ranges import within
 
 Votes = Bool[Tensor, "n ablations k"]
 Parts = Float[Tensor, "n inputs rows columns"]
@@ -118,24 +130,70 @@ def proven(votes: Votes, labels: Labels, retains: Bool[Tensor, "ablations h w"],
     return in_pieces(work, len(votes), 64)
 
 
-def train(
-    ablations: Ablations,
-    make: Callable[[], nn.Module],
-    training: Examples,
-    rng: Streams,
-    training_images: int,
-    epochs: int,
-    what: str,
-) -> Artifact:
-    """The weights of a network that is trained on ablations, a random one of each image in each epoch."""
-    images, labels, streams = choose(training, rng, training_images, what)
-    net = fresh(make, streams)
+class Voted(CertifiedDefense):
+    """A defense that learns a network of its own to classify ablations, whose answers are counted.
 
-    def loss(network: nn.Module, batch: Batch) -> Tensor:
-        turned = batch.rng.derive("flip").uniform()[:, None, None, None] < 0.5
-        shown = torch.where(turned, batch.images.flip(3), batch.images)
-        which = batch.rng.derive("ablation").integers(ablations.count)
-        return F.cross_entropy(network(ablations.seen(shown, which)), batch.targets)
+    Subclasses are frozen dataclasses with these fields.
 
-    train_net(net, images, labels, training, streams, epochs=epochs, learning_rate=3e-3, batch_size=64, loss=loss)
-    return packed(net)
+    Attributes:
+        threshold: θ, the probability from which an ablation votes for a class, in (0, 1].
+        training_images: how many training images the network learns from at the most.
+        epochs: how often it sees each.
+    """
+
+    kind = "certified"
+    threshold: float
+    training_images: int
+    epochs: int
+
+    def __post_init__(self) -> None:
+        within("a threshold", self.threshold, 0.001, 1, "0.3 lets three classes vote at the most")
+        within("training_images", self.training_images, 2, math.inf, "the default is 4000")
+        within("epochs", self.epochs, 1, math.inf, "the default is 30")
+
+    @abstractmethod
+    def fixed(self, shape: tuple[int, int, int], rng: Streams) -> Artifact:
+        """All that `ablations` needs to know, for images of this shape (c, h, w)."""
+
+    @abstractmethod
+    def ablations(self, learned: Artifact) -> Ablations:
+        """What the network sees, after `fixed`."""
+
+    @abstractmethod
+    def network(self, channels: int, num_classes: int) -> nn.Module:
+        """The network, for what is left of images with so many channels; its weights are replaced."""
+
+    def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
+        """The weights of the network that classifies ablations: it sees a random one of each image in each epoch."""
+        images, labels, streams = choose(training, rng, self.training_images, self.title)
+        channels, height, width = images.shape[1:]
+        known = self.fixed((channels, height, width), rng[:1]) | {"channels": torch.tensor(channels)}
+        ablations, net = self.ablations(known), fresh(lambda: self.network(channels, model.num_classes), streams)
+
+        def loss(network: nn.Module, batch: Batch) -> Tensor:
+            turned = batch.rng.derive("flip").uniform()[:, None, None, None] < 0.5
+            shown = torch.where(turned, batch.images.flip(3), batch.images)
+            which = batch.rng.derive("ablation").integers(ablations.count)
+            return F.cross_entropy(network(ablations.seen(shown, which)), batch.targets)
+
+        epochs, rate = self.epochs, 3e-3
+        train(net, images, labels, training, streams, epochs=epochs, learning_rate=rate, batch_size=64, loss=loss)
+        return packed(net) | known
+
+    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
+        """The vote."""
+        return self._voting(model, learned)
+
+    def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
+        """The mean probability over all ablations; and the bare model, whose attack may carry over."""
+        return {"mean": self._voting(model, learned, soft=True), "bare": model}
+
+    def certify(
+        self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget
+    ) -> Bool[Tensor, "n"]:
+        """Which images no attack within `budget` can turn: patches, or a few pixels; nothing for other budgets."""
+        return self._voting(model, learned).certified(images, labels, budget)
+
+    def _voting(self, model: Classifier, learned: Artifact, soft: bool = False) -> Voting:
+        net = unpacked(lambda: self.network(int(learned["channels"]), model.num_classes), learned)
+        return Voting(net, self.ablations(learned), model.num_classes, self.threshold, soft)

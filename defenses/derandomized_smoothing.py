@@ -26,27 +26,17 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor
+from torch import Tensor, nn
 
-from bench.contracts import (
-    Artifact,
-    Budget,
-    CertifiedDefense,
-    Classifier,
-    Examples,
-    Images,
-    InputError,
-    Labels,
-    Streams,
-)
+from bench.contracts import Artifact, Images, InputError, Labels, Streams
 
-from ._ablation import Ablations, Parts, Voting, train
-from ._examples import conv_net, unpacked
+from ._ablation import Ablations, Parts, Voted
+from ._examples import conv_net
 from ._ranges import within
 
 
 @dataclass(frozen=True)
-class DerandomizedSmoothing(CertifiedDefense):
+class DerandomizedSmoothing(Voted):
     """De-randomized smoothing: parts of the image vote; certified against patches.
 
     Attributes:
@@ -65,7 +55,6 @@ class DerandomizedSmoothing(CertifiedDefense):
 
     title: ClassVar[str] = "De-randomized smoothing"
     paper: ClassVar[str] = "Levine & Feizi 2020, arXiv 2002.10733"
-    kind = "certified"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"epochs": 10},
         "block": {"parts": "block"},
@@ -73,10 +62,8 @@ class DerandomizedSmoothing(CertifiedDefense):
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         within("a size in pixels", self.size, 1, math.inf, "leave it out for the default of the image size")
-        within("a threshold", self.threshold, 0.001, 1, "0.3 lets three classes vote at the most")
-        within("training_images", self.training_images, 2, math.inf, "the default is 4000")
-        within("epochs", self.epochs, 1, math.inf, "the default is 30")
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
         """Raises InputError where a part is as large as the image."""
@@ -88,50 +75,22 @@ class DerandomizedSmoothing(CertifiedDefense):
                 f"{self.size}; leave it out for the default."
             )
 
-    def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
-        """The weights of the network that classifies parts."""
-        shape = self._shape(training)
-        make = self._network(shape[0], model.num_classes)
-        weights = train(self.windows(shape), make, training, rng, self.training_images, self.epochs, "smoothing")
-        return weights | {"shape": torch.tensor(shape)}
-
-    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
-        """The vote of the parts."""
-        return self._voting(model, learned)
-
-    def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """The mean probability over all parts; and the bare model, whose attack may carry over."""
-        return {"mean": self._voting(model, learned, soft=True), "bare": model}
-
-    def certify(
-        self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget
-    ) -> Bool[Tensor, "n"]:
-        """Which images no patch, and no few pixels, within `budget` can turn; nothing for other budgets."""
-        return self._voting(model, learned).certified(images, labels, budget)
-
-    def windows(self, shape: tuple[int, int, int]) -> Windows:
-        """The parts of an image of this shape (c, h, w)."""
+    def fixed(self, shape: tuple[int, int, int], rng: Streams) -> Artifact:
+        """The size of the image, and of a part."""
         _, height, width = shape
         if self.parts == "column":
-            return Windows(height, width, height, self.size or math.ceil(width / 8))
-        size = self.size or math.ceil(3 * min(height, width) / 8)
-        return Windows(height, width, min(size, height), min(size, width))
+            tall, wide = height, self.size or math.ceil(width / 8)
+        else:
+            tall = wide = self.size or math.ceil(3 * min(height, width) / 8)
+        return {"windows": torch.tensor([height, width, min(tall, height), min(wide, width)])}
 
-    def _voting(self, model: Classifier, learned: Artifact, soft: bool = False) -> Voting:
-        channels, height, width = (int(side) for side in learned["shape"])
-        net = unpacked(self._network(channels, model.num_classes), learned)
-        return Voting(net, self.windows((channels, height, width)), model.num_classes, self.threshold, soft)
+    def ablations(self, learned: Artifact) -> Windows:
+        """One part at every position."""
+        return Windows(*learned["windows"].tolist())
 
-    @staticmethod
-    def _network(channels: int, classes: int) -> Any:
-        return lambda: conv_net(channels, classes, strides=(1, 2, 2), widths=(32, 64, 128))
-
-    @staticmethod
-    def _shape(training: Examples) -> tuple[int, int, int]:
-        if not len(training.labels):
-            raise InputError("derandomized-smoothing trains a network, but the data set has no training images.")
-        channels, height, width = training.load(torch.zeros(1, dtype=torch.int64)).shape[1:]
-        return channels, height, width
+    def network(self, channels: int, num_classes: int) -> nn.Module:
+        """It sees the part alone."""
+        return conv_net(channels, num_classes, strides=(1, 2, 2), widths=(32, 64, 128))
 
 
 class Windows(Ablations):

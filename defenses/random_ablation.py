@@ -25,27 +25,17 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from bench.contracts import (
-    Artifact,
-    Budget,
-    CertifiedDefense,
-    Classifier,
-    Examples,
-    Images,
-    InputError,
-    Labels,
-    Streams,
-)
+from bench.contracts import Artifact, Images, InputError, Labels, Streams
 
-from ._ablation import Ablations, Parts, Voting, train
-from ._examples import conv_net, unpacked
+from ._ablation import Ablations, Parts, Voted
+from ._examples import conv_net
 from ._ranges import within
 
 
 @dataclass(frozen=True)
-class RandomAblation(CertifiedDefense):
+class RandomAblation(Voted):
     """Random ablation: scattered pixels vote; certified against few changed pixels.
 
     Attributes:
@@ -64,18 +54,15 @@ class RandomAblation(CertifiedDefense):
 
     title: ClassVar[str] = "Random ablation"
     paper: ClassVar[str] = "Levine & Feizi 2020, arXiv 1911.09272; Hammoudeh & Lowd 2024, arXiv 2302.11628"
-    kind = "certified"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"epochs": 10},
         "paper": {"groups": 14, "training_images": 50_000, "epochs": 400},
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         within("groups", self.groups, 2, math.inf, "14 leave 75 of 32×32 pixels to each, as in the paper")
         within("partitions", self.partitions, 1, math.inf, "the default is 3")
-        within("a threshold", self.threshold, 0.001, 1, "0.3 lets three classes vote at the most")
-        within("training_images", self.training_images, 2, math.inf, "the default is 4000")
-        within("epochs", self.epochs, 1, math.inf, "the default is 30")
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
         """Raises InputError where there are more groups than pixels."""
@@ -83,43 +70,20 @@ class RandomAblation(CertifiedDefense):
         if self.groups > height * width:
             raise InputError(f"random-ablation expects no more groups than pixels ({height * width}): {self.groups}.")
 
-    def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
-        """The partitions, and the weights of the network that classifies groups."""
-        if not len(training.labels):
-            raise InputError("random-ablation trains a network, but the data set has no training images.")
-        channels, height, width = training.load(torch.zeros(1, dtype=torch.int64)).shape[1:]
-        source = rng[:1].derive("partitions")
+    def fixed(self, shape: tuple[int, int, int], rng: Streams) -> Artifact:
+        """The partitions: which group each pixel belongs to, shape (partitions, h, w)."""
+        _, height, width = shape
+        source = rng.derive("partitions")
         orders = torch.cat([source.permutations(height * width) for _ in range(self.partitions)])
-        member = (orders.argsort(1) % self.groups).reshape(self.partitions, height, width)
-        make = self._network(channels, model.num_classes)
-        weights = train(self._groups(member), make, training, rng, self.training_images, self.epochs, "random-ablation")
-        return weights | {"member": member}
+        return {"member": (orders.argsort(1) % self.groups).reshape(self.partitions, height, width)}
 
-    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
-        """The vote of the groups."""
-        return self._voting(model, learned)
+    def ablations(self, learned: Artifact) -> Groups:
+        """Each group of each partition."""
+        return Groups(learned["member"], self.groups)
 
-    def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """The mean probability over all groups; and the bare model, whose attack may carry over."""
-        return {"mean": self._voting(model, learned, soft=True), "bare": model}
-
-    def certify(
-        self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget
-    ) -> Bool[Tensor, "n"]:
-        """Which images no few pixels (and, rarely, no patch) within `budget` can turn; nothing for other budgets."""
-        return self._voting(model, learned).certified(images, labels, budget)
-
-    def _voting(self, model: Classifier, learned: Artifact, soft: bool = False) -> Voting:
-        channels = learned["net.0.weight"].shape[1] // 2
-        net = unpacked(self._network(channels, model.num_classes), learned)
-        return Voting(net, self._groups(learned["member"]), model.num_classes, self.threshold, soft)
-
-    def _groups(self, member: Int[Tensor, "partitions h w"]) -> Groups:
-        return Groups(member, self.groups)
-
-    @staticmethod
-    def _network(channels: int, classes: int) -> Any:
-        return lambda: conv_net(2 * channels, classes, strides=(2, 2, 2), widths=(64, 128, 128))
+    def network(self, channels: int, num_classes: int) -> nn.Module:
+        """It sees (x, 1 − x), so twice the channels."""
+        return conv_net(2 * channels, num_classes, strides=(2, 2, 2), widths=(64, 128, 128))
 
 
 class Groups(Ablations):
