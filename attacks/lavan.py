@@ -55,7 +55,7 @@ class LaVAN(Placed, Attack):
             `cross-entropy`.
         confidence: an image is done when the wanted classes have this probability, in (0, 1].
         search: how many of the four neighbouring places are tried after each step, 0 to 4.
-        stride: how far away they are in pixels, 1 or more.
+        stride: how far away they are in pixels, 1 or more; none: the region's side.
         smoothness: weight of a penalty on differences between neighbouring values, 0 or more; against defenses
             that look for steep gradients.
     """
@@ -70,7 +70,7 @@ class LaVAN(Placed, Attack):
     loss: Literal["source-target", "margin", "cross-entropy"] = "source-target"
     confidence: float = 0.9
     search: int = 0
-    stride: int = 2
+    stride: int | None = None
     smoothness: float = 0.0
 
     title = "LaVAN"
@@ -89,8 +89,8 @@ class LaVAN(Placed, Attack):
             raise ValueError(f"confidence is a probability in (0, 1], such as 0.9; got {self.confidence}.")
         if not 0 <= self.search <= 4:
             raise ValueError(f"search is a number of neighbours from 0 to 4; got {self.search}.")
-        if self.stride < 1:
-            raise ValueError(f"stride is at least 1 pixel; got {self.stride}.")
+        if self.stride is not None and self.stride < 1:
+            raise ValueError(f"stride is at least 1 pixel, or none for the region's side; got {self.stride}.")
 
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
         """The best images on the way."""
@@ -162,9 +162,10 @@ class _Regions:
     def _search(self, step: int) -> None:
         """Tries some neighbouring places and takes the best, the present one included."""
         count, tried = len(self.rows), self._attack.search
+        stride = self._attack.stride or self._content.shape[-1]
         order = self._rng.derive(f"search {step}").permutations(4)[:, :tried]
         ways = torch.tensor(_WAYS, device=order.device)[order].transpose(0, 1)
-        shifts = torch.cat([torch.zeros_like(ways[:1]), ways * self._attack.stride]).flatten(0, 1)
+        shifts = torch.cat([torch.zeros_like(ways[:1]), ways * stride]).flatten(0, 1)
         owners = torch.arange(count, device=order.device).repeat(tried + 1)
         images = self._images[owners]
         places = self._placement[owners].moved(shifts, *images.shape[2:])
