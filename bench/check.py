@@ -53,12 +53,13 @@ class ToyClassifier(Classifier):
         super().__init__()
         rng = torch.Generator().manual_seed(0)
         shape = (8, 3, 5, 5)
-        self.filters = nn.Parameter(torch.randn(shape, generator=rng, dtype=dtype) / 4, requires_grad=False)
+        self.filters = nn.utils.skip_init(nn.Conv2d, *shape[1::-1], 5, stride=2, padding=2, bias=False, dtype=dtype)
+        self.filters.weight = nn.Parameter(torch.randn(shape, generator=rng, dtype=dtype) / 4, requires_grad=False)
         self.head = nn.Parameter(torch.randn(8 * 16, CLASSES, generator=rng, dtype=dtype), requires_grad=False)
 
     def forward(self, images: Images, rng: Streams) -> Tensor:
         """Logits of shape (n, 4)."""
-        features = nn.functional.conv2d(images.to(self.filters.dtype), self.filters, stride=2, padding=2)
+        features = self.filters(images.to(self.head.dtype))
         pooled = nn.functional.adaptive_avg_pool2d(torch.tanh(features), 4).flatten(1)
         return (pooled @ self.head) * 2
 

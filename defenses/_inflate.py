@@ -1,0 +1,201 @@
+"""Networks for images made into networks for volumes: one answer for each slice, with convolutions along the depth.
+
+A convolution gets a third axis; everything else (normalisation, activation, pooling, the linear head) treats the
+slices alike and one by one, and the depth is neither strided nor pooled. So the slices of a volume go through the
+network as a batch of small images, a 3D convolution mixes neighbours in the stack, and a batch norm over that batch is
+the batch norm of the volumes. Ghebrechristos and Alaghband (2024), section 3.2.
+
+Kernels of depth 1, 3 or Z come from the 2D weights w: w in the middle and 0 elsewhere ("central": the new network is
+the old one on each slice), or w / depth everywhere ("mean", I3D, arXiv 1705.07750: the same on slices that are equal).
+
+Slices are small. Where a window is larger than the map, a convolution pads the map, and a pooling layer takes as many
+pixels at a time as its stride.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from bench.contracts import Classifier, InputError, Streams
+
+from ._volume import Volume
+
+Maps = Float[Tensor, "slices features h w"]
+Smaller = Float[Tensor, "slices new_features new_h new_w"]
+SliceLogits = Float[Tensor, "n z k"]
+Inflation = Literal["central", "mean"]
+_POOLS = {F.max_pool2d: nn.MaxPool2d, F.avg_pool2d: nn.AvgPool2d}
+
+
+class VolumeNet(nn.Module):
+    """Volumes -> logits of each of their slices."""
+
+    def __init__(self, classifier: Classifier, slices: int) -> None:
+        super().__init__()
+        self.classifier, self.slices = classifier, slices
+
+    def forward(self, volume: Volume, rng: Streams) -> SliceLogits:
+        """Logits of shape (n, slices, k)."""
+        rows = volume.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        places = torch.arange(len(rows), device=rows.device)
+        logits: Tensor = self.classifier(rows, rng[places // self.slices].derive(places % self.slices))
+        return logits.reshape(len(volume), self.slices, *logits.shape[1:])
+
+
+def inflate(
+    classifier: Classifier, volume: tuple[int, int, int], depth: int, inflation: Inflation = "central"
+) -> VolumeNet:
+    """A copy of a classifier of images that reads volumes.
+
+    Args:
+        classifier: its convolutions are layers (nn.Conv2d).
+        volume: channels, number of slices, side of a slice.
+        depth: of the kernels, at least 1.
+        inflation: how the kernels are filled.
+
+    Raises:
+        InputError: it has no such convolutions, or cannot read slices of this size.
+    """
+    channels, slices, side = volume
+    reasons = []
+    for prepared in (copy.deepcopy, _layered):
+        try:
+            inflated = VolumeNet(_converted(prepared(classifier), slices, depth, inflation), slices)
+            _try(inflated, volume)
+        except InputError:
+            raise
+        except Exception as error:  # a network of another's may fail in any way
+            reasons.append(f"{type(error).__name__}: {error}".split("\n")[0])
+        else:
+            return inflated
+    raise InputError(
+        f"Expected a convolutional network that reads slices of {channels}×{side}×{side}, but this one does not become "
+        f"a network for volumes of {slices} of them ({'; '.join(dict.fromkeys(reasons))}). Choose larger slices, or a "
+        "network that pools over all places before its linear layers."
+    )
+
+
+class _Convolution(nn.Conv3d):
+    """A convolution over the slices of a volume, which come as a batch, and their neighbours in the stack."""
+
+    def __init__(self, flat: nn.Conv2d, slices: int, depth: int, inflation: Inflation) -> None:
+        if type(flat) is not nn.Conv2d or isinstance(flat.padding, str) or flat.padding_mode != "zeros":
+            raise InputError(f"Expected 2D convolutions with zeros of a given number around them, but got {flat}.")
+        window, step, gap = _both(flat.kernel_size), _both(flat.stride), _both(flat.dilation)
+        around = (depth - 1) // 2, *_both(flat.padding)
+        super().__init__(
+            flat.in_channels, flat.out_channels, (depth, *window), (1, *step), around, (1, *gap), flat.groups,
+            device="meta",
+        )  # fmt: skip
+        self.slices = slices
+        self.weight = nn.Parameter(_inflated(flat.weight, depth, inflation), flat.weight.requires_grad)
+        self.bias = flat.bias
+
+    def forward(self, maps: Maps) -> Smaller:
+        """Maps of the same slices."""
+        missing = [*self._missing(maps, 1), *self._missing(maps, 0), 0, 1 - self.kernel_size[0] % 2]
+        volumes = maps.reshape(len(maps) // self.slices, self.slices, *maps.shape[1:]).transpose(1, 2)
+        if any(missing):
+            volumes = F.pad(volumes, missing)
+        return super().forward(volumes).transpose(1, 2).flatten(0, 1)
+
+    def _missing(self, maps: Maps, axis: int) -> tuple[int, int]:
+        """What to pad before and behind, so that the window fits and ⌈side / stride⌉ places come out."""
+        side, step = maps.shape[2 + axis], self.stride[1 + axis]
+        window = self.dilation[1 + axis] * (self.kernel_size[1 + axis] - 1) + 1
+        padded = side + 2 * int(self.padding[1 + axis])
+        if padded >= window:
+            return 0, 0
+        missing = (math.ceil(side / step) - 1) * step + window - padded
+        return missing // 2, missing - missing // 2
+
+
+class _Pool(nn.Module):
+    """A pooling layer that reads maps smaller than its window, too."""
+
+    def __init__(self, pool: nn.MaxPool2d | nn.AvgPool2d) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, maps: Maps) -> Smaller:
+        """As the layer, or `stride` pixels at a time."""
+        (height, width), (down, right) = maps.shape[2:], _both(self.pool.stride)
+        (tall, wide), (above, beside) = _both(self.pool.kernel_size), _both(self.pool.padding)
+        if height + 2 * above >= tall and width + 2 * beside >= wide:
+            return self.pool(maps)  # type: ignore[no-any-return]  # nn.Module
+        smaller = math.ceil(height / down), math.ceil(width / right)
+        if isinstance(self.pool, nn.MaxPool2d):
+            return F.adaptive_max_pool2d(maps, smaller)
+        return F.adaptive_avg_pool2d(maps, smaller)
+
+
+def _both(sides: int | str | tuple[int, ...]) -> tuple[int, int]:
+    """Height and width, from one number for both or from the two."""
+    down, right = (sides, sides) if isinstance(sides, int) else map(int, sides)
+    return down, right
+
+
+def _inflated(weight: Tensor, depth: int, inflation: Inflation) -> Float[Tensor, "outputs inputs depth h w"]:
+    copies = weight.detach()[:, :, None].repeat(1, 1, depth, 1, 1)
+    if inflation == "mean":
+        return copies / depth
+    middle = torch.arange(depth, device=weight.device) == (depth - 1) // 2
+    return copies * middle[:, None, None]
+
+
+def _converted(classifier: Classifier, slices: int, depth: int, inflation: Inflation) -> Classifier:
+    """The same classifier, now with 3D convolutions, and pools that read small maps."""
+    layers = list(classifier.named_modules())
+    if not any(isinstance(layer, nn.Conv2d) for _, layer in layers):
+        raise InputError("Expected a network with 2D convolutions (nn.Conv2d), but this one has none.")
+    for name, layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            classifier.set_submodule(name, _Convolution(layer, slices, depth, inflation))
+        elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+            classifier.set_submodule(name, _Pool(layer))
+    return classifier
+
+
+class _Layers(fx.Tracer):
+    """Traces down to modules without children; those keep their ways in training and evaluation."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return not any(True for _ in module.children())
+
+
+def _layered(classifier: Classifier) -> Classifier:
+    """A copy in whose networks pooling functions are layers, and heads that only training asks for are gone.
+
+    Inception has both. The classifier itself is not traced: it takes streams.
+    """
+    classifier = copy.deepcopy(classifier).eval()
+    for name, network in list(classifier.named_children()):
+        graph = _Layers().trace(network)
+        traced = fx.GraphModule(network, graph)
+        for node in list(graph.nodes):
+            if node.op == "call_function" and node.target in _POOLS:
+                traced.add_submodule(node.name, _POOLS[node.target](*node.args[1:], **node.kwargs))
+                with graph.inserting_after(node):
+                    node.replace_all_uses_with(graph.call_module(node.name, node.args[:1]))
+                graph.erase_node(node)
+        traced.delete_all_unused_submodules()
+        traced.recompile()
+        classifier.set_submodule(name, traced)
+    return classifier
+
+
+def _try(network: VolumeNet, volume: tuple[int, int, int]) -> None:
+    """Raises where the network, while it trains, does not answer for each slice; computes nothing."""
+    channels, slices, side = volume
+    imagined = copy.deepcopy(network).to("meta").train()
+    rng = Streams.of(0, torch.arange(2, device="meta"))
+    logits = imagined(torch.zeros(2, channels, slices, side, side, device="meta"), rng)
+    if logits.shape[:2] != (2, slices) or logits.ndim != 3:
+        raise ValueError(f"its answer has shape {tuple(logits.shape)}")

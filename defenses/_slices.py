@@ -1,0 +1,66 @@
+"""What a network learns from answers for every slice of an image, and how these answers become one."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.contracts import Classifier, Images, Labels, Logits, Streams
+
+from ._inflate import SliceLogits, VolumeNet
+from ._volume import Volumizer
+
+Aggregate = Literal["mean-prob", "mean-logprob", "vote", "trimmed-mean"]
+
+
+class Volumized(Classifier):
+    """Classifies the volume of an image: every slice by itself, then all together.
+
+    The logits are logarithms of probabilities (`mean-prob`, `trimmed-mean`, which leaves out the smallest and the
+    largest quarter for each class, and `mean-logprob`), or shares of votes (`vote`), between which the mean
+    probabilities decide if they are equal.
+    """
+
+    def __init__(self, model: Classifier, net: VolumeNet, volumizer: Volumizer, rule: Aggregate, depth: int) -> None:
+        super().__init__()
+        self.net, self.volumizer, self.rule = net, volumizer, rule
+        self.num_classes, self.rejects, self.passes = model.num_classes, model.rejects, model.passes * depth
+        self.random = model.random or volumizer.order == "random"
+
+    def forward(self, images: Images, rng: Streams) -> Logits:
+        """Logits of shape (n, num_classes)."""
+        return aggregated(self.slices(images, rng), self.rule)
+
+    def slices(self, images: Images, rng: Streams) -> SliceLogits:
+        """The logits of each slice, in the order of the volume."""
+        logits: Tensor = self.net(self.volumizer.volume(images, rng), rng)
+        return logits
+
+
+def pal(logits: SliceLogits, labels: Labels, reduction: Literal["mean", "sum"]) -> Float[Tensor, ""]:
+    """The patch aggregate loss: the cross-entropies of all slices, added up or averaged; the mean over images."""
+    count = logits.shape[1]
+    mean = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(count))
+    return mean * count if reduction == "sum" else mean
+
+
+def aggregated(logits: SliceLogits, rule: Aggregate) -> Logits:
+    """One answer for each image from those of its slices."""
+    count = logits.shape[1]
+    logs = logits.log_softmax(2)
+    if rule == "mean-logprob":
+        return logs.mean(1)
+    if rule == "vote":
+        return votes(logits).to(logs.dtype).mean(1) + logs.exp().mean(1) / (2 * count)
+    if rule == "trimmed-mean":
+        logs = logs.sort(dim=1).values[:, count // 4 : count - count // 4]
+    return logs.logsumexp(1) - math.log(logs.shape[1])
+
+
+def votes(logits: SliceLogits) -> Bool[Tensor, "n z k"]:
+    """Which class each slice finds the most probable."""
+    return F.one_hot(logits.argmax(2), logits.shape[2]).bool()
