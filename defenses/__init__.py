@@ -24,4 +24,5 @@ BUILT_IN: dict[str, str] = {
     "squeeze": "bench.defenses.squeeze:Squeeze",
     "tvm": "bench.defenses.tvm:TVM",
     "tvm-guo": "bench.defenses.tvm:TVMGuo",
+    "volumization": "bench.defenses.volumization:Volumization",
 }
