@@ -11,6 +11,7 @@ import typer
 from bench.errors import InputError
 
 if TYPE_CHECKING:
+    from bench.outcome import Tier
     from bench.submit.verify import Verdict
 
 app = typer.Typer(
@@ -29,6 +30,14 @@ Weights = Annotated[Path | None, typer.Option(help="The model's weights: safeten
 Mean = Annotated[str | None, typer.Option(help="Normalisation inside the model, such as 0.5:0.5:0.5.")]
 Std = Annotated[str | None, typer.Option(help="As --mean.")]
 Device = Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, cuda:1.")]
+Images = Annotated[str, typer.Option(help="How many evaluation images, or 'all'.")]
+Tiers = Annotated[Literal["oblivious", "adaptive", "both"], typer.Option(help="What the attacker knows.")]
+Targeted = Annotated[bool, typer.Option("--targeted", help="Want a random other class for each image.")]
+Target = Annotated[str | None, typer.Option(help="Want this class: its name or its number.")]
+Effort = Annotated[Literal["quick", "standard", "paper"], typer.Option(help="Presets of the attacks.")]
+Seeds = Annotated[str, typer.Option(help="Seeds with commas between them.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 computes in this one.")]
+Timeout = Annotated[float | None, typer.Option(min=1, help="Seconds that a cell may take.")]
 
 
 def main() -> None:
@@ -53,16 +62,16 @@ def run(
     weights: Weights = None,
     mean: Mean = None,
     std: Std = None,
-    images: Annotated[str, typer.Option(help="How many evaluation images, or 'all'.")] = "200",
-    tier: Annotated[Literal["oblivious", "adaptive", "both"], typer.Option(help="What the attacker knows.")] = "both",
-    targeted: Annotated[bool, typer.Option("--targeted", help="Want a random other class for each image.")] = False,
-    target: Annotated[str | None, typer.Option(help="Want this class: its name or its number.")] = None,
-    effort: Annotated[Literal["quick", "standard", "paper"], typer.Option(help="Presets of the attacks.")] = "standard",
-    seed: Annotated[str, typer.Option(help="Seeds with commas between them.")] = "0",
+    images: Images = "200",
+    tier: Tiers = "both",
+    targeted: Targeted = False,
+    target: Target = None,
+    effort: Effort = "standard",
+    seed: Seeds = "0",
     device: Device = "cpu",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images attacked at once.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 computes in this one.")] = 1,
-    timeout: Annotated[float | None, typer.Option(min=1, help="Seconds that a cell may take.")] = None,
+    workers: Workers = 1,
+    timeout: Timeout = None,
     results: Results = Path("results"),
     plugin: Plugins = None,
 ) -> None:
@@ -85,19 +94,84 @@ def run(
     setting = scene.Setting(
         dataset=dataset,
         model=model,
-        images=None if images == "all" else _whole(images, "--images"),
-        goal=f"targeted:{target}" if target is not None else "targeted" if targeted else "untargeted",
+        images=_count(images),
+        goal=_goal(targeted, target),
         weights=weights,
         mean=_numbers(mean, "--mean"),
         std=_numbers(std, "--std"),
         device=_device(device),
         batch_size=batch_size,
     )
-    store = Store(results)
-    seeds = [_whole(one, "--seed") for one in seed.split(",")]
-    tiers = plan.TIERS if tier == "both" else (tier,)
-    planned = plan.plan(setting, attack, defense, tiers, seeds, effort, store)
+    store, seeds = Store(results), [_whole(one, "--seed") for one in seed.split(",")]
+    planned = plan.plan(setting, attack, defense, _tiers(tier), seeds, effort, store)
     sys.exit(console.compute(planned, store, plugin or [], workers, timeout))
+
+
+@app.command()
+def curve(
+    attack: Annotated[str, typer.Option(help="Attacks with commas between them.")],
+    over: Annotated[
+        str | None, typer.Option(help="NAME=VALUE,VALUE,…: a parameter of the attacks or defenses.")
+    ] = None,
+    roc: Annotated[bool, typer.Option("--roc", help="Measure ROC curves of the cells.")] = False,
+    defense: Annotated[str, typer.Option(help="Defenses with commas between them.")] = "none",
+    dataset: Dataset = "photos",
+    model: Model = "photos-cnn",
+    weights: Weights = None,
+    mean: Mean = None,
+    std: Std = None,
+    images: Images = "200",
+    tier: Tiers = "both",
+    targeted: Targeted = False,
+    target: Target = None,
+    effort: Effort = "standard",
+    seed: Seeds = "0",
+    device: Device = "cpu",
+    workers: Workers = 1,
+    timeout: Timeout = None,
+    results: Results = Path("results"),
+    plugin: Plugins = None,
+) -> None:
+    """Compute cells along one parameter, and draw accuracy, δ and β over it; or measure ROC curves.
+
+    Examples:
+
+    `bench curve --attack patch --over area=0.01,0.02,0.05,0.1,0.25 --defense lgs`
+
+    `bench curve --attack fgsm --over quality=10,30,75 --defense jpeg`
+
+    `bench curve --attack pixel --defense annnet --roc`
+
+    The cells are like those of `bench run`; the curves are on the site and beside it as SVG and CSV.
+    """
+    from bench import console, plan, scene
+    from bench import curve as drawing
+    from bench.report import write_report
+    from bench.store import Store
+
+    _add(plugin)
+    if over is None and not roc:
+        raise InputError("Expected --over NAME=VALUE,VALUE,VALUE, or --roc, or both.")
+    if over is not None:
+        attack, defense = drawing.along(over, attack, defense)
+    setting = scene.Setting(
+        dataset=dataset,
+        model=model,
+        images=_count(images),
+        goal=_goal(targeted, target),
+        weights=weights,
+        mean=_numbers(mean, "--mean"),
+        std=_numbers(std, "--std"),
+        device=_device(device),
+    )
+    store, seeds = Store(results), [_whole(one, "--seed") for one in seed.split(",")]
+    planned = plan.plan(setting, attack, defense, _tiers(tier), seeds, effort, store)
+    code = console.compute(planned, store, plugin or [], workers, timeout)
+    if roc:
+        typer.echo(f"measured {drawing.measure_roc(planned, setting, store)} ROC curves")
+        write_report(results)
+    typer.echo(f"drawn in {results / 'site' / 'curves.html'}")
+    sys.exit(code)
 
 
 @app.command()
@@ -190,15 +264,30 @@ def show(
 def report(
     results: Results = Path("results"),
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where tables are not current.")] = False,
+    pictures: Annotated[int, typer.Option(min=0, help="Make pictures first: so many images of each cell.")] = 0,
+    cells: Annotated[str, typer.Option(help="Of which cells: words as 'bench show' takes them.")] = "",
+    dataset: Annotated[str | None, typer.Option(help="Where the cells' data set lies, if it is a folder.")] = None,
+    weights: Weights = None,
+    device: Device = "cpu",
+    plugin: Plugins = None,
 ) -> None:
-    """Make the tables and the page from the records.
+    """Make the tables and the site from the records.
 
-    Example: `bench report --check`
+    Examples: `bench report`, `bench report --check`, `bench report --pictures 4 --cells "attack=patch tier=adaptive"`
+
+    Pictures need the cells' images: what is no longer in the cache is computed again.
     """
     from bench.report import stale, write_report
 
     if not (results / "records").is_dir():
         raise InputError(f"Expected records in {results / 'records'}, but there is no such folder. First: bench run.")
+    if pictures and not check:
+        from bench import show as showing
+        from bench.store import Store
+
+        _add(plugin)
+        for line in showing.sheets(Store(results), cells, pictures, dataset, weights, _device(device)):
+            typer.echo(line)
     if not check:
         for path in write_report(results):
             typer.echo(f"wrote {path}")
@@ -352,8 +441,7 @@ def import_attack(
     from bench.submit import breaking
 
     _add(plugin)
-    count = None if images == "all" else _whole(images, "--images")
-    setting = scene.Setting(dataset=dataset, model=model, images=count, seed=seed, weights=weights)
+    setting = scene.Setting(dataset=dataset, model=model, images=_count(images), seed=seed, weights=weights)
     try:
         done = breaking.import_attack(
             file, attack_name, author, defense, within, setting, results, effort, tier, bundle
@@ -414,6 +502,18 @@ def _add(plugins: list[Path] | None) -> None:
 
     for path in plugins or []:
         add_file(path)
+
+
+def _count(images: str) -> int | None:
+    return None if images == "all" else _whole(images, "--images")
+
+
+def _goal(targeted: bool, target: str | None) -> str:
+    return f"targeted:{target}" if target is not None else "targeted" if targeted else "untargeted"
+
+
+def _tiers(tier: Literal["oblivious", "adaptive", "both"]) -> tuple[Tier, ...]:
+    return ("oblivious", "adaptive") if tier == "both" else (tier,)
 
 
 def _whole(text: str, option: str) -> int:

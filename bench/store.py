@@ -59,15 +59,19 @@ class Store:
         """Where the picture of what a universal attack learned for this cell lies."""
         return self.folder.joinpath("patches", *cell.group, cell.slug + ".png")
 
-    def find(self, text: str) -> Outcome:
-        """The one record whose cell has these `key=value` words; raises InputError where there is none or several."""
+    def select(self, text: str) -> list[Outcome]:
+        """The records whose cells have these `key=value` words; raises InputError for an unknown key."""
         wanted = dict(word.partition("=")[::2] for word in shlex.split(text))
         keys = [one.name for one in fields(Cell)]
         for key in wanted:
             lookup(key, keys, "key of a cell")
-        found = [
+        return [
             one for one in self.outcomes() if all(str(getattr(one.cell, key)) == value for key, value in wanted.items())
         ]
+
+    def find(self, text: str) -> Outcome:
+        """The one record whose cell has these `key=value` words; raises InputError where there is none or several."""
+        found = self.select(text)
         if len(found) == 1:
             return found[0]
         some = "".join(f"\n  {one.cell}" for one in found[:5])

@@ -28,10 +28,15 @@ def anchor(setting: Setting) -> str:
     return f"{words}-{_hash(*map(str, astuple(setting)))[:6]}"
 
 
+def file_name(words: str, *identity: str) -> str:
+    """A file name on any system: some words, and a hash of all that tells it from others."""
+    safe = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:60]
+    return f"{safe}-{_hash(words, *identity)[:6]}"
+
+
 def _readable(text: str) -> str:
-    """A file name on any system: the text itself where it can be one, else with a hash."""
-    safe = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60]
-    return safe if safe == text else f"{safe or 'x'}-{_hash(text)[:6]}"
+    """The text itself where it can be a file name, else with a hash."""
+    return text if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text) and len(text) <= 60 else file_name(text)
 
 
 def _hash(*words: str) -> str:

@@ -115,6 +115,11 @@ def plain(text: str) -> str:
     return " ".join("".join(one if one.isprintable() else " " for one in text).split())
 
 
+def inert(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{plain(text)}" if plain(text)[:1] in tuple("=+-@") else plain(text)
+
+
 def arxiv(paper: str) -> str | None:
     """The address of the paper if its arXiv id is named."""
     found = _ARXIV.search(paper)

@@ -12,11 +12,13 @@ from bench.registry import Kind
 from bench.report.about import About, about
 from bench.report.board import WORST, Board, Entry, Key, Plugin, Row
 from bench.report.build import entry_of, provenance
+from bench.report.charts import Chart, charts
 from bench.report.checks import CHECKS, NOT_RUN
 from bench.report.fresh import stale_cells
 from bench.report.html import asset, render
 from bench.report.links import cell_page, plugin_page
 from bench.report.pictures import load
+from bench.report.roc import load as load_rocs
 from bench.report.samples import Sample
 from bench.report.shown import plain
 from bench.store import Store
@@ -88,13 +90,15 @@ class Site:
     def links(self) -> dict[str, str]:
         """The pages that every page leads to: heading -> address from the site's root."""
         found = {"Boards": "index.html", "Defenses": "defenses.html", "Attacks": "attacks.html"}
+        if self.charts:
+            found["Curves"] = "curves.html"
         if (self.store.folder / "tables" / "index.html").is_file():
             found["Tables of the papers"] = "../tables/index.html"
         return found
 
     def files(self) -> Iterator[tuple[str, str]]:
         """(address, content) of everything but the curves."""
-        yield "page.css", asset("page.css")
+        yield "page.css", asset("page.css") + asset("svg_style.css")
         yield "page.js", asset("page.js")
         yield "index.html", self._page("index", "", boards=self.boards, checks=_told_checks(), not_run=NOT_RUN)
         for kind in ("attack", "defense"):
@@ -104,6 +108,10 @@ class Site:
                 yield plugin_page(kind, plugin.key), self._page("plugin", "../", kind=kind, plugin=plugin)
         for page in self.cells:
             yield page.address, self._page("cell", "../", page=page)
+        if self.charts:
+            yield "curves.html", self._page("curves", "")
+        for chart in self.charts:
+            yield from ((f"curves/{name}", content) for name, content in chart.files)
 
     def _page(self, template: str, root: str, **given: object) -> str:
         return render(f"{template}.html.j2", site=self, root=root, MEASURES=MEASURES, TIERS=TIERS, **given)
@@ -118,6 +126,11 @@ class Site:
             entry = entry_of(Sample((outcome,)))
             found.append(Page((outcome.cell.defense, outcome.cell.attack, outcome.cell.tier), entry, None))
         return list({page.address: page for page in reversed(found)}.values())[::-1]
+
+    @cached_property
+    def charts(self) -> list[Chart]:
+        """What is drawn."""
+        return charts([page.sample for page in self.cells], self.latencies, load_rocs(self.store))
 
     @property
     def groups(self) -> list[tuple[str, str, list[Board]]]:

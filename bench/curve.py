@@ -1,0 +1,133 @@
+"""Cells along one parameter, computed like any others, and ROC curves of what a defended model says of their images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from sklearn.metrics import roc_auc_score, roc_curve
+from torch import Tensor
+
+from bench.contracts import Images, Streams
+from bench.errors import InputError
+from bench.plan import Plan
+from bench.protect import Protected, fresh_answers
+from bench.registry import Kind, Spec, load, lookup, split_specs
+from bench.report.curves import LEAST
+from bench.report.roc import Roc, Trace, save
+from bench.run import run_cell
+from bench.scene import Setting
+from bench.store import Store
+
+POINTS = 101
+RESAMPLES = 200
+
+
+def along(over: str, attacks: str, defenses: str) -> tuple[str, str]:
+    """The texts of attacks and defenses with each value of a parameter.
+
+    Args:
+        over: `area=0.01,0.02,0.05`; a parameter of every one of the attacks, or else of some defense.
+        attacks, defenses: as for a run, but no `all`: who varies a parameter names what has it.
+
+    Raises:
+        InputError: nothing has this parameter, or there are too few values for a curve.
+    """
+    name, _, listed = over.partition("=")
+    values = [one.strip() for one in listed.split(",") if one.strip()]
+    if len(set(values)) < LEAST:
+        raise InputError(f"Expected --over NAME=VALUE,… with at least {LEAST} values, but got {over!r}.")
+    attack_texts, defense_texts = split_specs(attacks), split_specs(defenses)
+    if all(name in _parameters("attack", one) for one in attack_texts):
+        return _varied(attack_texts, name, values), defenses
+    able = [one for one in defense_texts if "+" not in one and name in _parameters("defense", one)]
+    if not able:
+        known = {key for one in attack_texts for key in _parameters("attack", one)}
+        lookup(name, known, f"parameter of {' or '.join(attack_texts)}")
+        raise InputError(f"Not all of {attacks} have the parameter {name!r}. Draw one curve at a time.")
+    rest = [one for one in defense_texts if one not in able]
+    return attacks, ",".join([*rest, _varied(able, name, values)])
+
+
+def _parameters(kind: Kind, text: str) -> set[str]:
+    return {one.name for one in fields(load(kind, Spec.parse(text).name))}
+
+
+def _varied(texts: Sequence[str], name: str, values: Sequence[str]) -> str:
+    specs = [Spec.parse(text) for text in texts]
+    return ",".join(
+        str(replace(one, parameters=tuple(sorted({**dict(one.parameters), name: value}.items()))))
+        for one in specs
+        for value in values
+    )
+
+
+def measure_roc(planned: Plan, setting: Setting, store: Store) -> int:
+    """Measures and saves the ROC curves of all cells of a plan that have numbers; returns how many."""
+    cells = [one.cell for one in planned.done] + [one.cell for one in planned.tasks if not one.latency]
+    done = 0
+    for cell in cells:
+        record = store.load(cell)
+        if record and record.status == "ok":
+            computed = run_cell(cell, replace(setting, seed=cell.seed), lambda share, doing: None)
+            scene, protected, attacked = computed.scene, computed.protected, computed.attacked.adversarial
+            rng, labels = scene.streams.derive("judging"), scene.labels.cpu().numpy()
+            logits = [_asked(protected, one, scene.images, rng) for one in (scene.images, attacked)]
+            clean, under_attack = (_of_classes(one, labels, scene.classes) for one in logits)
+            rejected = _of_rejection(*logits) if protected.model.rejects else None
+            save(store, Roc(cell, clean, under_attack, rejected))
+            done += 1
+    return done
+
+
+def _asked(protected: Protected, images: Images, originals: Images, rng: Streams) -> Float[Tensor, "draws n k"]:
+    """The defended model's logits, one set for each draw of a random defense."""
+    shown = torch.cat([images, originals], dim=1) if protected.defense.sees_originals else images
+    return fresh_answers(protected.model, shown, rng).double().cpu()
+
+
+def _of_classes(logits: Float[Tensor, "draws n k"], labels: Int[np.ndarray, "n"], classes: int) -> Trace:
+    """The right class against all others, pooled over the classes; what rejection says has no part in it."""
+    scores = logits[:, :, :classes].softmax(-1).mean(0).numpy()
+    return trace(np.arange(classes) == labels[:, None], scores)
+
+
+def _of_rejection(clean: Float[Tensor, "draws n k"], attacked: Float[Tensor, "draws n k"]) -> Trace:
+    """Attacked against clean images, by the logit that rejects less the largest other; rejected above zero."""
+    margins = [(one[:, :, -1] - one[:, :, :-1].amax(-1)).mean(0) for one in (clean, attacked)]
+    scores = torch.stack(margins, 1).numpy()
+    return trace(np.broadcast_to([False, True], scores.shape), scores)
+
+
+def trace(positive: Bool[np.ndarray, "n m"], scores: Float[np.ndarray, "n m"]) -> Trace:
+    """The ROC curve of pooled scores.
+
+    Args:
+        positive: what a high score should find, shape (images, scores of each).
+        scores: as large.
+
+    Returns:
+        The curve, thinned to points that lie evenly along it; the area is that of all points, and its interval from
+        images drawn with replacement.
+    """
+    rates = np.stack(roc_curve(positive.ravel(), scores.ravel())[:2])
+    length = np.concatenate([[0.0], np.abs(np.diff(rates)).sum(0).cumsum()])
+    places = np.linspace(0, length[-1], min(POINTS, len(length)))
+    false_positives, true_positives = (np.interp(places, length, rate).round(4).tolist() for rate in rates)
+    draws = Streams.of(0, torch.arange(RESAMPLES)).derive("resampling").integers(len(scores), len(scores)).numpy()
+    areas = [_area(positive[rows], scores[rows]) for rows in draws]
+    low, high = np.quantile(areas, (0.025, 0.975))
+    return Trace(
+        auc=round(_area(positive, scores), 4),
+        low=round(float(low), 4),
+        high=round(float(high), 4),
+        false_positives=tuple(false_positives),
+        true_positives=tuple(true_positives),
+    )
+
+
+def _area(positive: Bool[np.ndarray, "n m"], scores: Float[np.ndarray, "n m"]) -> float:
+    return float(roc_auc_score(positive.ravel(), scores.ravel()))
