@@ -158,7 +158,7 @@ class _Run:
 
     def __init__(self, network: nn.Module, optimiser: torch.optim.Optimizer, seed: int, device: torch.device) -> None:
         self.layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        self.network = network.requires_grad_(True).train().to(memory_format=self.layout)
+        self.network = _laid_out(network.requires_grad_(True).train(), self.layout)
         self.optimiser, self.device = optimiser, device
         self.generator = torch.Generator().manual_seed(seed)
         self.epoch = self.done = self.seen = 0
@@ -204,7 +204,7 @@ class _Run:
         """Leaves the network as it will be used; how many epochs its weights have seen."""
         if self.collapsed:
             self.network.load_state_dict(self.best["weights"])
-        self.network.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
+        _laid_out(self.network.eval().requires_grad_(False), torch.contiguous_format)
         return int(self.best["epoch"]) if self.collapsed else self.epoch
 
     def state(self) -> dict[str, Any]:
@@ -233,6 +233,14 @@ class _Run:
 
 
 _COUNTS = ("epoch", "done", "seen", "order", "total", "best", "collapsed")
+
+
+def _laid_out(network: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """The network with its 2D kernels in this memory format; `Module.to` refuses those of 3D convolutions."""
+    for one in network.parameters():
+        if one.ndim == 4:
+            one.data = one.data.contiguous(memory_format=layout)
+    return network
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
