@@ -56,9 +56,9 @@ def outcome(cell: Cell, kind: str, threat: str, level: float) -> Outcome:
     )
 
 
-def fill(folder: Path, defenses: int = 25, datasets: int = 3) -> Store:
-    """Writes the records: this many defenses, all attacks above, both tiers, this many data sets."""
-    store = Store(folder)
+def fill(folder: Path, defenses: int = 25, datasets: int = 3) -> list[Cell]:
+    """Writes records of this many defenses and data sets, all attacks above, both tiers; returns their cells."""
+    store, cells = Store(folder), []
     store.prepare()
     names = [("none", "none")] + [(f"shield-{number:02d}", KINDS[number % 4]) for number in range(1, defenses)]
     for dataset, model in DATASETS[:datasets]:
@@ -71,4 +71,5 @@ def fill(folder: Path, defenses: int = 25, datasets: int = 3) -> Store:
                         level = (0.2 + 0.02 * place + 0.01 * number) * (1 if tier == "oblivious" else 0.6)
                         cell = Cell(dataset, model, attack, defense, tier, images=N)
                         store.save(outcome(cell, kind, threat, level if defense != "none" else 0.2))
-    return store
+                        cells.append(cell)
+    return cells

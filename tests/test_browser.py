@@ -50,8 +50,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("large")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "fsync", lambda handle: None)  # nothing here has to outlive a power cut
-        store = synthetic.fill(folder, defenses=6, datasets=2)
-    broken = next(store.outcomes())
+        cells = synthetic.fill(folder, defenses=6, datasets=2)
+    store = Store(folder)
+    broken = store.load(cells[-1])
+    assert broken
     broken.status, broken.reason, broken.facts = "timeout", "took longer than 60 s", None
     store.save(broken)
     write_report(folder)

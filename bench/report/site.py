@@ -6,68 +6,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 
-from bench.outcome import TIERS, Cell, Latency, Outcome, PluginRecord
+from bench.outcome import TIERS, Cell, Latency, Outcome
 from bench.registry import Kind
-from bench.report.about import About, about
-from bench.report.board import WORST, Board, Entry, Key, Plugin, Row
+from bench.report.about import about
+from bench.report.board import Board, Entry, Plugin, Row
 from bench.report.build import entry_of, provenance
 from bench.report.charts import Chart, charts
 from bench.report.checks import CHECKS, NOT_RUN
 from bench.report.fresh import stale_cells
 from bench.report.html import asset, render
-from bench.report.links import cell_page, plugin_page
-from bench.report.pictures import load
+from bench.report.links import plugin_page
+from bench.report.page import MEASURES, Page
+from bench.report.pictures import Sheet, load
 from bench.report.roc import load as load_rocs
 from bench.report.samples import Sample
 from bench.report.shown import plain
 from bench.store import Store
-
-MEASURES = {
-    "clean_accuracy": ("clean", "Accuracy when nobody attacks"),
-    "attacked_accuracy": ("attacked", "Accuracy under attack, over all images"),
-    "delta": ("δ", "Clean − attacked accuracy, in points; smaller is better"),
-    "beta": ("β", "Share still right of the images that are lost without a defense"),
-    "attack_success": ("ASR", "Share of the eligible images on which the attacker reaches the goal"),
-    "accuracy_8bit": ("8-bit", "Accuracy under attack after rounding the images to 8 bits"),
-    "adversarial_effect": ("beyond occlusion", "Accuracy with the changed pixels grey − attacked accuracy, in points"),
-    "rejection_clean": ("rejects clean", "Clean images that are rejected; they count as wrong"),
-    "rejection_attacked": ("rejects attacked", "Attacked images that are rejected; they count as defended"),
-    "certified_accuracy": ("certified", "Proven to stay right whatever an attack within the budget does"),
-}
-"""Measure -> its heading, and what it means."""
-
-
-@dataclass(frozen=True)
-class Page:
-    """One cell, all its seeds, and where it stands.
-
-    Attributes:
-        key: (defense, attack, tier).
-        entry: its numbers.
-        board: where it stands, None where its attack could never be made.
-    """
-
-    key: Key
-    entry: Entry
-    board: Board | None
-
-    @property
-    def sample(self) -> Sample:
-        """Its records."""
-        if self.entry.sample is None:  # worst cases have no page
-            raise ValueError("Expected an entry with records.")
-        return self.entry.sample
-
-    @property
-    def cell(self) -> Cell:
-        """The cell of its first seed."""
-        return self.sample.outcomes[0].cell
-
-    @property
-    def address(self) -> str:
-        """The file of its page."""
-        return cell_page(self.cell)
 
 
 @dataclass(frozen=True)
@@ -114,7 +70,14 @@ class Site:
             yield from ((f"curves/{name}", content) for name, content in chart.files)
 
     def _page(self, template: str, root: str, **given: object) -> str:
-        return render(f"{template}.html.j2", site=self, root=root, MEASURES=MEASURES, TIERS=TIERS, **given)
+        given |= {
+            "about": about,
+            "provenance": provenance,
+            "plugin_of": Plugin.of,
+            "MEASURES": MEASURES,
+            "TIERS": TIERS,
+        }
+        return render(f"{template}.html.j2", site=self, root=root, **given)
 
     @cached_property
     def cells(self) -> list[Page]:
@@ -198,38 +161,23 @@ class Site:
         stale = self.stale(page.entry)
         return "; ".join(dict.fromkeys([*failures, *([f"stale: {stale}"] if stale else [])]))
 
-    def sheet(self, page: Page) -> object:
-        """The pictures of a cell: (address from the site's root, sheet), or None."""
+    def sheet(self, page: Page) -> tuple[str, Sheet] | None:
+        """The pictures of a cell: (address from the site's root, what is on them)."""
         found = load(self.store, [one.cell for one in page.sample.outcomes])
-        return (self._beside(found[0].relative_to(self.store.folder).as_posix()), found[1]) if found else None
+        return (self._beside(found[0]), found[1]) if found else None
 
     def patch(self, page: Page) -> str | None:
         """The picture of what a universal attack learned."""
         path = self.store.picture(page.cell)
-        return self._beside(path.relative_to(self.store.folder).as_posix()) if path.is_file() else None
+        return self._beside(path) if path.is_file() else None
 
     def record(self, cell: Cell) -> str:
         """The address of a record."""
-        return self._beside(self.store.path(cell).relative_to(self.store.folder).as_posix())
+        return self._beside(self.store.path(cell))
 
-    @staticmethod
-    def _beside(path: str) -> str:
-        return f"../{path}"
-
-    @staticmethod
-    def plugin(text: str, record: PluginRecord | None) -> Plugin:
-        """An attack or a defense as its record names it."""
-        return Plugin.of(text, record)
-
-    @staticmethod
-    def about(kind: Kind, text: str) -> About:
-        """What the code says of a plugin."""
-        return about(kind, text)
-
-    @staticmethod
-    def provenance(page: Page) -> dict[str, tuple[str, ...]]:
-        """Where the numbers of a cell come from."""
-        return provenance(page.sample.outcomes)
+    def _beside(self, path: Path) -> str:
+        """The address of a file of the results folder."""
+        return f"../{path.relative_to(self.store.folder).as_posix()}"
 
     def times_of(self, defense: str) -> list[Latency]:
         """How long a defense takes."""
@@ -263,6 +211,3 @@ def _told_checks() -> list[tuple[str, str]]:
     """(id, what it looks for) of every check that reads records, from the first lines of their docstrings."""
     lines = [(check.__doc__ or "").split("\n")[0] for check in CHECKS]
     return sorted((line.partition(": ")[0], line.partition(": ")[2]) for line in lines)
-
-
-__all__ = ["MEASURES", "WORST", "Page", "Site"]

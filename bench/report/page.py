@@ -1,0 +1,56 @@
+"""One cell as a page tells it: what its numbers are called, and where it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.outcome import Cell
+from bench.report.board import Board, Entry, Key
+from bench.report.links import cell_page
+from bench.report.samples import Sample
+
+MEASURES = {
+    "clean_accuracy": ("clean", "Accuracy when nobody attacks"),
+    "attacked_accuracy": ("attacked", "Accuracy under attack, over all images"),
+    "delta": ("δ", "Clean − attacked accuracy, in points; smaller is better"),
+    "beta": ("β", "Share still right of the images that are lost without a defense"),
+    "attack_success": ("ASR", "Share of the eligible images on which the attacker reaches the goal"),
+    "accuracy_8bit": ("8-bit", "Accuracy under attack after rounding the images to 8 bits"),
+    "adversarial_effect": ("beyond occlusion", "Accuracy with the changed pixels grey − attacked accuracy, in points"),
+    "rejection_clean": ("rejects clean", "Clean images that are rejected; they count as wrong"),
+    "rejection_attacked": ("rejects attacked", "Attacked images that are rejected; they count as defended"),
+    "certified_accuracy": ("certified", "Proven to stay right whatever an attack within the budget does"),
+}
+"""Measure -> its heading, and what it means."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One cell, all its seeds, and where it stands.
+
+    Attributes:
+        key: (defense, attack, tier).
+        entry: its numbers.
+        board: where it stands, None where its attack could never be made.
+    """
+
+    key: Key
+    entry: Entry
+    board: Board | None
+
+    @property
+    def sample(self) -> Sample:
+        """Its records."""
+        if self.entry.sample is None:  # worst cases have no page
+            raise ValueError("Expected an entry with records.")
+        return self.entry.sample
+
+    @property
+    def cell(self) -> Cell:
+        """The cell of its first seed."""
+        return self.sample.outcomes[0].cell
+
+    @property
+    def address(self) -> str:
+        """The file of its page."""
+        return cell_page(self.cell)

@@ -1,0 +1,190 @@
+"""The pages of the site: what a cell, a defense and an attack tell, what is stale, and how large it all may get."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import time
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from bench.outcome import Cell, Outcome
+from bench.registry import code_fingerprint, make_attack, make_defense
+from bench.report import generate, stale, write_report
+from bench.report.about import about
+from bench.report.fresh import stale_cells
+from bench.report.links import cell_page, plugin_page
+from bench.report.pictures import Sheet, load, save
+from bench.store import Store
+
+from . import synthetic
+from .test_report import LGS, NASTY, both, facts, outcome, saved
+
+
+def page(folder: Path, address: str) -> str:
+    """The words of a page, as one line."""
+    text = generate(folder)[folder / "site" / address]
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", text.partition("</head>")[2])).split())
+
+
+def test_the_page_of_a_cell_tells_numbers_description_parameters_origin_and_command(tmp_path: Path) -> None:
+    told = page(saved(tmp_path, *LGS), cell_page(LGS[3].cell))
+    for words in (
+        "patch on lgs adaptive",
+        "clean Accuracy when nobody attacks 95.0 92.4–96.7",
+        "attacked Accuracy under attack, over all images 60.0 55.1–64.7 40.0 35.3–44.9 20.0 16.4–24.2",
+        "26.7 of 300",
+        "One learned picture that fools the model wherever it lies.",
+        "Local gradients smoothing",
+        "area=0.05",
+        "torch 2.6",
+        "2025-01-02",
+        "bench run --attack patch --defense lgs --dataset photos --model photos-cnn --images all --tier adaptive",
+    ):
+        assert words in told, words
+
+
+def test_a_cell_that_failed_has_a_page_that_says_so_and_no_number(tmp_path: Path) -> None:
+    lost = outcome("boom", "lgs", "oblivious", None, attack=None)
+    failed = outcome("patch", "jpeg", "adaptive", None)
+    folder = saved(tmp_path, *LGS, failed, lost)
+    for one in (failed, lost):
+        told = page(folder, cell_page(one.cell))
+        assert "timeout: took longer than 60 s" in told
+        assert "Accuracy under attack" not in told
+        assert f"--attack {one.cell.attack}" in told
+    front = page(folder, "index.html")
+    assert "2 failed or stale" in front
+    assert "patch on jpeg, adaptive" in front
+
+
+def made(defense: str, code: str, **more: object) -> Outcome:
+    told = {"data": "d", "weights": "w", "protocol": "1", "attack": about("attack", "patch").fingerprint}
+    return outcome("patch", defense, "adaptive", 0.4, fingerprints=told | {"defense": code}, **more)
+
+
+def test_a_cell_that_was_computed_with_other_code_is_stale_and_its_page_says_so(tmp_path: Path) -> None:
+    old, new = made("lgs", "0123456789ab"), made("jpeg", about("defense", "jpeg").fingerprint)
+    assert stale_cells([old, new]) == {old.cell: "computed with another code of the defense"}
+    folder = saved(tmp_path, old, new)
+    assert "stale: computed with another code of the defense" in page(folder, cell_page(old.cell))
+    assert "stale" not in page(folder, cell_page(new.cell)).replace("failed or stale", "")
+
+
+def test_a_cell_that_disagrees_with_the_newest_record_of_its_data_is_stale() -> None:
+    newest = replace(LGS[0], fingerprints={"data": "d2", "weights": "w1"}, date="2026-01-01")
+    other_seed = outcome("patch", "lgs", "oblivious", 0.5, seed=1)
+    assert stale_cells([*LGS[1:], newest, other_seed]) == {one.cell: "computed with another data" for one in LGS[1:]}
+
+
+@pytest.mark.parametrize("text", ["lgs", "jpeg:quality=30", "jpeg+median:size=5"])
+def test_the_fingerprint_that_is_read_is_that_of_records(text: str) -> None:
+    assert about("defense", text).fingerprint == code_fingerprint(make_defense(text))
+    assert about("attack", "patch:area=0.1").fingerprint == code_fingerprint(make_attack("patch"))
+
+
+def test_of_strange_plugins_there_is_nothing_to_tell() -> None:
+    for text in ("imported:breaker", NASTY, "acme-blur", "jpeg+acme-blur", ""):
+        assert about("defense", text).fingerprint == ""
+
+
+def test_the_page_of_a_defense_tells_its_places_flags_cells_and_code(tmp_path: Path) -> None:
+    folder = saved(tmp_path, *LGS, *both("patch", "lgs", 0.5, 0.2, dataset="digits"))
+    told = page(folder, plugin_page("defense", "lgs"))
+    for words in ("Local gradients smoothing", "photos · photos-cnn · patch ≤ 5 %", "digits", "class LGS("):
+        assert words in told, words
+    assert told.count("S28 diversity : Partial evaluation") == 2
+    assert "2 with at least one cell" in page(folder, "defenses.html")
+
+
+def test_the_page_of_an_attack_lists_every_defense_that_met_it(tmp_path: Path) -> None:
+    told = page(saved(tmp_path, *LGS), plugin_page("attack", "patch"))
+    assert "threat model patch" in told
+    assert re.search(r"lgs adaptive photos.* 40\.0 35\.3–44\.9", told)
+    assert re.search(r"none oblivious photos.* 20\.0", told)
+
+
+def test_the_front_page_keeps_the_tiers_and_the_proofs_apart(tmp_path: Path) -> None:
+    proven = facts(0.6, certified=[1] * 40 + [0] * 360)
+    folder = saved(tmp_path, *LGS, outcome("patch", "jpeg", "adaptive", proven))
+    text = generate(folder)[folder / "site" / "index.html"]
+    heads = re.findall(r'<th scope="colgroup"[^>]*class="group (\w*)">([^<]*)</th>', text)
+    assert heads == [("oblivious", "oblivious attacker"), ("adaptive", "adaptive attacker"), ("certified", "proof")]
+    assert "seed 0" in page(folder, "index.html")
+
+
+def test_training_has_a_column_with_its_time(tmp_path: Path) -> None:
+    folder = saved(tmp_path, *LGS, outcome("patch", "jpeg", "adaptive", 0.3, seconds={"train": 600.0}))
+    told = page(folder, "index.html")
+    assert "training" in told
+    assert "10 min" in told
+
+
+def test_pages_of_different_things_never_share_an_address() -> None:
+    cell = LGS[0].cell
+    others = [
+        replace(cell, **{name: value})
+        for name, value in {
+            "dataset": "digits", "model": "m", "attack": "a", "defense": "d", "tier": "adaptive",
+            "goal": "targeted", "effort": "quick", "images": 7,
+        }.items()
+    ]  # fmt: skip
+    assert len({cell_page(one) for one in (cell, *others)}) == 9
+    assert cell_page(replace(cell, seed=5)) == cell_page(cell)
+    texts = ["lgs", "LGS", "lgs:", "jpeg:quality=30", "jpeg+quality-30", "jpeg quality 30", "con/../x", "é", ""]
+    assert len({plugin_page("defense", one).lower() for one in texts}) == len(texts)
+
+
+def test_pictures_that_were_made_are_on_the_page_and_in_the_check(tmp_path: Path) -> None:
+    folder = saved(tmp_path, *LGS)
+    write_report(folder)
+    sheet = Sheet(("clean", "attacked"), ("cat 99 % → <b>dog</b> 80 %",), 64, 32)
+    save(Store(folder), LGS[3].cell, sheet, b"RIFF")
+    assert load(Store(folder), [LGS[2].cell]) is None
+    assert stale(folder) == [folder / "site" / cell_page(LGS[3].cell)]
+    text = generate(folder)[folder / "site" / cell_page(LGS[3].cell)]
+    (source,) = re.findall(r'<img src="([^"]*)" width="64" height="32"', text)
+    assert (folder / "site" / "cells" / source).resolve().read_bytes() == b"RIFF"
+    assert "cat 99 % → &lt;b&gt;dog&lt;/b&gt; 80 %" in text
+
+
+def test_a_sheet_shows_what_was_changed_and_where_the_model_looks() -> None:
+    from bench.run import run_cell
+    from bench.scene import Setting
+    from bench.show import first, sheet_of, views
+
+    cell = Cell("photos", "photos-cnn", "occlusion:area=0.1", "lgs", "oblivious", effort="quick", images=6)
+    computed = run_cell(cell, Setting("photos", "photos-cnn", images=6), lambda share, doing: None)
+    shown = views(computed, first(computed, 3))
+    changed = shown["mask"].expand_as(shown["clean"]) > 0
+    assert 0 < changed.float().mean() < 0.11
+    assert torch.equal(shown["clean"][~changed], shown["attacked"][~changed])
+    assert not torch.equal(shown["defended"], shown["attacked"])
+    assert torch.equal(shown["gradient"].amax((1, 2, 3)), torch.ones(3))
+    sheet, picture = sheet_of(computed, 3)
+    opened = Image.open(io.BytesIO(picture))
+    assert (opened.width, opened.height) == (sheet.width, sheet.height) == (32 * len(shown), 32 * 3)
+    assert len(sheet.rows) == 3
+    assert all("→" in row for row in sheet.rows)
+
+
+def test_a_large_board_is_quickly_made_and_its_front_page_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """25 defenses × 15 attacks × 2 attackers × 3 data sets, with pictures."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # the records here need not outlive a power cut
+    cells = synthetic.fill(tmp_path)
+    assert len(cells) == 25 * 15 * 2 * 3
+    for cell in cells[:750]:
+        save(Store(tmp_path), cell, Sheet(("clean", "attacked"), ("a → b",), 64, 32), b"RIFF")
+    started = time.process_time()
+    write_report(tmp_path)
+    assert time.process_time() - started < 20
+    assert (tmp_path / "site" / "index.html").stat().st_size < 1_000_000
+    assert len(list((tmp_path / "site" / "cells").iterdir())) == len(cells)
