@@ -225,8 +225,9 @@ def test_a_picture_is_the_same_every_time() -> None:
 
 
 def test_the_command_computes_draws_and_measures_and_the_check_holds(tmp_path: Path) -> None:
-    line = "curve --attack fgsm --over eps=2/255,8/255,32/255 --defense squeeze:calibration_images=20,search=0 --roc --images 12"
-    command = [sys.executable, "-m", "bench", *line.split(), "--tier", "oblivious", "--workers", "0"]
+    line = "curve --attack fgsm --over eps=2/255,8/255,32/255 --defense squeeze:calibration_images=20,search=0 --roc "
+    line += "--images 12 --tier oblivious --workers 0"
+    command = [sys.executable, "-m", "bench", *line.split()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "measured 6 ROC curves" in done.stdout
