@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import Any
 
 import torch
@@ -66,6 +67,10 @@ def strongest(crafted: dict[str, Crafted], defended: Classifier, scene: Scene) -
         return torch.stack(values).sum(0)
 
     shared = set.intersection(*(set(one.noted) for one in every))
+    noted = {name: pick([one.noted[name] for one in every]) for name in sorted(shared)}
+    if "zero_gradient" in shared:  # a view that has none is worth knowing even where another one wins
+        own = [one.noted["zero_gradient"] for name, one in crafted.items() if name != "bare"]
+        noted["zero_gradient"] = reduce(torch.fmax, own)
     attacked = torch.stack([one.eligible for one in every]).any(0)
     through = {
         f"through {name}": torch.where(attacked, (best == place).double(), torch.nan)
@@ -77,7 +82,7 @@ def strongest(crafted: dict[str, Crafted], defended: Classifier, scene: Scene) -
         right=pick([one.right for one in every]),
         forwards=total([one.forwards for one in every]),
         backwards=total([one.backwards for one in every]),
-        noted={name: pick([one.noted[name] for one in every]) for name in sorted(shared)} | through,
+        noted=noted | through,
         artifact=every[int(best.bincount().argmax())].artifact,
         seconds={name: sum(one.seconds[name] for one in every) for name in every[0].seconds},
     )

@@ -1,11 +1,15 @@
 """The defenses that come with the benchmark: one file each, and one line here."""
 
 BUILT_IN: dict[str, str] = {
+    "adversarial-training": "bench.defenses.adversarial_training:AdversarialTraining",
     "annnet": "bench.defenses.annnet:ANNNet",
     "apg": "bench.defenses.apg:APG",
+    "apr": "bench.defenses.apr:APR",
+    "autoencoder": "bench.defenses.autoencoder:Autoencoder",
     "bilateral": "bench.defenses.bilateral:Bilateral",
     "bit-depth": "bench.defenses.bit_depth:BitDepth",
     "derandomized-smoothing": "bench.defenses.derandomized_smoothing:DerandomizedSmoothing",
+    "distillation": "bench.defenses.distillation:Distillation",
     "dw": "bench.defenses.dw:DW",
     "dw-oracle": "bench.defenses.dw_oracle:DWOracle",
     "gaussian": "bench.defenses.gaussian:Gaussian",

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,21 +22,19 @@ from ._ranges import within
 
 
 @dataclass(frozen=True)
-class Trained(Defense):
-    """A network of the bare model's architecture, trained in another way.
+class Recipe(Defense):
+    """A defense that trains a network on the training images.
 
     Attributes:
-        start: `bare` trains the given model further; `scratch` begins with fresh weights.
         epochs: how often each training image is seen.
         learning_rate: the highest; it rises for a tenth of the training and falls to nothing along a cosine.
-        batch_size: images a step.
+        batch_size: images a step, at least 2.
         weight_decay: of AdamW.
-        training_images: how many images it learns from at the most.
+        training_images: how many images it learns from at the most, at least 2.
         shift: by how many pixels training images are shifted at random, in both directions.
         mirror: whether half of them are mirrored.
     """
 
-    start: Literal["bare", "scratch"] = "bare"
     epochs: int = 6
     learning_rate: float = 1e-3
     batch_size: int = 128
@@ -56,11 +53,39 @@ class Trained(Defense):
         within("training_images", self.training_images, 2, math.inf, "4000 is the default")
         within("a shift in pixels", self.shift, 0, 64, "2 is the default, 0 is none")
 
+    def examples(self, training: Examples, rng: Streams) -> tuple[Images, Labels, Streams]:
+        """The training images with their labels and streams."""
+        return choose(training, rng, self.training_images, self.title)
+
+    def train(
+        self, network: nn.Module, images: Images, targets: Tensor, training: Examples, rng: Streams, **settings: Any
+    ) -> int:
+        """Trains the network in place by this recipe; `settings` of `bench.training.fit` go before its own."""
+        own: dict[str, Any] = {
+            "epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            "batch_size": self.batch_size,
+            "weight_decay": self.weight_decay,
+            "augment": partial(mirrored_shifts, shift=self.shift, mirror=self.mirror),
+        }
+        return train(network, images, targets, training, rng, **(own | settings))
+
+
+@dataclass(frozen=True)
+class Trained(Recipe):
+    """A network of the bare model's architecture, trained in another way.
+
+    Attributes:
+        start: `bare` trains the given model further; `scratch` begins with fresh weights.
+    """
+
+    start: Literal["bare", "scratch"] = "bare"
+
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
         """The weights of the trained network."""
         images, labels, streams = self.examples(training, rng)
-        network = self.beginning(model, streams)
-        self.train(network, images, labels, training, streams)
+        network = self.beginning(model, images, streams)
+        self.train(network, images, labels, training, streams, loss=self.loss)
         return packed(network)
 
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:
@@ -68,30 +93,12 @@ class Trained(Defense):
         return trained(model, learned)
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        """What the training makes small: the cross-entropy."""
+        """What the training makes small: the cross-entropy; targets are classes or probabilities."""
         return F.cross_entropy(network(batch.images, batch.rng), batch.targets)
 
-    def examples(self, training: Examples, rng: Streams) -> tuple[Images, Labels, Streams]:
-        """The training images with their labels and streams."""
-        return choose(training, rng, self.training_images, self.title)
-
-    def beginning(self, model: Classifier, rng: Streams) -> Classifier:
-        """The network before its training."""
+    def beginning(self, model: Classifier, images: Images, rng: Streams) -> Classifier:
+        """The network before its training on these images."""
         return copy.deepcopy(model) if self.start == "bare" else reset(model, seed_of(rng.derive("weights")))
-
-    def train(
-        self, network: nn.Module, images: Images, targets: Tensor, training: Examples, rng: Streams, **settings: Any
-    ) -> int:
-        """Trains the network in place with the parameters of this defense, and `settings` of `fit` before them."""
-        usual: dict[str, Any] = {
-            "epochs": self.epochs,
-            "learning_rate": self.learning_rate,
-            "batch_size": self.batch_size,
-            "weight_decay": self.weight_decay,
-            "augment": partial(mirrored_shifts, shift=self.shift, mirror=self.mirror),
-            "loss": self.loss,
-        }
-        return train(network, images, targets, training, rng, **(usual | settings))
 
 
 def trained(model: Classifier, learned: Artifact) -> Classifier:
@@ -133,11 +140,3 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.train(before)
-
-
-def gradient_of(network: nn.Module, images: Images, labels: Tensor, rng: Streams) -> Images:
-    """The gradient of each image's cross-entropy at the image; the network's weights get none."""
-    images = images.detach().requires_grad_()
-    with torch.enable_grad():
-        loss = F.cross_entropy(network(images, rng), labels, reduction="sum")
-    return torch.autograd.grad(loss, images)[0]

@@ -1,0 +1,127 @@
+"""Autoencoder: a small network with skips repairs each image before the classifier sees it.
+
+Himbitski, Varashevich, Kovalev 2024 (paper 003, section V and Table III). With E₁ … E₄ the encoder's levels, each
+half as wide as the one before (32, 64, 128, 256 channels):
+
+    h = E₄ + Linear(E₄)                    at each place, over channels
+    D₃ = LeakyReLU(convᵀ(h)) + E₃,   D₂ = … + E₂,   D₁ = … + E₁,      x̂ = min(ReLU(convᵀ(D₁)), 1)
+    loss = ‖x̂ − x‖² + `weight` · CE(f(x̂), y),                         f frozen
+
+It learns from clean images and as many that FGSM has attacked on f; both are to come back as the clean image.
+
+The paper leaves open, and here is: 4×4 convolutions; LeakyReLU of 0.01; skips that add, which keeps the shapes of its
+table; the linear layer over channels at each place (a dense one over all places would have 2.5 billion weights);
+AdamW; the mean squared error with a weight of 0.01 for the classification (with 1 the images are no images any more:
+after two epochs on `photos` 41 % were classified rightly, without it 84 %). Sides that 16 does not divide are padded
+by repeating the border and cut again. In training the last clipping is left out, since nothing learns behind it.
+
+The paper attacks the classifier alone. An attacker who knows differentiates through the autoencoder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.contracts import Artifact, Classifier, Examples, Images, Streams, Transformed
+from bench.training import Batch, private_randomness
+
+from ._ascent import ascend
+from ._examples import packed, seed_of, unpacked
+from ._ranges import within
+from ._training import Recipe
+
+WIDTHS = (32, 64, 128, 256)
+
+
+class Repairer(nn.Module):
+    """Images -> repaired images of the same shape, in [0, 1]; the network of paper 003's Table III."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        widths = (channels, *WIDTHS)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(widths))
+        self.hidden = nn.Linear(WIDTHS[-1], WIDTHS[-1])
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in reversed(list(pairwise(widths))))
+
+    def forward(self, images: Images) -> Images:
+        """The repaired images."""
+        return self.unbounded(images).clamp(0, 1)
+
+    def unbounded(self, images: Images) -> Images:
+        """Before the last step, which lets no gradient through where an image leaves [0, 1]."""
+        height, width = images.shape[2:]
+        features: Tensor = F.pad(images, (0, -width % 16, 0, -height % 16), mode="replicate")
+        levels = []
+        for place, layer in enumerate(self.down):
+            features = layer(features)
+            features = F.leaky_relu(features) if place else features
+            levels.append(features)
+        features = features + self.hidden(features.movedim(1, -1)).movedim(-1, 1)
+        for layer, level in zip(self.up, levels[-2::-1], strict=False):
+            features = F.leaky_relu(layer(features)) + level
+        repaired: Tensor = self.up[-1](features)
+        return repaired[..., :height, :width]
+
+
+@dataclass(frozen=True)
+class Autoencoder(Recipe):
+    """Autoencoder: a small network repairs each image before the classifier sees it.
+
+    Attributes:
+        eps: how far FGSM moves each value of the attacked training images, in [0, 1].
+        weight: of the classification beside the restoration, at least 0.
+    """
+
+    learning_rate: float = 3e-3
+    batch_size: int = 32
+    eps: float = 8 / 255
+    weight: float = 0.01
+
+    title: ClassVar[str] = "Autoencoder"
+    paper: ClassVar[str] = "Himbitski et al. 2024"
+    tuned_on = ("linf",)
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "quick": {"epochs": 2},
+        "paper": {"eps": 0.01, "learning_rate": 1e-3, "epochs": 100, "training_images": 50_000},
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("eps", self.eps, 0, 1, "8/255 is the default")
+        within("a weight of the classification", self.weight, 0, 1e6, "0.01 is the default")
+
+    def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
+        """The autoencoder's weights; the classifier stays as it is."""
+        images, labels, streams = self.examples(training, rng)
+        with private_randomness(seed_of(streams.derive("weights"))):
+            net = Repairer(images.shape[1]).to(images.device)
+
+        def loss(network: nn.Module, batch: Batch) -> Tensor:
+            return self.loss(net, model, batch)
+
+        self.train(net, images, labels, training, streams, loss=loss)
+        return packed(net)
+
+    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
+        """The model behind the autoencoder."""
+        channels = learned["net.down.0.weight"].shape[1]
+        net = unpacked(lambda: Repairer(channels), learned)
+        kind = learned["net.down.0.weight"].dtype
+        defended = Transformed(model, lambda images, rng: net(images.to(kind)).to(images.dtype))
+        defended.repairer = net  # moves with the model from device to device
+        return defended
+
+    def loss(self, net: Repairer, model: Classifier, batch: Batch) -> Tensor:
+        """Restoration and classification of clean and attacked images, half and half."""
+        clean, labels, rng = batch.images, batch.targets, batch.rng
+        attacked = ascend(model, clean, labels, rng, eps=self.eps, steps=1, step_size=self.eps)
+        twice = torch.arange(len(clean), device=clean.device).repeat(2)
+        repaired = net.unbounded(torch.cat([clean, attacked]))
+        restoration = F.mse_loss(repaired, clean[twice])
+        return restoration + self.weight * F.cross_entropy(model(repaired, rng[twice]), labels[twice])
