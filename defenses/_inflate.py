@@ -64,6 +64,8 @@ def inflate(
         InputError: it has no such convolutions, or cannot read slices of this size.
     """
     channels, slices, side = volume
+    if not any(isinstance(layer, nn.Conv2d) for layer in classifier.modules()):
+        raise InputError("Expected a network with 2D convolutions (nn.Conv2d), but this one has none.")
     reasons = []
     for prepared in (copy.deepcopy, _layered):
         try:
@@ -152,10 +154,7 @@ def _inflated(weight: Tensor, depth: int, inflation: Inflation) -> Float[Tensor,
 
 def _converted(classifier: Classifier, slices: int, depth: int, inflation: Inflation) -> Classifier:
     """The same classifier, now with 3D convolutions, and pools that read small maps."""
-    layers = list(classifier.named_modules())
-    if not any(isinstance(layer, nn.Conv2d) for _, layer in layers):
-        raise InputError("Expected a network with 2D convolutions (nn.Conv2d), but this one has none.")
-    for name, layer in layers:
+    for name, layer in list(classifier.named_modules()):
         if isinstance(layer, nn.Conv2d):
             classifier.set_submodule(name, _Convolution(layer, slices, depth, inflation))
         elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
@@ -167,7 +166,7 @@ class _Layers(fx.Tracer):
     """Traces down to modules without children; those keep their ways in training and evaluation."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return not any(True for _ in module.children())
+        return not list(module.children())
 
 
 def _layered(classifier: Classifier) -> Classifier:
@@ -176,7 +175,7 @@ def _layered(classifier: Classifier) -> Classifier:
     Inception has both. The classifier itself is not traced: it takes streams.
     """
     classifier = copy.deepcopy(classifier).eval()
-    for name, network in list(classifier.named_children()):
+    for name, network in [(name, one) for name, one in classifier.named_children() if list(one.children())]:
         graph = _Layers().trace(network)
         traced = fx.GraphModule(network, graph)
         for node in list(graph.nodes):
