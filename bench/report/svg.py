@@ -167,11 +167,12 @@ class Bar:
 
 
 def lines(panels: Sequence[Panel], title: str, alone: bool = False) -> str:
-    """A picture of panels side by side; `alone` as a file of its own, with its style."""
+    """Panels as pictures side by side; `alone` as one picture in a file of its own, with its style."""
     height = max(HEIGHT, *(TOP + BOTTOM + LABEL * len(one.series) for one in panels))
     panels = [replace(one, height=height) for one in panels]
-    edges = (LEFT, RIGHT, TOP, BOTTOM)
-    return render("lines.svg.j2", panels=panels, title=title, alone=alone, W=WIDTH, H=height, edges=edges)
+    given = {"title": title, "alone": alone, "W": WIDTH, "H": height, "edges": (LEFT, RIGHT, TOP, BOTTOM)}
+    pictures = [panels] if alone else [[one] for one in panels]
+    return "".join(render("lines.svg.j2", panels=some, **given) for some in pictures)
 
 
 def bars(values: Sequence[Bar], title: str, x_label: str, alone: bool = False) -> str:
