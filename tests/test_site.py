@@ -126,6 +126,19 @@ def test_training_has_a_column_with_its_time(tmp_path: Path) -> None:
     assert "10 min" in told
 
 
+def test_a_submitted_defense_leads_to_its_code_and_its_verdict(tmp_path: Path) -> None:
+    folder = saved(tmp_path, *LGS, *both("patch", "acme-blur:size=3", 0.5, 0.2), *both("patch", "../records", 0.5, 0.2))
+    (folder / "submissions" / "acme-blur" / "code").mkdir(parents=True)
+    (folder / "submissions" / "acme-blur" / "code" / "acme_blur.py").touch()
+    (folder / "submissions" / "acme-blur" / "verdict.json").touch()
+    write_report(folder)
+    for defense, count in (("acme-blur:size=3", 2), ("../records", 0)):
+        address = folder / "site" / plugin_page("defense", defense)
+        targets = re.findall(r'href="(\.\./\.\./submissions/[^"]*)"', address.read_text())
+        assert len(targets) == count
+        assert all((address.parent / target).is_file() for target in targets)
+
+
 def test_pages_of_different_things_never_share_an_address() -> None:
     cell = LGS[0].cell
     others = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -170,6 +171,15 @@ class Site:
         """The picture of what a universal attack learned."""
         path = self.store.picture(page.cell)
         return self._beside(path) if path.is_file() else None
+
+    def submission(self, defense: str) -> dict[str, str]:
+        """Of a submitted defense: file name -> address of its code, its manifest and its verdict."""
+        name = defense.partition(":")[0]
+        folder = self.store.folder / "submissions" / name
+        if not re.fullmatch(r"[a-z0-9-]+", name) or not folder.is_dir():
+            return {}
+        files = [*sorted((folder / "code").rglob("*.py")), *sorted(folder.glob("*.json"))]
+        return {path.name: self._beside(path) for path in files}
 
     def record(self, cell: Cell) -> str:
         """The address of a record."""
