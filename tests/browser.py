@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -28,24 +29,18 @@ class Browser:
 
     def __init__(self, profile: Path) -> None:
         """Starts it with a fresh profile in this folder."""
-        theirs_in, self._out = os.pipe()
-        self._in, theirs_out = os.pipe()
-
-        def descriptors() -> None:
-            """3 and 4 are where it reads and writes; first out of the way, since either may be 3 or 4 itself."""
-            reads, writes = os.dup2(theirs_in, 200), os.dup2(theirs_out, 201)
-            os.dup2(reads, 3)
-            os.dup2(writes, 4)
-
+        reads, self._out = os.pipe()
+        self._in, writes = os.pipe()
+        theirs = [fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (reads, writes)]  # clear of 3 and 4
+        line = [str(CHROMIUM), *_FLAGS.split(), f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(
-            [str(CHROMIUM), *_FLAGS.split(), f"--user-data-dir={profile}", "about:blank"],
-            preexec_fn=descriptors,
-            close_fds=False,
+            ["bash", "-c", f'exec "$0" "$@" 3<&{theirs[0]} 4>&{theirs[1]}', *line],
+            pass_fds=theirs,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
+        for one in (reads, writes, *theirs):
+            os.close(one)
         self._number, self._buffer = 0, b""
         self._session = ""
         self.requests: list[str] = []
