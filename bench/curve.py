@@ -78,7 +78,7 @@ def measure_roc(planned: Plan, setting: Setting, store: Store) -> int:
             logits = [_asked(protected, one, scene.images, rng) for one in (scene.images, attacked)]
             clean, under_attack = (_of_classes(one, labels, scene.classes) for one in logits)
             rejected = _of_rejection(*logits) if protected.model.rejects else None
-            save(store, Roc(cell, clean, under_attack, rejected))
+            save(store, Roc(cell, clean, under_attack, rejected, computed.outcome.fingerprints))
             done += 1
     return done
 

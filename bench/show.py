@@ -150,7 +150,8 @@ def sheet_of(computed: Computed, count: int) -> tuple[Sheet, bytes]:
     picture.save(buffer, format="WEBP", quality=82, method=6)
     pairs = zip(_told(computed, shown["clean"], rows), _told(computed, shown["attacked"], rows), strict=True)
     told = tuple(f"{before} → {after}" for before, after in pairs)
-    return Sheet(tuple(small), told, picture.width, picture.height), buffer.getvalue()
+    fingerprints = computed.outcome.fingerprints
+    return Sheet(tuple(small), told, picture.width, picture.height, fingerprints), buffer.getvalue()
 
 
 def _small(images: Images, mask: bool) -> Images:

@@ -208,7 +208,9 @@ def test_roc_curves_of_one_attack_are_drawn_together_the_bare_model_first(tmp_pa
     scores = np.random.default_rng(1).normal(size=(40, 2))
     one = trace(np.broadcast_to([False, True], scores.shape), scores)
     for number in (3, 1):
-        save(Store(folder), Roc(LGS[number].cell, one, one, one if number == 3 else None))
+        cell, made_from = LGS[number].cell, LGS[number].fingerprints
+        save(Store(folder), Roc(cell, one, one, one if number == 3 else None, made_from))
+    save(Store(folder), Roc(LGS[2].cell, one, one, None, {"data": "another"}))  # not of this record: left out
     files = {path.name: text for path, text in generate(folder).items()}
     (picture,) = [text for name, text in files.items() if name.startswith("roc-") and name.endswith(".svg")]
     assert re.findall(r"heading [a-z]*\">([^<]*)<", picture) == [

@@ -157,9 +157,10 @@ def test_pages_of_different_things_never_share_an_address() -> None:
 def test_pictures_that_were_made_are_on_the_page_and_in_the_check(tmp_path: Path) -> None:
     folder = saved(tmp_path, *LGS)
     write_report(folder)
-    sheet = Sheet(("clean", "attacked"), ("cat 99 % → <b>dog</b> 80 %",), 64, 32)
+    sheet = Sheet(("clean", "attacked"), ("cat 99 % → <b>dog</b> 80 %",), 64, 32, LGS[3].fingerprints)
     save(Store(folder), LGS[3].cell, sheet, b"RIFF")
-    assert load(Store(folder), [LGS[2].cell]) is None
+    assert load(Store(folder), [LGS[2]]) is None
+    assert load(Store(folder), [replace(LGS[3], fingerprints={"data": "other"})]) is None
     assert stale(folder) == [folder / "site" / cell_page(LGS[3].cell)]
     text = generate(folder)[folder / "site" / cell_page(LGS[3].cell)]
     (source,) = re.findall(r'<img src="([^"]*)" width="64" height="32"', text)
@@ -194,10 +195,13 @@ def test_a_large_board_is_quickly_made_and_its_front_page_small(
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # the records here need not outlive a power cut
     cells = synthetic.fill(tmp_path)
     assert len(cells) == 25 * 15 * 2 * 3
+    made_from = {"data": cells[0].dataset, "weights": cells[0].model, "protocol": "1"}
     for cell in cells[:750]:
-        save(Store(tmp_path), cell, Sheet(("clean", "attacked"), ("a → b",), 64, 32), b"RIFF")
+        save(Store(tmp_path), cell, Sheet(("clean", "attacked"), ("a → b",), 64, 32, made_from), b"RIFF")
     started = time.process_time()
     write_report(tmp_path)
     assert time.process_time() - started < 20
     assert (tmp_path / "site" / "index.html").stat().st_size < 1_000_000
-    assert len(list((tmp_path / "site" / "cells").iterdir())) == len(cells)
+    pages = list((tmp_path / "site" / "cells").iterdir())
+    assert len(pages) == len(cells)
+    assert sum("<img" in one.read_text() for one in pages) == 750

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from bench.errors import InputError
-from bench.outcome import Cell
+from bench.outcome import Cell, Outcome
 from bench.store import Store, write, write_bytes
 
 
@@ -21,12 +21,14 @@ class Sheet:
         columns: what each column shows.
         rows: for each line of images what is to be told of it.
         width, height: of the whole sheet in pixels.
+        fingerprints: as in the cell's record; with others it is not what the record tells of.
     """
 
     columns: tuple[str, ...]
     rows: tuple[str, ...]
     width: int
     height: int
+    fingerprints: dict[str, str]
 
 
 def save(store: Store, cell: Cell, sheet: Sheet, picture: bytes) -> Path:
@@ -37,15 +39,18 @@ def save(store: Store, cell: Cell, sheet: Sheet, picture: bytes) -> Path:
     return path
 
 
-def load(store: Store, cells: Sequence[Cell]) -> tuple[Path, Sheet] | None:
-    """The sheet of the first of these cells that has one; raises InputError where its JSON is not as it should be."""
-    for path in (sheet_path(store, cell) for cell in cells):
+def load(store: Store, outcomes: Sequence[Outcome]) -> tuple[Path, Sheet] | None:
+    """The sheet of the first of these records that has one; raises InputError where its JSON is not as it should be."""
+    for outcome in outcomes:
+        path = sheet_path(store, outcome.cell)
         told = path.with_suffix(".json")
         if path.is_file() and told.is_file():
             try:
-                return path, TypeAdapter(Sheet).validate_json(told.read_bytes())
+                sheet = TypeAdapter(Sheet).validate_json(told.read_bytes())
             except ValidationError as error:
                 raise InputError(f"{told} tells of no picture. Delete it, or make the pictures again.") from error
+            if sheet.fingerprints == outcome.fingerprints:
+                return path, sheet
     return None
 
 

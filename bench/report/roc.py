@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import field
 from itertools import groupby
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -42,12 +43,14 @@ class Roc:
         clean, attacked: of the right class against all others, on the defended model (micro-average).
         rejected: of attacked against clean images by how far the defense is from rejecting them; None for
             one that never rejects.
+        fingerprints: as in the cell's record; with others they are not those of its images.
     """
 
     cell: Cell
     clean: Trace
     attacked: Trace
     rejected: Trace | None = None
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
 
 _ROC = TypeAdapter(Roc)
@@ -59,13 +62,16 @@ def save(store: Store, roc: Roc) -> None:
 
 
 def load(store: Store) -> list[Roc]:
-    """All there are; raises InputError where a file is none."""
+    """Those of the records as they are now; raises InputError where a file is none."""
     found = []
     for path in sorted((store.folder / "roc").glob("*/*/*.json")):
         try:
-            found.append(_ROC.validate_json(path.read_bytes()))
+            roc = _ROC.validate_json(path.read_bytes())
         except ValidationError as error:
             raise InputError(f"{path} is no ROC curve. Delete it, or make it again with: bench curve --roc.") from error
+        record = store.load(roc.cell)
+        if record and record.fingerprints == roc.fingerprints:
+            found.append(roc)
     return found
 
 

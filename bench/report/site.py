@@ -164,7 +164,7 @@ class Site:
 
     def sheet(self, page: Page) -> tuple[str, Sheet] | None:
         """The pictures of a cell: (address from the site's root, what is on them)."""
-        found = load(self.store, [one.cell for one in page.sample.outcomes])
+        found = load(self.store, page.sample.outcomes)
         return (self._beside(found[0]), found[1]) if found else None
 
     def patch(self, page: Page) -> str | None:

@@ -177,12 +177,12 @@ def lines(panels: Sequence[Panel], title: str, alone: bool = False) -> str:
 
 def bars(values: Sequence[Bar], title: str, x_label: str, alone: bool = False) -> str:
     """Horizontal bars on a logarithmic axis, each with its value in words at its end."""
-    ends = [one for bar in values for one in (bar.low, bar.high, bar.value)]
+    ends = [max(one, 1e-4) for bar in values for one in (bar.low, bar.high, bar.value)]
     low, high = (10.0 ** way(math.log10(one)) for way, one in ((math.floor, min(ends)), (math.ceil, max(ends) * 1.05)))
     wide = 620 - 190 - 90
 
     def x(value: float) -> float:
-        return 190 + wide * math.log(value / low) / math.log(high / low)
+        return 190 + wide * math.log(max(value, low) / low) / math.log(high / low)
 
     ticks = [10.0**power for power in range(round(math.log10(low)), round(math.log10(high)) + 1)]
     marks = [(x(one), f"{one:g}") for one in ticks]
