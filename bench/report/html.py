@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from bench.report.board import WORST, Board
 from bench.report.links import anchor, cell_page, plugin_page
@@ -43,6 +45,7 @@ def environment() -> Environment:
         "cell_page": cell_page,
         "plain": plain,
         "words": _words,
+        "ticked": _ticked,
     }
     made.globals |= {"plugin_page": plugin_page, "WORST": WORST}
     return made
@@ -55,6 +58,11 @@ def _words(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _ticked(text: str) -> Markup:
+    """Text of a docstring, with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))  # noqa: S704  # escaped
 
 
 def _column_groups(board: Board) -> list[tuple[str, str, int]]:
