@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -28,7 +28,7 @@ class Checkpoint:
             return None
         try:
             state: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):  # absent, or damaged on the disk
+        except Exception:  # absent, or damaged, which shows in many ways
             return None
         return state
 
@@ -47,5 +47,6 @@ class Checkpoint:
             torch.save(state, part)
             part.replace(self._path)
         except (OSError, RuntimeError):  # torch raises the second where the disk is full
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
         self._saved = monotonic()

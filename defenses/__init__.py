@@ -25,8 +25,10 @@ BUILT_IN: dict[str, str] = {
     "random-ablation": "bench.defenses.random_ablation:RandomAblation",
     "retrained": "bench.defenses.retrained:Retrained",
     "sentinet": "bench.defenses.sentinet:SentiNet",
+    "smoothed-vit": "bench.defenses.smoothed_vit:SmoothedViT",
     "squeeze": "bench.defenses.squeeze:Squeeze",
     "tvm": "bench.defenses.tvm:TVM",
     "tvm-guo": "bench.defenses.tvm:TVMGuo",
+    "vax-a-net-style": "bench.defenses.vax_a_net:VaxANetStyle",
     "volumization": "bench.defenses.volumization:Volumization",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -58,13 +59,13 @@ class Ablations(ABC):
 class Voting(Classifier):
     """Classifies every ablation of an image; the class that most of them vote for wins.
 
-    An ablation votes for each class with a probability of at least `threshold`. The logits are the shares of the
-    votes, plus the mean probabilities scaled down so far that they only decide between equal shares; with `soft` the
-    logarithm of the mean probabilities alone, which has a useful gradient.
+    An ablation votes for each class with a probability of at least `threshold`, or, with None, for its best class.
+    The logits are the shares of the votes, plus the mean probabilities scaled down so far that they only decide between
+    equal shares; with `soft` the logarithm of the mean probabilities alone, which has a useful gradient.
     """
 
     def __init__(
-        self, net: nn.Module, ablations: Ablations, num_classes: int, threshold: float, soft: bool = False
+        self, net: nn.Module, ablations: Ablations, num_classes: int, threshold: float | None, soft: bool = False
     ) -> None:
         super().__init__()
         self.net, self.ablations, self.threshold, self.soft = net, ablations, threshold, soft
@@ -76,7 +77,7 @@ class Voting(Classifier):
         mean = probabilities.mean(1)
         if self.soft:
             return mean.clamp_min(1e-12).log()
-        shares = (probabilities >= self.threshold).to(mean.dtype).mean(1)
+        shares = self.votes(probabilities).to(mean.dtype).mean(1)
         return shares + mean / (2 * self.ablations.count)
 
     def probabilities(self, images: Images) -> Float[Tensor, "n ablations k"]:
@@ -92,11 +93,16 @@ class Voting(Classifier):
         rows = in_passes(work, len(images) * count, (images.shape[1], *self.ablations.size))
         return rows.reshape(len(images), count, rows.shape[1])
 
+    def votes(self, probabilities: Float[Tensor, "n ablations k"]) -> Votes:
+        """Which classes each ablation votes for."""
+        if self.threshold is None:
+            return F.one_hot(probabilities.argmax(2), probabilities.shape[2]).bool()
+        return probabilities >= self.threshold
+
     def certified(self, images: Images, labels: Labels, budget: Budget) -> Bool[Tensor, "n"]:
         """Which images keep most votes for their label whatever an attack within `budget` does."""
         with torch.no_grad():
-            votes = self.probabilities(images) >= self.threshold
-            return proven(votes, labels, self.ablations.retains(), budget)
+            return proven(self.votes(self.probabilities(images)), labels, self.ablations.retains(), budget)
 
 
 def proven(votes: Votes, labels: Labels, retains: Bool[Tensor, "ablations h w"], budget: Budget) -> Bool[Tensor, "n"]:
@@ -136,13 +142,14 @@ class Voted(CertifiedDefense):
     Subclasses are frozen dataclasses with these fields.
 
     Attributes:
-        threshold: θ, the probability from which an ablation votes for a class, in (0, 1].
+        threshold: θ, the probability from which an ablation votes for a class, in (0, 1]; None for its best class.
         training_images: how many training images the network learns from at the most.
         epochs: how often it sees each.
     """
 
     kind = "certified"
-    threshold: float
+    learning_rate: ClassVar[float] = 3e-3
+    threshold: float | None
     training_images: int
     epochs: int
 
@@ -160,15 +167,24 @@ class Voted(CertifiedDefense):
         """What the network sees, after `fixed`."""
 
     @abstractmethod
-    def network(self, channels: int, num_classes: int) -> nn.Module:
-        """The network, for what is left of images with so many channels; its weights are replaced."""
+    def network(self, known: Artifact, num_classes: int) -> nn.Module:
+        """The network, for what is left of images; its weights are replaced.
+
+        Args:
+            known: what `fixed` gave, and the `channels` of the images.
+            num_classes: how many classes it tells apart.
+        """
+
+    def beginning(self, known: Artifact, num_classes: int, rng: Streams) -> nn.Module:
+        """The network before its training."""
+        return fresh(lambda: self.network(known, num_classes), rng)
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
         """The weights of the network that classifies ablations: it sees a random one of each image in each epoch."""
         images, labels, streams = choose(training, rng, self.training_images, self.title)
         channels, height, width = images.shape[1:]
         known = self.fixed((channels, height, width), rng[:1]) | {"channels": torch.tensor(channels)}
-        ablations, net = self.ablations(known), fresh(lambda: self.network(channels, model.num_classes), streams)
+        ablations, net = self.ablations(known), self.beginning(known, model.num_classes, streams)
 
         def loss(network: nn.Module, batch: Batch) -> Tensor:
             turned = batch.rng.derive("flip").uniform()[:, None, None, None] < 0.5
@@ -176,7 +192,7 @@ class Voted(CertifiedDefense):
             which = batch.rng.derive("ablation").integers(ablations.count)
             return F.cross_entropy(network(ablations.seen(shown, which)), batch.targets)
 
-        epochs, rate = self.epochs, 3e-3
+        epochs, rate = self.epochs, self.learning_rate
         train(net, images, labels, training, streams, epochs=epochs, learning_rate=rate, batch_size=64, loss=loss)
         return packed(net) | known
 
@@ -195,5 +211,5 @@ class Voted(CertifiedDefense):
         return self._voting(model, learned).certified(images, labels, budget)
 
     def _voting(self, model: Classifier, learned: Artifact, soft: bool = False) -> Voting:
-        net = unpacked(lambda: self.network(int(learned["channels"]), model.num_classes), learned)
+        net = unpacked(lambda: self.network(learned, model.num_classes), learned)
         return Voting(net, self.ablations(learned), model.num_classes, self.threshold, soft)

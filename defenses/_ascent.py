@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.contracts import Images, Streams
 
+from ._squares import Mask
 from ._training import evaluating
-
-Mask = Bool[Tensor, "n 1 h w"]
 
 
 def ascend(
@@ -61,16 +59,3 @@ def gradient_of(network: nn.Module, images: Images, labels: Tensor, rng: Streams
         loss = F.cross_entropy(network(images, rng), labels, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, images)
     return gradient
-
-
-def squares(images: Images, rng: Streams, area: float) -> Mask:
-    """A square of about this share of each image, anywhere in it."""
-    height, width = images.shape[2:]
-    side = min(max(1, round((area * height * width) ** 0.5)), height, width)
-    spans = []
-    for length in (height, width):
-        corner = rng.integers(length - side + 1, 1)
-        place = torch.arange(length, device=images.device)
-        spans.append((place >= corner) & (place < corner + side))
-    mask: Tensor = spans[0][:, None, :, None] & spans[1][:, None, None, :]
-    return mask

@@ -31,9 +31,10 @@ from torch.nn import functional as F
 from bench.contracts import Artifact, Classifier, Examples, Images, Labels, Streams
 from bench.training import Batch
 
-from ._ascent import ascend, squares
+from ._ascent import ascend
 from ._examples import packed
 from ._ranges import within
+from ._squares import squares
 from ._training import Trained
 
 GUARD_STEPS = 10

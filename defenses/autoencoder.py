@@ -12,8 +12,9 @@ It learns from clean images and as many that FGSM has attacked on f; both are to
 The paper leaves open, and here is: 4×4 convolutions; LeakyReLU of 0.01; skips that add, which keeps the shapes of its
 table; the linear layer over channels at each place (a dense one over all places would have 2.5 billion weights);
 AdamW; the mean squared error with a weight of 0.01 for the classification (with 1 the images are no images any more:
-after two epochs on `photos` 41 % were classified rightly, without it 84 %). Sides that 16 does not divide are padded
-by repeating the border and cut again. In training the last clipping is left out, since nothing learns behind it.
+after two epochs on `photos` 41 % were classified rightly, without it 84 %). The network begins as the identity, from
+which it is a short way. Sides that 16 does not divide are padded by repeating the border and cut again. In training
+the last clipping is left out, since nothing learns behind it.
 
 The paper attacks the classifier alone. An attacker who knows differentiates through the autoencoder.
 """
@@ -48,6 +49,19 @@ class Repairer(nn.Module):
         self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(widths))
         self.hidden = nn.Linear(WIDTHS[-1], WIDTHS[-1])
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in reversed(list(pairwise(widths))))
+        self._begin_as_identity(channels)
+
+    @torch.no_grad()
+    def _begin_as_identity(self, channels: int) -> None:
+        """The first level keeps each 2×2 block in four channels, the last puts it back, all between adds nothing."""
+        first, last = (self.get_parameter(f"{name}.weight") for name in ("down.0", "up.3"))
+        for name in ("down.0.bias", "up.2.weight", "up.2.bias", "up.3.weight", "up.3.bias"):
+            self.get_parameter(name).zero_()
+        place = torch.arange(4 * channels)
+        channel, row, column = place // 4, 1 + place // 2 % 2, 1 + place % 2
+        first[place] = 0
+        first[place, channel, row, column] = 1
+        last[place, channel, row, column] = 1
 
     def forward(self, images: Images) -> Images:
         """The repaired images."""

@@ -88,9 +88,9 @@ class DerandomizedSmoothing(Voted):
         """One part at every position."""
         return Windows(*learned["windows"].tolist())
 
-    def network(self, channels: int, num_classes: int) -> nn.Module:
+    def network(self, known: Artifact, num_classes: int) -> nn.Module:
         """It sees the part alone."""
-        return conv_net(channels, num_classes, strides=(1, 2, 2), widths=(32, 64, 128))
+        return conv_net(int(known["channels"]), num_classes, strides=(1, 2, 2), widths=(32, 64, 128))
 
 
 class Windows(Ablations):

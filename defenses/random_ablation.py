@@ -81,9 +81,9 @@ class RandomAblation(Voted):
         """Each group of each partition."""
         return Groups(learned["member"], self.groups)
 
-    def network(self, channels: int, num_classes: int) -> nn.Module:
+    def network(self, known: Artifact, num_classes: int) -> nn.Module:
         """It sees (x, 1 − x), so twice the channels."""
-        return conv_net(2 * channels, num_classes, strides=(2, 2, 2), widths=(64, 128, 128))
+        return conv_net(2 * int(known["channels"]), num_classes, strides=(2, 2, 2), widths=(64, 128, 128))
 
 
 class Groups(Ablations):

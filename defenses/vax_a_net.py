@@ -1,0 +1,127 @@
+"""Vax-a-Net-style: the classifier is trained on against a network that makes patches for any wanted class.
+
+After the abstract of Gittings, Schneider, Collomosse, "Vax-a-Net: Training-time Defence Against Adversarial Patch
+Attacks" (ACCV 2020, arXiv 2009.08194): a conditional generative network learns to make patches while the classifier is
+fine-tuned on images that bear them. Architecture, losses and schedule of the paper were not at hand; these are ours,
+so the name says "style".
+
+    p = G(noise, t)                  a patch for the class t, drawn among the wrong ones
+    x' = x with p at a random place, covering `area` of it
+    classifier:   α · CE(f(x), y) + (1 − α) · CE(f(x'), y)
+    generator:    CE(f(x'), t)       the classifier in evaluation mode, its weights held fixed
+
+Both learn at every step, at once. The generator goes from 4×4 to 32×32 in three transposed convolutions, as in DCGAN
+(arXiv 1511.06434); what it makes is scaled to the patch. What remains in the end is the classifier; its gradients are
+exact. For patches by gradient steps instead of a generator: adversarial-training:patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from bench.contracts import Artifact, Classifier, Examples, Images, Labels, Streams
+from bench.training import Batch, private_randomness
+
+from ._examples import packed, seed_of
+from ._ranges import within
+from ._squares import pasted
+from ._training import Trained, evaluating
+
+NOISE = 64
+"""Random numbers that a patch is made from, and as many that say which class it is for."""
+
+
+class PatchMaker(nn.Module):
+    """Noise and a class -> a patch of 32×32 in [0, 1]."""
+
+    def __init__(self, classes: int, channels: int, width: int = 64) -> None:
+        super().__init__()
+        self.wanted = nn.Embedding(classes, NOISE)
+        self.first = nn.Linear(2 * NOISE, width * 16)
+        widths = (width, width // 2, width // 4)
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            *(layer for a, b in pairwise(widths) for layer in _larger(a, b)),
+            nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, noise: Float[Tensor, "n z"], classes: Labels) -> Images:
+        """One patch for each row."""
+        features = self.first(torch.cat([noise, self.wanted(classes)], 1))
+        return self.layers(features.unflatten(1, (-1, 4, 4)))  # type: ignore[no-any-return]  # nn.Module
+
+
+def _larger(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    return nn.ConvTranspose2d(inputs, outputs, 4, 2, 1), nn.BatchNorm2d(outputs), nn.ReLU()
+
+
+class _Contest(nn.Module):
+    """The two networks, so that one optimiser and one checkpoint hold both."""
+
+    def __init__(self, classifier: Classifier, maker: PatchMaker) -> None:
+        super().__init__()
+        self.classifier, self.maker = classifier, maker
+
+
+@dataclass(frozen=True)
+class VaxANetStyle(Trained):
+    """Vax-a-Net-style: trained on against a network that makes patches for any wanted class.
+
+    Attributes:
+        area: share of the image that a patch covers, in (0, 1].
+        clean_share: α, the weight of the clean images, in [0, 1].
+    """
+
+    area: float = 0.1
+    clean_share: float = 0.5
+
+    title: ClassVar[str] = "Vax-a-Net-style"
+    paper: ClassVar[str] = "Gittings et al. 2020, arXiv 2009.08194 (after the abstract)"
+    note: ClassVar[str] = "built after the abstract of the paper, whose networks and losses were not at hand"
+    tuned_on = ("patch",)
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "quick": {"epochs": 2},
+        "paper": {"epochs": 30, "training_images": 50_000},
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("an area", self.area, 1e-6, 1, "0.1 is the default")
+        within("a share of clean images", self.clean_share, 0, 1, "0.5 is the default")
+
+    def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
+        """The classifier's weights; the generator has done its part."""
+        images, labels, streams = self.examples(training, rng)
+        with private_randomness(seed_of(streams.derive("generator"))):
+            maker = PatchMaker(model.num_classes, images.shape[1]).to(images.device)
+        contest = _Contest(self.beginning(model, images, streams), maker)
+
+        def loss(network: nn.Module, batch: Batch) -> Tensor:
+            return self.contest(contest.classifier, contest.maker, batch)
+
+        self.train(contest, images, labels, training, streams, loss=loss)
+        return packed(contest.classifier)
+
+    def contest(self, classifier: Classifier, maker: PatchMaker, batch: Batch) -> Tensor:
+        """The losses of both; neither sends a gradient into the other."""
+        clean, labels, rng = batch.images, batch.targets, batch.rng
+        wanted = (labels + 1 + rng.derive("wanted").integers(classifier.num_classes - 1)) % classifier.num_classes
+        patches = maker(rng.derive("noise").normal(NOISE), wanted)
+        attacked = pasted(clean, patches.to(clean.dtype), rng.derive("place"), self.area)
+        held = {name: weight.detach() for name, weight in classifier.named_parameters()}
+        with evaluating(classifier):
+            fooled = F.cross_entropy(functional_call(classifier, held, (attacked, rng)), wanted)
+        twice = torch.arange(len(clean), device=clean.device).repeat(2)
+        logits = classifier(torch.cat([clean, attacked.detach()]), rng[twice])
+        right, withstood = F.cross_entropy(logits, labels[twice], reduction="none").chunk(2)
+        return self.clean_share * right.mean() + (1 - self.clean_share) * withstood.mean() + fooled
