@@ -8,7 +8,9 @@ takes the target's place. G is the identity, the sign, or Adam's direction.
 
 δ always stays in the pixel range (the paper's image domain). An image is done when the wanted class has the wanted
 confidence; what is kept is the image with the lowest margin on the way. `search` moves the region as well
-(Rao et al. 2020, arXiv 2005.02313): after each step some neighbouring places are tried and the best is taken.
+(Rao et al. 2020, arXiv 2005.02313): after each step some neighbouring places are tried and the best is taken. Where a
+region ends depends on where it started, so that a few `restarts` bring more than many steps; the preset `search` has
+both.
 
 There is no mode for a grid of places: each cell of one is `location=fixed` with its `at`.
 
@@ -56,6 +58,8 @@ class LaVAN(Placed, Attack):
         confidence: an image is done when the wanted classes have this probability, in (0, 1].
         search: how many of the four neighbouring places are tried after each step, 0 to 4.
         stride: how far away they are in pixels, 1 or more; none: the region's side.
+        restarts: how many starts there are, each at another place and with other noise, 1 or more; an image that
+            reaches the goal starts no more.
         smoothness: weight of a penalty on differences between neighbouring values, 0 or more; against defenses
             that look for steep gradients.
     """
@@ -71,6 +75,7 @@ class LaVAN(Placed, Attack):
     confidence: float = 0.9
     search: int = 0
     stride: int | None = None
+    restarts: int = 1
     smoothness: float = 0.0
 
     title = "LaVAN"
@@ -79,7 +84,7 @@ class LaVAN(Placed, Attack):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {"steps": 30},
         "paper": {"area": 0.02, "location": "border", "steps": 1000, "confidence": 0.99},
-        "search": {"search": 4},
+        "search": {"search": 4, "restarts": 5},
     }
 
     def __post_init__(self) -> None:
@@ -89,29 +94,42 @@ class LaVAN(Placed, Attack):
             raise ValueError(f"confidence is a probability in (0, 1], such as 0.9; got {self.confidence}.")
         if not 0 <= self.search <= 4:
             raise ValueError(f"search is a number of neighbours from 0 to 4; got {self.search}.")
+        if self.restarts < 1:
+            raise ValueError(f"restarts is at least 1; got {self.restarts}.")
         if self.stride is not None and self.stride < 1:
             raise ValueError(f"stride is at least 1 pixel, or none for the region's side; got {self.stride}.")
 
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
-        """The best images on the way."""
-        best = Best(images)
-        todo = _Regions(self, model, images, goal, rng)
-        for step in range(self.steps):
-            adversarial, gradient, logits = todo.look()
-            best.offer(todo.rows, adversarial, todo.goal.margin(logits))
-            late = ~_sure(todo.goal, logits, self.confidence)
-            todo.keep(late)
-            if not len(todo.rows):
-                break
-            todo.move(gradient[late], step)
-            model.progress((step + 1) / self.steps)
+        """The best images of all starts."""
+        best, rows = Best(images), torch.arange(len(images), device=images.device)
         unconverged = torch.zeros(len(images), device=images.device)
-        if len(todo.rows):
-            adversarial, _, logits = todo.look()
-            last = best.offer(todo.rows, adversarial, todo.goal.margin(logits))
-            unconverged[todo.rows] = (last & (best.scores[todo.rows] >= 0)).float()
+        for restart in range(self.restarts):
+            start = rng[rows].derive(f"restart {restart}") if restart else rng
+            late = self._descend(model[rows], images[rows], goal[rows], start, best, rows, restart)
+            rows, late = rows[open_ := best.scores[rows] >= 0], late[open_]
+            if not len(rows):
+                break
+        unconverged[rows] = late.float()
         model.note("unconverged", unconverged)
         return best.images
+
+    def _descend(
+        self, model: Model, images: Images, goal: Goal, rng: Streams, best: Best, rows: Labels, restart: int
+    ) -> Bool[Tensor, "n"]:
+        """One start; returns for which images the very last step was the best so far."""
+        todo, late = _Regions(self, model, images, goal, rng), torch.zeros_like(rows, dtype=torch.bool)
+        for step in range(self.steps):
+            adversarial, gradient, logits = todo.look()
+            best.offer(rows[todo.rows], adversarial, todo.goal.margin(logits))
+            open_ = ~_sure(todo.goal, logits, self.confidence)
+            todo.keep(open_)
+            if not len(todo.rows):
+                return late
+            todo.move(gradient[open_], step)
+            model.progress((restart + (step + 1) / self.steps) / self.restarts)
+        adversarial, _, logits = todo.look()
+        late[todo.rows] = best.offer(rows[todo.rows], adversarial, todo.goal.margin(logits))
+        return late
 
 
 def _sure(goal: Goal, logits: Tensor, confidence: float) -> Bool[Tensor, "n"]:

@@ -83,7 +83,7 @@ def test_what_lies_under_the_region_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("targeted", [False, True])
-@pytest.mark.parametrize("parameters", ["", "search=2", "update=adam", "loss=cross-entropy,momentum=0"])
+@pytest.mark.parametrize("parameters", ["", "search=2", "restarts=3", "update=adam", "loss=cross-entropy,momentum=0"])
 def test_an_image_is_attacked_the_same_in_any_batch(parameters: str, targeted: bool) -> None:
     net, images, goal = smooth_setting(targeted)
     attack = make_attack(f"lavan:area=0.25,steps=12,{parameters}".rstrip(","))
@@ -114,6 +114,22 @@ def test_more_steps_never_give_a_higher_margin() -> None:
         for steps in (3, 30)
     )
     assert (many <= few).all()
+
+
+def test_restarts_help_images_that_are_left_and_cost_the_others_nothing() -> None:
+    net, images, goal = smooth_setting(targeted=False)
+    once, often = (make_attack(f"lavan:area=0.06,steps=9,restarts={restarts}") for restarts in (1, 5))
+    models = [model_of(net, 8), model_of(net, 8)]
+    first, last = (
+        goal.margin(net(attack(model, images, goal, streams(8)), streams(8)))
+        for attack, model in zip((once, often), models, strict=True)
+    )
+    assert (last <= first).all()
+    assert (last < first).any()
+    done = first < 0
+    assert done.any()
+    assert not done.all()
+    assert torch.equal(models[0].forwards[done], models[1].forwards[done])
 
 
 def test_search_finds_the_place_that_matters() -> None:
@@ -152,7 +168,9 @@ def test_smoothness_gives_smoother_noise() -> None:
     assert smooth < 0.5 * rough
 
 
-@pytest.mark.parametrize("parameters", ["confidence=0", "confidence=1.1", "search=5", "stride=0", "steps=0", "area=2"])
+@pytest.mark.parametrize(
+    "parameters", ["confidence=0", "confidence=1.1", "search=5", "stride=0", "restarts=0", "steps=0", "area=2"]
+)
 def test_parameters_out_of_range_are_refused(parameters: str) -> None:
     with pytest.raises(InputError):
         make_attack(f"lavan:{parameters}")
