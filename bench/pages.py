@@ -25,7 +25,10 @@ def page(kind: Kind) -> str:
 
 def _section(kind: Kind, name: str) -> str:
     plugin = load(kind, name)
-    told, attributes = parts(inspect.getdoc(plugin) or "")
+    told, _ = parts(inspect.getdoc(plugin) or "")
+    attributes: dict[str, str] = {}
+    for one in reversed(plugin.__mro__):  # parameters may be told where they are inherited from
+        attributes |= parts(inspect.cleandoc(one.__doc__ or ""))[1]
     lines = [f"## {name}", "", f"**{_escaped(plugin.title)}**. {_escaped(told)}", ""]
     lines += [f"- {label}: {value}" for label, value in _traits(plugin) if value]
     parameters = fields(plugin)
