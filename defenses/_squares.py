@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,12 +12,12 @@ from bench.contracts import Images, Streams
 Mask = Bool[Tensor, "n 1 h w"]
 
 
-def pasted(images: Images, patches: Images, rng: Streams, area: float) -> Images:
+def pasted(images: Images, patches: Float[Tensor, "n c tall wide"], rng: Streams, area: float) -> Images:
     """Each image with its own patch, scaled to a square of about `area` of the image, at a random place.
 
     Args:
         images: shape (n, c, h, w).
-        patches: shape (n, c, s, s); gradients pass into them.
+        patches: shape (n, c, tall, wide); gradients pass into them.
         rng: one stream for each image.
         area: share of the image, in (0, 1].
     """

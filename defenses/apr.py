@@ -8,12 +8,12 @@ Paper 002 ("Adaptive Pixel Resilience", IJRASET 2024), section IV:
 
 with x' a one-pixel attack on the present weights, α = 0.7, β = 0.01. Each part can be switched off, as in its Table 3.
 
-The paper leaves open, and here is: W_a a 3×3 convolution to one channel, and b_a = 2 at first, so that the training
-begins near the identity (A ≈ 0.88). Its training attack, differential evolution with 400 × 100 queries for each image
-and step, contradicts its own 27 % of additional time; `greedy` asks one gradient and tries the pixels and corners of
-the colour cube that it promises most of, `random` tries random ones, and `de` is an evolution of 20 × 3. ‖∇_x y‖² is
-the squared Frobenius norm of the Jacobian, estimated without bias by one random projection, or with `penalty=loss` the
-squared gradient of the cross-entropy.
+The paper leaves open, and here is: W_a a 3×3 convolution to one channel; at first W_a = 0 and b_a = 2, so that the
+training begins near the identity (A = 0.88). Its training attack, differential evolution with 400 × 100 queries for
+each image and step, contradicts its own 27 % of additional time; `greedy` asks one gradient and tries the pixels and
+corners of the colour cube that it promises most of, `random` tries random ones, and `de` is an evolution of 20 × 3.
+‖∇_x y‖² is the squared Frobenius norm of the Jacobian, estimated without bias by one random projection, or with
+`penalty=loss` the squared gradient of the cross-entropy.
 
 Attacks see the network in evaluation mode and leave it as it was; clean and attacked images then go through in one
 batch. Everything has an exact gradient.
@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.contracts import Artifact, Classifier, Images, Labels, Logits, Streams
-from bench.training import Batch, private_randomness
+from bench.training import Batch
 
-from ._examples import seed_of, unpacked
+from ._examples import unpacked
 from ._one_pixel import Search, one_pixel
 from ._ranges import within
 from ._training import Trained
@@ -48,7 +48,8 @@ class Attended(Classifier):
         self.num_classes, self.rejects, self.passes = model.num_classes, model.rejects, model.passes
         self.random = model.random
         self.weigh = nn.Conv2d(channels, 1, 3, padding=1)
-        nn.init.constant_(self.weigh.bias, 2.0)  # type: ignore[arg-type]  # a convolution with a bias
+        nn.init.zeros_(self.weigh.weight)
+        nn.init.constant_(self.weigh.get_parameter("bias"), 2.0)
 
     def attention(self, images: Images) -> Float[Tensor, "n 1 h w"]:
         """A(x), in (0, 1)."""
@@ -99,10 +100,7 @@ class APR(Trained):
     def beginning(self, model: Classifier, images: Images, rng: Streams) -> Classifier:
         """The bare architecture, behind its attention."""
         network = super().beginning(model, images, rng)
-        if not self.attention:
-            return network
-        with private_randomness(seed_of(rng.derive("attention"))):
-            return Attended(network, images.shape[1]).to(images.device)
+        return Attended(network, images.shape[1]).to(images.device) if self.attention else network
 
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:
         """The trained network, behind its attention."""

@@ -11,10 +11,12 @@ It learns from clean images and as many that FGSM has attacked on f; both are to
 
 The paper leaves open, and here is: 4×4 convolutions; LeakyReLU of 0.01; skips that add, which keeps the shapes of its
 table; the linear layer over channels at each place (a dense one over all places would have 2.5 billion weights);
-AdamW; the mean squared error with a weight of 0.01 for the classification (with 1 the images are no images any more:
-after two epochs on `photos` 41 % were classified rightly, without it 84 %). The network begins as the identity, from
-which it is a short way. Sides that 16 does not divide are padded by repeating the border and cut again. In training
-the last clipping is left out, since nothing learns behind it.
+AdamW; the mean squared error with a weight of 0.03 for the classification (with 1 the images are soon no images any
+more). The network begins as the identity, from which it is a short way. Sides that 16 does not divide are padded by
+repeating the border and cut again. In training the last clipping is left out, since nothing learns behind it.
+
+A larger eps costs clean accuracy, since what is to be removed then looks like detail: on `photos` after four epochs
+with 2,000 images 97 % are classified rightly with the paper's eps of 0.01, and 82 % with 8/255.
 
 The paper attacks the classifier alone. An attacker who knows differentiates through the autoencoder.
 """
@@ -92,23 +94,23 @@ class Autoencoder(Recipe):
         weight: of the classification beside the restoration, at least 0.
     """
 
-    learning_rate: float = 3e-3
+    epochs: int = 4
     batch_size: int = 32
-    eps: float = 8 / 255
-    weight: float = 0.01
+    eps: float = 0.01
+    weight: float = 0.03
 
     title: ClassVar[str] = "Autoencoder"
     paper: ClassVar[str] = "Himbitski et al. 2024"
     tuned_on = ("linf",)
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"epochs": 2},
-        "paper": {"eps": 0.01, "learning_rate": 1e-3, "epochs": 100, "training_images": 50_000},
+        "paper": {"eps": 0.01, "epochs": 100, "training_images": 50_000},
     }
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within("eps", self.eps, 0, 1, "8/255 is the default")
-        within("a weight of the classification", self.weight, 0, 1e6, "0.01 is the default")
+        within("eps", self.eps, 0, 1, "0.01 is the default")
+        within("a weight of the classification", self.weight, 0, 1e6, "0.03 is the default")
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
         """The autoencoder's weights; the classifier stays as it is."""
