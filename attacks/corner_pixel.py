@@ -67,9 +67,10 @@ class CornerPixel(Attack):
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
         """The first success of each image, or the best that the last round tried."""
         adversarial, rows = images.clone(), torch.arange(len(images), device=images.device)
-        lattice, beside = _lattice(images, self.share)
         candidates = images[0, 0].numel() << images.shape[1]
         tries = math.ceil(self.share * candidates)
+        lattice, beside = _lattice(images, self.share)
+        lattice = lattice[:tries]  # on a small image even a coarse lattice may be more than that
         losses = images.new_full((len(images), candidates), torch.inf)
         for turn in range(self.pixels):
             begin, end = turn / self.pixels, (turn + 1) / self.pixels

@@ -136,8 +136,9 @@ def test_the_exhaustive_search_asks_once_about_each_candidate() -> None:
     assert model.forwards.tolist() == [35 * 8] * 2
     rows = torch.cat(asked[1:]).flatten(1)
     assert len(rows.unique(dim=0)) == 2 * 35 * 8
-    _, model = attacked("corner-pixel:share=0.25", classifier, images, Goal(torch.zeros(2, dtype=torch.int64)))
-    assert model.forwards.tolist() == [35 * 2] * 2
+    for share, tries in ((0.25, 70), (0.02, 6)):
+        _, model = attacked(f"corner-pixel:share={share}", classifier, images, Goal(torch.zeros(2, dtype=torch.int64)))
+        assert model.forwards.tolist() == [tries] * 2
 
 
 def test_evolution_never_succeeds_where_the_list_of_all_candidates_has_no_success() -> None:

@@ -1,0 +1,160 @@
+"""What must hold of any honest attack on a bare model: on real digits (8×8), and a small network trained on them."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from bench.contracts import Classifier, Goal, Model, UniversalAttack
+from bench.craft import craft
+from bench.nets import Net
+from bench.registry import make_attack
+from bench.scene import Setting, scene_of
+from bench.training import fit, private_randomness
+
+from .toys import streams
+
+ATTACKED = 100
+NOISE = 3
+"""How many images more may survive the stronger of two attacks by chance."""
+
+
+@cache
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    pixels, labels = load_digits(return_X_y=True)
+    return torch.from_numpy(pixels / 16).float().reshape(-1, 1, 8, 8), torch.from_numpy(labels)
+
+
+@cache
+def classifier() -> Classifier:
+    """Trained on the images after the first `ATTACKED`."""
+    images, labels = digits()
+    with private_randomness(0):
+        network = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU(), nn.Flatten(),
+            nn.Linear(256, 10),
+        )  # fmt: skip
+    fit(network, images[ATTACKED:], labels[ATTACKED:], epochs=10, learning_rate=0.01, seed=0)
+    return Net(network, 10).eval()
+
+
+@cache
+def right(text: str) -> int:
+    """How many of the images are still classified rightly after the attack with its quick preset."""
+    images, labels = digits()
+    rng, goal, attack = streams(ATTACKED), Goal(labels[:ATTACKED]), make_attack(text, "quick")
+    if isinstance(attack, UniversalAttack):
+        part = slice(ATTACKED, ATTACKED + 200)
+        learning = streams(200, seed=5)
+        artifact = attack.learn(Model(classifier(), learning), images[part], Goal(labels[part]), learning)
+        attack = attack.given(artifact)
+    adversarial = attack(Model(classifier(), rng), images[:ATTACKED], goal, rng.derive("attack"))
+    assert attack.allows(images[:ATTACKED], adversarial).all()
+    return int((classifier()(adversarial, rng).argmax(1) == goal.labels).sum())
+
+
+def clean() -> int:
+    images, labels = digits()
+    return int((classifier()(images[:ATTACKED], streams(ATTACKED)).argmax(1) == labels[:ATTACKED]).sum())
+
+
+@pytest.mark.parametrize(
+    ("attack", "values"),
+    [
+        ("fgsm:eps", ("0.05", "0.1", "0.2")),
+        ("pgd:eps", ("0.05", "0.1", "0.2")),
+        ("pgd:norm=l2,eps", ("0.3", "0.6", "1.2")),
+        ("square:queries=150,eps", ("0.05", "0.1", "0.2")),
+        ("lavan:area", ("0.03", "0.07", "0.15")),
+        ("patch:area", ("0.07", "0.15", "0.3")),
+        ("tnt:area", ("0.07", "0.15", "0.3")),
+        ("sparse-rs-patch:queries=150,area", ("0.02", "0.07", "0.15")),
+        ("sparse-rs:queries=150,pixels", ("1", "2", "4")),
+        ("greedyfool:pixels", ("1", "2", "4")),
+        ("pixel:pixels", ("1", "3", "6")),
+        ("corner-pixel:pixels", ("1", "3", "6")),
+    ],
+)
+def test_a_larger_budget_is_not_weaker_and_a_much_larger_one_is_stronger(attack: str, values: tuple[str, ...]) -> None:
+    left = [clean(), *(right(f"{attack}={value}") for value in values)]
+    assert all(more <= less + NOISE for less, more in pairwise(left)), left
+    assert left[-1] < left[1] - NOISE, left
+
+
+@pytest.mark.parametrize(
+    ("attack", "values"),
+    [
+        ("ifgsm:eps=0.1,steps", (1, 4, 16)),
+        ("pgd:eps=0.1,steps", (1, 4, 16)),
+        ("pgd:eps=0.1,steps=2,restarts", (1, 4, 16)),
+        ("square:eps=0.15,queries", (1, 30, 150)),
+        ("lavan:area=0.15,steps", (1, 4, 30)),
+        ("lavan:area=0.07,steps=9,search=4,restarts", (1, 3, 6)),
+        ("patch:area=0.3,steps", (1, 20)),
+        ("tnt:area=0.3,candidates=8,steps", (0, 40)),
+        ("sparse-rs:pixels=2,queries", (1, 30, 150)),
+        ("sparse-rs-patch:area=0.07,queries", (1, 30, 150)),
+        ("pixel:pixels=3,generations", (0, 4, 16)),
+        ("corner-pixel:share", (0.05, 0.2, 1)),
+        ("greedyfool:pixels=2,steps", (1, 4, 16)),
+    ],
+)
+def test_more_steps_are_not_weaker_and_many_are_stronger_than_few(attack: str, values: tuple[float, ...]) -> None:
+    left = [right(f"{attack}={value}") for value in values]
+    assert all(more <= less + NOISE for less, more in pairwise(left)), left
+    assert left[-1] < left[0], left
+
+
+@pytest.mark.parametrize(
+    ("white", "black"),
+    [
+        ("pgd:eps=0.1", "square:eps=0.1"),
+        ("pgd:norm=l2,eps=0.6", "square:norm=l2,eps=0.6"),
+        ("greedyfool:pixels=1", "corner-pixel:pixels=1,share=1"),
+        ("greedyfool:pixels=2", "sparse-rs:queries=150,pixels=2"),
+        ("greedyfool:pixels=3", "pixel:pixels=3"),
+        ("lavan:search,area=0.07,steps=30", "sparse-rs-patch:queries=150,area=0.07"),
+    ],
+)
+def test_an_attack_with_gradients_is_not_weaker_than_one_with_scores(white: str, black: str) -> None:
+    assert right(white) <= right(black) + NOISE < clean()
+
+
+@pytest.mark.parametrize("text", ["lavan:area=1", "pgd:eps=1", "pgd:norm=l2,eps=8", "greedyfool:pixels=none"])
+def test_an_attack_without_bounds_leaves_nothing(text: str) -> None:
+    assert right(text) == 0
+
+
+def test_a_learned_patch_over_the_whole_image_leaves_one_class_at_the_most() -> None:
+    _, labels = digits()
+    assert right("patch:area=1,rotation=0,scale=1:1") <= int(labels[:ATTACKED].bincount().max())
+
+
+@pytest.mark.parametrize(
+    ("attack", "control"),
+    [
+        ("lavan:area=0.15", "occlusion:area=0.15,rotation=0,scale=1:1"),
+        ("lavan:area=0.15", "random-patch:area=0.15,rotation=0,scale=1:1"),
+        ("sparse-rs:queries=150,pixels=4", "random-pixel:pixels=4"),
+        ("pixel:pixels=3", "random-pixel:pixels=3"),
+        ("greedyfool:pixels=4", "random-pixel:pixels=4"),
+    ],
+)
+def test_what_nobody_optimised_is_far_weaker(attack: str, control: str) -> None:
+    assert clean() - right(control) < (clean() - right(attack)) / 2
+
+
+def test_a_learned_patch_is_far_stronger_than_its_controls_on_photos() -> None:
+    """Not on digits: a patch over a third of one hides what it is."""
+    scene = scene_of(Setting("photos", "photos-cnn", images=40))
+    left = [
+        int(craft(make_attack(text), scene.bare, scene, 1, lambda share, doing: None).right.sum())
+        for text in ("patch:restarts=1,steps=30,batch_size=16", "occlusion", "random-patch")
+    ]
+    assert left[0] < 24
+    assert min(left[1:]) >= 36
