@@ -53,7 +53,7 @@ class ToyClassifier(Classifier):
         super().__init__()
         rng = torch.Generator().manual_seed(0)
         shape = (8, 3, 5, 5)
-        self.filters = nn.utils.skip_init(nn.Conv2d, *shape[1::-1], 5, stride=2, padding=2, bias=False, dtype=dtype)
+        self.filters = nn.Conv2d(3, 8, 5, stride=2, padding=2, bias=False, device="meta")
         self.filters.weight = nn.Parameter(torch.randn(shape, generator=rng, dtype=dtype) / 4, requires_grad=False)
         self.head = nn.Parameter(torch.randn(8 * 16, CLASSES, generator=rng, dtype=dtype), requires_grad=False)
 

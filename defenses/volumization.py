@@ -49,6 +49,7 @@ from bench.contracts import (
     Labels,
     Streams,
 )
+from bench.memory import in_pieces, piece_of
 from bench.training import Batch
 
 from ._ablation import proven
@@ -171,10 +172,15 @@ class Volumization(Trained, CertifiedDefense):
         if self.depth != 1 or self.aggregate != "vote":
             return torch.zeros_like(labels, dtype=torch.bool)
         network = self._learned(model, learned)
+        rng = Streams.of(0, torch.arange(len(images), device=images.device))
+
+        def voted(part: slice) -> Tensor:
+            return votes(network.slices(images[part], rng[part]))
+
         with torch.no_grad():
-            logits = network.slices(images, Streams.of(0, torch.arange(len(images), device=images.device)))
+            every = in_pieces(voted, len(images), piece_of(images.shape))
         reach = network.volumizer.slicing.reach(images.shape[2], images.shape[3]).to(images.device)
-        return proven(votes(logits), labels, reach, budget)
+        return proven(every, labels, reach, budget)
 
     def _slicing(self, height: int, width: int) -> Slicing:
         shorter = min(height, width)

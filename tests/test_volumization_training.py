@@ -16,10 +16,13 @@ from bench import checkpoints
 from bench.contracts import Artifact, CertifiedDefense, Classifier, InputError, Linf, Patch, Pixels, answers
 from bench.nets import MnistCNN, Net
 from bench.registry import make_defense
+from bench.training import fit
 
 from .toys import streams
 
-volume, deciding = (importlib.import_module(f"bench.defenses.{name}") for name in ("_volume", "_slices"))
+volume, deciding, curricula = (
+    importlib.import_module(f"bench.defenses.{name}") for name in ("_volume", "_slices", "_curriculum")
+)
 SMALL = "epochs=2,batch_size=16"
 
 
@@ -91,6 +94,23 @@ def test_every_variant_learns_the_same_twice_and_classifies(text: str) -> None:
     defended = made(text).protect(model, first)
     assert defended.random == ("order=random" in text)
     assert (answers(defended, images, streams(64)).argmax(1) == labels).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("syllabus", ["none", "batch", "macro", "pacing"])
+def test_labels_move_with_their_images(syllabus: str) -> None:
+    labels = torch.arange(40)
+    images = (labels / 40)[:, None, None, None].expand(40, 3, 8, 8)
+    course = curricula.Curriculum(syllabus, volume.Ranking("max-norm"), images, 8, epochs=2, macro=2)
+    seen = []
+
+    def loss(network: nn.Module, batch: Any) -> Tensor:
+        assert torch.equal((batch.images[:, 0, 0, 0] * 40).round().long(), batch.targets)
+        seen.append(batch.targets)
+        return network.weight.sum() * 0
+
+    fit(nn.Linear(1, 1), images, labels, epochs=2, learning_rate=0.1, seed=0, loss=loss, batches=course.batches)
+    assert [len(one) for one in seen] == [8] * 10
+    assert torch.equal(torch.cat(seen[5:]).sort().values, labels)
 
 
 def test_weights_start_from_the_bare_ones_or_from_the_seed() -> None:
