@@ -35,7 +35,7 @@ from bench.memory import in_pieces, piece_of
 from ._examples import choose
 from ._inpaint import inpaint
 from ._passes import in_passes, slopes
-from ._pixels import pad_mirrored
+from ._pixels import pad_mirrored, refuse_nan
 from ._ranges import within
 
 Maps = Float[Tensor, "n 1 h w"]
@@ -154,6 +154,7 @@ class _Correcting(_Regions):
         self.passes = model.passes * (2 * defense.samples + 4)
 
     def forward(self, images: Images, rng: Streams) -> Logits:
+        refuse_nan(images, "jujutsu")
         logits = self.model(images, rng)
         classes = logits.argmax(1)
         corners = self.region(images, classes, rng, self.defense.samples)

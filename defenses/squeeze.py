@@ -10,7 +10,9 @@ is the score that a stated share of clean training images exceeds. Departures: t
 the Lab space on 8-bit images, ours in RGB without rounding, on a whole batch at once.
 
 Gradients: the median filter's is exact; rounding to few bits has none and non-local means of this strength is close
-to the identity, so an attacker who knows takes the identity for both (arXiv 1802.00420).
+to the identity, so an attacker who knows takes the identity for both (arXiv 1802.00420). He descends on class and
+rejection at once, or turns the image and its squeezed versions together, which then agree (He et al. 2017,
+arXiv 1706.04701).
 """
 
 from __future__ import annotations
@@ -89,8 +91,8 @@ class Squeeze(Defense):
         return Detecting(model, _Scored(self, model).score, learned, squeezers)
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """The joint loss of class and rejection; and the bare model, whose attack may pass unseen."""
-        return {"defended": self.protect(model, learned), "bare": model}
+        """Class and rejection; all squeezed versions together; and the bare model, whose attack may pass unseen."""
+        return {"defended": self.protect(model, learned), "together": _Together(self, model), "bare": model}
 
     def squeezed(self, images: Images, rng: Streams) -> list[Images]:
         """The squeezed versions of a batch, each of the same shape."""
@@ -124,6 +126,20 @@ class _Scored(Classifier):
         squeezed = self.defense.squeezed(images, rng)
         changes = [(usual - self.model(image, rng).softmax(1)).abs().sum(1) for image in squeezed]
         return torch.stack(changes).amax(0)
+
+
+class _Together(Classifier):
+    """The mean probabilities of an image and its squeezed versions, as logits."""
+
+    def __init__(self, defense: Squeeze, model: Classifier) -> None:
+        super().__init__()
+        self.defense, self.model = defense, model
+        self.num_classes, self.rejects, self.random = model.num_classes, model.rejects, model.random
+
+    def forward(self, images: Images, rng: Streams) -> Logits:
+        versions = [images, *self.defense.squeezed(images, rng)]
+        mean = torch.stack([self.model(version, rng).softmax(1) for version in versions]).mean(0)
+        return mean.clamp_min(1e-12).log()
 
 
 def non_local_means(images: Images, search: int, similar: int, strength: float) -> Images:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.contracts import Classifier, Defense, Goal, InputError, Streams
+from bench.contracts import Classifier, Goal, InputError, Streams
 from bench.registry import load, make_defense
 
 NAMES = {
@@ -93,22 +93,23 @@ def helper(module: str, name: str) -> object:
     return getattr(importlib.import_module(f"bench.defenses.{module}"), name)
 
 
+Case = tuple[Classifier, list[Classifier]]
+
+
 @pytest.fixture(params=NAMES)
-def case(request: pytest.FixtureRequest) -> tuple[str, Defense, Classifier, Classifier]:
-    """A detector after learning: its name, itself, the defended model, and what an informed attacker sees."""
+def case(request: pytest.FixtureRequest) -> Case:
+    """A detector after learning: the defended model, and what an informed attacker sees beside the bare one."""
     defense = make_defense(NAMES[request.param])
     images, labels = coloured(60)
     model = Lamps()
     learned = defense.learn(model, Few(images, labels), streams(60))
-    view, bare = defense.attacker_views(model, learned).values()
+    *views, bare = defense.attacker_views(model, learned).values()
     assert bare is model
-    return request.param, defense, defense.protect(model, learned), view
+    return defense.protect(model, learned), views
 
 
-def test_the_answer_for_an_image_does_not_depend_on_the_batch(
-    case: tuple[str, Defense, Classifier, Classifier],
-) -> None:
-    _, _, defended, _ = case
+def test_the_answer_for_an_image_does_not_depend_on_the_batch(case: Case) -> None:
+    defended, _ = case
     images = torch.cat([coloured(5, seed=3)[0], patched(coloured(4, seed=4)[0])])
     whole, again = defended(images, streams(9)), defended(images, streams(9))
     rng = streams(9)
@@ -118,34 +119,35 @@ def test_the_answer_for_an_image_does_not_depend_on_the_batch(
     assert torch.equal(whole.argmax(1), parts.argmax(1))
 
 
-def test_a_detector_leaves_its_input_alone(case: tuple[str, Defense, Classifier, Classifier]) -> None:
-    _, _, defended, view = case
+def test_a_detector_leaves_its_input_alone(case: Case) -> None:
+    defended, views = case
     images = patched(coloured(4, seed=3)[0])
     before = images.clone()
-    defended(images, streams(4))
-    view(images, streams(4))
-    assert torch.equal(images, before)
+    for classifier in (defended, *views):
+        classifier(images, streams(4))
+        assert torch.equal(images, before)
 
 
-def test_an_empty_batch_gives_no_rows(case: tuple[str, Defense, Classifier, Classifier]) -> None:
-    _, _, defended, view = case
-    for classifier in (defended, view):
-        assert classifier(torch.rand(0, 3, 16, 16), streams(0)).shape == (0, 4 + defended.rejects)
+def test_an_empty_batch_gives_no_rows(case: Case) -> None:
+    defended, views = case
+    for classifier in (defended, *views):
+        assert classifier(torch.rand(0, 3, 16, 16), streams(0)).shape == (0, 4 + classifier.rejects)
 
 
-def test_the_view_has_a_gradient_that_leads_somewhere(case: tuple[str, Defense, Classifier, Classifier]) -> None:
-    _, _, _, view = case
+def test_every_view_has_a_gradient_that_leads_somewhere(case: Case) -> None:
+    _, views = case
     images, labels = coloured(4, seed=5)
     watched = images.clone().requires_grad_()
-    goal = Goal(labels, rejects=view.rejects)
-    for loss in (goal.cross_entropy, goal.margin):
-        (gradient,) = torch.autograd.grad(loss(view(watched, streams(4))).sum(), watched)
-        assert gradient.isfinite().all()
-        assert (gradient.flatten(1).abs().amax(1) > 0).all()
+    for view in views:
+        goal = Goal(labels, rejects=view.rejects)
+        for loss in (goal.cross_entropy, goal.margin):
+            (gradient,) = torch.autograd.grad(loss(view(watched, streams(4))).sum(), watched)
+            assert gradient.isfinite().all()
+            assert (gradient.flatten(1).abs().amax(1) > 0).all()
 
 
-def test_clean_images_are_rarely_rejected(case: tuple[str, Defense, Classifier, Classifier]) -> None:
-    _, _, defended, _ = case
+def test_clean_images_are_rarely_rejected(case: Case) -> None:
+    defended, _ = case
     images, labels = coloured(100, seed=11)
     right = defended(images, streams(100)).argmax(1) == labels
     assert right.double().mean() >= 0.8
@@ -284,6 +286,27 @@ def test_sentinet_rejects_a_patch_that_decides_everywhere() -> None:
     attacked = patched(coloured(20, seed=8)[0])
     assert (model(attacked, streams(20)).argmax(1) == 3).all()
     assert (defended(attacked, streams(20)).argmax(1) == 4).all()
+
+
+def test_who_attacks_sentinet_with_all_overlays_counts_as_it_does() -> None:
+    defense = make_defense("sentinet:overlays=8,seen=8,calibration_images=40,salient=0.5")
+    images, _ = coloured(60)
+    model = Lamps()
+    learned = defense.learn(model, Few(images, torch.zeros(60, dtype=torch.int64)), streams(60))
+    tried = torch.cat([coloured(6, seed=8)[0], patched(coloured(6, seed=8)[0])])
+    watched = tried.clone().requires_grad_()
+    told = defense.attacker_views(model, learned)["joint"](watched, streams(12))
+    assert torch.equal(told, defense.protect(model, learned)(tried, streams(12)))
+    (gradient,) = torch.autograd.grad(told[:, -1].sum() - told[:, :-1].amax(1).sum(), watched)
+    assert (gradient != 0).any()
+
+
+def test_squeezed_versions_that_agree_are_turned_together() -> None:
+    defense = make_defense("squeeze:search=0,median=0,bits=8")
+    images = torch.arange(256).reshape(1, 1, 16, 16).expand(2, 3, 16, 16) / 255
+    view = defense.attacker_views(Lamps(), {"threshold": torch.tensor(1.0), "spread": torch.tensor(1.0)})["together"]
+    wanted = Lamps()(images, streams(2)).log_softmax(1)
+    torch.testing.assert_close(view(images, streams(2)), wanted)
 
 
 def test_grad_cam_of_a_network_with_global_means_is_its_class_activation_map() -> None:
