@@ -41,11 +41,13 @@ def views(computed: Computed, rows: Labels) -> dict[str, Images]:
     """What there is to see of some images of a cell: name -> images, in [0, 1].
 
     The difference is shown around mid-grey; the mask is white where a pixel differs; the gradient is how much each
-    pixel of the attacked image matters to the loss of the model without the defense, bright at its largest.
+    pixel of the attacked image matters to the loss of the model without the defense, bright at its largest. Where the
+    defended model has an `attention` (images -> a weight for each pixel), it is that on the attacked image, from its
+    least, black, to its most.
     """
     scene = computed.scene
     clean, attacked = scene.images[rows], computed.attacked.adversarial[rows]
-    return {
+    shown = {
         "clean": clean,
         "attacked": attacked,
         "difference": ((attacked - clean) / 2 + 0.5).clamp(0, 1),
@@ -53,6 +55,8 @@ def views(computed: Computed, rows: Labels) -> dict[str, Images]:
         "defended": _defended(computed, attacked, rows),
         "gradient": _gradient(computed, attacked, rows),
     }
+    attention = getattr(computed.protected.model, "attention", None)
+    return shown if attention is None else shown | {"attention": _stretched(attention(attacked).detach())}
 
 
 def first(computed: Computed, count: int) -> Labels:
@@ -188,6 +192,12 @@ def _gradient(computed: Computed, images: Images, rows: Labels) -> Images:
     (gradient,) = torch.autograd.grad(loss, leaf)
     strength = gradient.abs().amax(1, keepdim=True)
     return strength / strength.amax((2, 3), keepdim=True).clamp_min(torch.finfo(strength.dtype).tiny)
+
+
+def _stretched(maps: Images) -> Images:
+    """Each map from 0 to 1."""
+    low, high = (bound((2, 3), keepdim=True) for bound in (maps.amin, maps.amax))
+    return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
 def _told(computed: Computed, images: Images, rows: Labels) -> list[str]:

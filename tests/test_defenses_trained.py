@@ -17,7 +17,11 @@ from torch.nn import functional as F
 from bench.contracts import Classifier, Goal, InputError, Model, Patch, Streams, answers
 from bench.datasets import load_dataset
 from bench.nets import MnistCNN, Net, SmallResNet
+from bench.outcome import Cell
 from bench.registry import make_attack, make_defense
+from bench.run import run_cell
+from bench.scene import Setting
+from bench.show import views
 from bench.training import Batch, private_randomness
 
 from .toys import LinearClassifier, streams
@@ -397,6 +401,18 @@ class TestAPR:
         assert not torch.allclose(defended.attention(images), first, atol=1e-4)
         weighed = images * defended.attention(images)
         assert torch.allclose(defended(images, streams(24)), defended.model(weighed, streams(24)))
+
+    def test_its_attention_is_among_the_pictures_of_a_cell(self) -> None:
+        text = "apr:epochs=1,training_images=64,adversarial=false"
+        cell = Cell("photos", "photos-cnn", "fgsm", text, "oblivious", images=6)
+        computed = run_cell(cell, Setting("photos", "photos-cnn", images=6), lambda share, doing: None)
+        rows = torch.arange(2)
+        shown = views(computed, rows)
+        weights = computed.protected.model.attention(computed.attacked.adversarial[rows])
+        assert shown["attention"].shape == (2, 1, 32, 32)
+        assert torch.equal(shown["attention"].flatten(1).argsort(stable=True), weights.flatten(1).argsort(stable=True))
+        assert shown["attention"].amin((1, 2, 3)).tolist() == [0, 0]
+        assert shown["attention"].amax((1, 2, 3)).tolist() == [1, 1]
 
     def test_without_its_three_parts_it_is_a_plain_training(self) -> None:
         images, labels = pictures(12)
