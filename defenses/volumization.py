@@ -17,7 +17,9 @@ Where the paper is silent or contradicts itself (the names are parameters):
 - reduction: the sum in PAL multiplies the learning rate by Z; the mean does not.
 - bins: on small slices the mutual information of 256 levels is almost all bias (noise shares 6 of 7 bits); 16 levels
   are the default.
-- curriculum: ordering inside a minibatch, as printed (`batch`), changes nothing; `macro` orders across steps.
+- curriculum: ordering inside a minibatch, as printed (`batch`), changes nothing. `macro` orders across steps, but
+  minibatches that are all simple or all complex have other statistics: on photos it costs 7 points of clean accuracy
+  (one seed).
 
 The order is recomputed for each image, also while an attack differentiates it: it is piecewise constant, so the
 gradient of the slices is exact almost everywhere. Votes have none; their attacker follows the probabilities instead.
@@ -32,7 +34,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Bool
@@ -110,7 +112,6 @@ class Volumization(Trained, CertifiedDefense):
             "training_images": 50_000,
             "bins": 256,
             "reduction": "sum",
-            "curriculum": "batch",
         },
         "cifar-8": {"size": 8},
         "cifar-16": {"size": 16},
@@ -140,19 +141,17 @@ class Volumization(Trained, CertifiedDefense):
         """The weights of the 3D network, and the shape of the images that it is for."""
         images, labels, streams = self.examples(training, rng)
         shape = images.shape[1], images.shape[2], images.shape[3]
-        network: Classifier = self._volumized(model, shape)
+        network = self._volumized(model, shape)
         if self.start == "scratch":
-            network = reset(network, seed_of(streams.derive("weights")))
+            network = cast("Volumized", reset(network, seed_of(streams.derive("weights"))))
         ranking = Ranking(self.measure, self.bins, convention=self.convention)
         syllabus = Curriculum(self.curriculum, ranking, images, self.batch_size, self.epochs, self.macro, self.easiest)
-        self.train(network, images, labels, training, streams, loss=self.loss, batches=syllabus.batches)
-        return packed(network) | {"shape": torch.tensor(shape)}
 
-    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        """The patch aggregate loss."""
-        if not isinstance(network, Volumized):
-            raise TypeError(f"expected a Volumized network, but got {type(network).__name__}")
-        return pal(network.slices(batch.images, batch.rng), batch.targets, self.reduction)
+        def loss(trained: nn.Module, batch: Batch) -> Tensor:
+            return pal(network.slices(batch.images, batch.rng), batch.targets, self.reduction)
+
+        self.train(network, images, labels, training, streams, loss=loss, batches=syllabus.batches)
+        return packed(network) | {"shape": torch.tensor(shape)}
 
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:
         """The decision of the slices."""
@@ -204,10 +203,7 @@ class Volumization(Trained, CertifiedDefense):
 
     def _learned(self, model: Classifier, learned: Artifact, rule: Aggregate | None = None) -> Volumized:
         channels, height, width = (int(side) for side in learned["shape"])
-        network = unpacked(lambda: self._volumized(model, (channels, height, width), rule), learned)
-        if not isinstance(network, Volumized):
-            raise TypeError(f"expected a Volumized network, but got {type(network).__name__}")
-        return network
+        return unpacked(lambda: self._volumized(model, (channels, height, width), rule), learned)
 
 
 def _number(value: int | str) -> int | None:
