@@ -269,6 +269,29 @@ def takes_any_batch(case: Case) -> None:
         expect(len(logits) == count, f"expected {count} rows of logits, but got {len(logits)}")
 
 
+def bears_extreme_images(case: Case) -> None:
+    """Black, grey and white images, and those of nothing but 0 and 1, get finite logits and have finite gradients."""
+    images = _extreme(case)
+    logits = answers(case.defended, images, case.streams)
+    expect(logits.isfinite().all(), "expected finite logits for images of one level, or of 0 and 1 alone")
+    for name, view in case.defense.attacker_views(case.classifier, case.learned).items():
+        gradient = _gradient(view, case, images)
+        expect(gradient.isfinite().all(), f"expected a finite gradient through {name!r} for images of one level")
+
+
+def refuses_nan_or_keeps_it_apart(case: Case) -> None:
+    """NaN in an image is refused by an error that names it, or changes the answers for no other image."""
+    broken, others = case.images.clone(), torch.arange(6) != 2
+    broken[2, 1, 5, 5] = torch.nan
+    try:
+        found = answers(case.defended, broken, case.streams)
+    except ValueError as error:
+        expect("NaN" in str(error), f"expected an error that names NaN, but it says: {error}")
+        return
+    gap = (found - answers(case.defended, case.images, case.streams))[others].abs().max()
+    expect(gap < 1e-3, f"expected NaN to change no other image's logits, but they differ by {float(gap):.2g}")
+
+
 def answers_each_image_by_itself(case: Case) -> None:
     """An answer depends on its own image and stream, never on its neighbours."""
     together = answers(case.defended, case.images, case.streams)
@@ -351,6 +374,13 @@ def survives_its_own_certificate(case: Case) -> None:
         expect((~sure | right).all(), f"expected certified images ({budget}) to be classified rightly")
 
 
+def _extreme(case: Case) -> Images:
+    """Black, grey and white images, and three of nothing but 0 and 1."""
+    images = case.images.round()
+    images[:3] = torch.tensor([0, 0.5, 1], dtype=images.dtype)[:, None, None, None]
+    return images
+
+
 def _loss(view: Classifier, case: Case, images: Images) -> Tensor:
     goal = Goal(case.labels, None, view.rejects)
     return goal.margin(view(images, case.streams))
@@ -382,6 +412,8 @@ OF_DEFENSES: list[Callable[[Case], None]] = [
     *COMMON,
     gives_logits,
     takes_any_batch,
+    bears_extreme_images,
+    refuses_nan_or_keeps_it_apart,
     answers_each_image_by_itself,
     says_whether_it_is_random,
     cleans_images_to_images,

@@ -90,6 +90,10 @@ class BadTransform(Transform):
             return (images * 7).round() / 7
         if self.fault == "inputs":
             images.clamp_(0.2, 0.8)
+        if self.fault == "constant images":
+            return images / images.amax((1, 2, 3), keepdim=True)
+        if self.fault == "NaN":
+            return torch.where(images.isnan().any(), torch.zeros_like(images), images)
         return images
 
     def differentiable(self, images: Images, rng: Streams) -> Images:
@@ -110,6 +114,8 @@ class BadTransform(Transform):
         (BadTransform("undeclared"), "says_whether_it_is_random"),
         (BadTransform("neighbours"), "answers_each_image_by_itself"),
         (BadTransform("range"), "cleans_images_to_images"),
+        (BadTransform("constant images"), "bears_extreme_images"),
+        (BadTransform("NaN"), "refuses_nan_or_keeps_it_apart"),
         (BadTransform("no gradient"), "has_a_gradient"),
         (BadTransform("inputs"), "cleans_images_to_images"),
         (BadTransform("false gradient"), "tells_the_true_gradient"),
