@@ -23,6 +23,7 @@ Where the paper is silent or contradicts itself (the names are parameters):
 
 The order is recomputed for each image, also while an attack differentiates it: it is piecewise constant, so the
 gradient of the slices is exact almost everywhere. Votes have none; their attacker follows the probabilities instead.
+A few extreme pixels can turn the order, which no gradient shows: attacks that only ask for scores belong beside it.
 
 With kernels deeper than 1, every slice sees every other one after a few layers, and a patch in one slice reaches all
 answers: the paper's argument from locality does not hold then. With depth=1 the slices are independent, their order
