@@ -197,6 +197,12 @@ def test_tvm_reaches_scikit_images_minimum(weight: int) -> None:
     assert gap < (usual - limit).abs().mean(), "scikit-image stops nearer to the limit"
 
 
+@pytest.mark.parametrize("weight", [1, 10, 100])
+def test_tvm_lowers_the_energy(weight: int) -> None:
+    images = photograph(32)
+    assert energy(clean(f"tvm:weight={weight}", images), images, weight) < energy(images, images, weight)
+
+
 def test_tvm_with_all_weight_on_the_image_changes_nothing() -> None:
     images = photograph(32)
     assert (clean("tvm:weight=100000", images) - images).abs().max() < 1e-4

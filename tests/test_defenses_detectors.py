@@ -154,25 +154,6 @@ def test_clean_images_are_rarely_rejected(case: Case) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [(1, 12, 12), (3, 9, 14)])
-def test_grey_and_oblong_images_are_fine(name: str, shape: tuple[int, int, int]) -> None:
-    class Sums(Classifier):
-        num_classes = 3
-
-        def forward(self, images: Tensor, rng: Streams) -> Tensor:
-            thirds = images.mean(1).flatten(1).tensor_split(3, 1)
-            return torch.stack([third.mean(1) for third in thirds], 1) * 20
-
-    images = torch.rand(20, *shape, generator=torch.Generator().manual_seed(0))
-    defense = make_defense(NAMES[name])
-    model = Sums()
-    learned = defense.learn(model, Few(images, torch.zeros(20, dtype=torch.int64)), streams(20))
-    logits = defense.protect(model, learned)(images, streams(20))
-    assert logits.isfinite().all()
-    assert len(logits) == 20
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_without_training_images_the_error_says_what_to_do(name: str) -> None:
     empty = Few(torch.rand(0, 3, 16, 16), torch.zeros(0, dtype=torch.int64))
     with pytest.raises(InputError, match="train=FRACTION"):

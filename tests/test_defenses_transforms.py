@@ -137,6 +137,15 @@ def test_every_view_shows_the_images_that_the_model_sees(defense: Transform) -> 
         assert torch.equal(shown, seen) or (name != "bpda" and (shown - seen).abs().max() < 1e-5), name
 
 
+def test_bpda_passes_the_gradient_by_what_has_no_slope_of_its_own(defense: Transform) -> None:
+    if "bpda" not in defense.views or type(defense).backward is not Transform.backward:
+        pytest.skip("has no view that takes the identity")
+    weights = torch.rand(6, 3 * 32 * 32, generator=torch.Generator().manual_seed(0))
+    watched = photographs().requires_grad_()
+    (gradient,) = torch.autograd.grad((views(defense)["bpda"](watched, streams(6)) * weights).sum(), watched)
+    assert torch.equal(gradient.flatten(1), weights)
+
+
 def test_the_exact_view_has_the_slope_of_finite_differences(defense: Transform) -> None:
     if "exact" not in defense.views:
         pytest.skip("has no exact gradient")
