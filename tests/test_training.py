@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from bench import checkpoints, training
+from bench import checkpoints, train_classifier, training
 from bench.augment import mirrored_shifts
 from bench.cli import app
 from bench.contracts import InputError
@@ -326,3 +327,43 @@ class TestCommand:
         assert code == 2
         assert hint in told
         assert not list(tmp_path.iterdir())
+
+
+class TestClassifiers:
+    """python -m bench.train_classifier, for other models than the one that ships."""
+
+    def run(self, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["train_classifier", *arguments])
+        train_classifier.main()
+
+    def test_any_model_learns_any_data_set_and_bench_reads_the_weights(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "digits.safetensors"
+        self.run(monkeypatch, "mnist-cnn", "--dataset", "digits", "--epochs", "6", "--out", str(file))
+        found = re.search(r"evaluation images of digits: ([0-9.]+)%", capsys.readouterr().err)
+        assert found
+        assert float(found[1]) > 80
+        scene = Scene(Setting("digits", "mnist-cnn", weights=file))
+        right = (scene.bare_clean.argmax(1) == scene.labels).double().mean()
+        assert 100 * float(right) == pytest.approx(float(found[1]), abs=0.06)
+
+    @pytest.mark.parametrize(
+        ("arguments", "hint"),
+        [
+            (["mnist-cnn"], "--dataset what to train"),
+            (["mnist-cnn", "--dataset", "digits"], "--out where"),
+            (["mnist-cn", "--dataset", "digits", "--out", "x"], "Did you mean 'mnist-cnn'"),
+        ],
+    )
+    def test_bad_input_is_refused(
+        self,
+        arguments: list[str],
+        hint: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        with pytest.raises(SystemExit) as ended:
+            self.run(monkeypatch, *arguments)
+        assert ended.value.code == 2
+        assert hint in capsys.readouterr().err
