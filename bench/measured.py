@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import get_args
 
-from bench import metrics
+from bench import metrics, pace
 from bench.fitting import Asked, accepts, at, fits, plainness
 from bench.metrics import Estimate
 from bench.outcome import Cell, Facts, Latency, Outcome
@@ -42,6 +42,8 @@ TIMES: dict[str, Callable[[Mapping[str, float]], tuple[float, float, float]]] = 
     "latency_increase": lambda ms: (100 * (ms["ratio"] - 1), math.nan, math.nan),
 }
 """What is read from a timing, with quartiles or NaN: ms an image; seconds more for 50,000 images; percent more."""
+TRAINING = "training_increase"
+"""How many percent longer a training takes than the control's."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ class Measured:
     """All records, sorted for queries."""
 
     def __init__(self, outcomes: Iterable[Outcome], latencies: Iterable[Latency]) -> None:
-        every, self._latencies = list(outcomes), list(latencies)
+        self._outcomes, self._latencies = list(outcomes), list(latencies)
+        every = self._outcomes
         boards, homeless = settle(every)
         samples = [one for group in boards.values() for one in group.values()]
         self._samples = samples + [Sample((one,)) for one in homeless]
@@ -116,7 +119,10 @@ class Measured:
             goal=query.goal[0],
             images=first.images,
         )
-        found = self._timed(query, asked) if query.measure in TIMES else self._counted(query, asked)
+        if query.measure == TRAINING:
+            found = self._trained(query, asked)
+        else:
+            found = self._timed(query, asked) if query.measure in TIMES else self._counted(query, asked)
         return replace(found or Beside(), cell=cell)
 
     def _counted(self, query: Query, asked: Sequence[Place]) -> Beside | None:
@@ -161,6 +167,17 @@ class Measured:
                     return Beside(_time(numbers), numbers, BATCH, source)
         return None
 
+    def _trained(self, query: Query, asked: Sequence[Place]) -> Beside | None:
+        for place, wanted in product(asked, query.defense):
+            here = [one for one in self._outcomes if at(place, one.cell.dataset, one.cell.model)]
+            found = pace.increase(here, wanted)
+            if found:
+                machine, percent = found
+                words = f"{place.dataset} · {place.model} · trained on {machine} · control: {pace.CONTROL}"
+                numbers = (percent, math.nan, math.nan)
+                return Beside(_time(numbers), numbers, source=Source(plain(words), _differs(query, place, "")))
+        return None
+
     def _at(self, place: Place) -> frozenset[int]:
         """The samples of some data and model."""
         if place not in self._places:
@@ -195,7 +212,7 @@ def _attacker(sample: Sample) -> str:
 
 def _differs(query: Query, place: Place, attacker: str) -> tuple[tuple[str, str, str], ...]:
     """What is not as in the paper; an attack is never quite the same."""
-    clean = query.measure.startswith("clean") or query.measure in TIMES
+    clean = query.measure.startswith("clean") or query.measure in (*TIMES, TRAINING)
     pairs = [("data", place.data, query.data), ("model", place.network, query.model)]
     pairs += [] if clean else [("attack", attacker, query.attacker)]
     return tuple((what, here, there) for what, here, there in pairs if here != there)

@@ -27,7 +27,7 @@ class Query:
         settings: names in `settings.json`.
         attack, defense: texts such as `patch:area=0.05`; a record fits if it has these parameters, and `*` fits all.
         tier, goal: as in Cell; `*` fits all.
-        measure: one of `bench.measured.MEASURES` or `TIMES`.
+        measure: one of `bench.measured.MEASURES` or `TIMES`, or `TRAINING`.
         unit: of the value as it is printed.
         data, model, attacker: what the paper used, in words.
         unmeasured: why nothing here can stand beside the value, "" if something can.

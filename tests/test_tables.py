@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from itertools import pairwise
@@ -22,7 +23,7 @@ from bench.errors import InputError
 from bench.filled import Filled, Value, fill
 from bench.fitting import fits
 from bench.listing import DATASETS, MODELS
-from bench.measured import MEASURES, TIMES, Measured
+from bench.measured import MEASURES, TIMES, TRAINING, Measured
 from bench.outcome import TIERS, Cell, Facts, Latency, Outcome, PluginRecord
 from bench.registry import Spec, addresses, make_attack, make_defense
 from bench.report import latex
@@ -102,7 +103,7 @@ def test_every_value_has_a_query_or_a_reason_why_it_has_none(name: str) -> None:
         assert all((query.settings, query.attack, query.defense, query.goal, query.unit, query.data, query.model))
         assert query.attack[0] != "*"
         assert query.goal[0] != "*"
-        assert query.measure in {**MEASURES, **TIMES}
+        assert query.measure in {**MEASURES, **TIMES, TRAINING: None}
         assert set(query.tier) <= set(TIERS)
 
 
@@ -288,6 +289,23 @@ def test_a_timing_stands_beside_a_time() -> None:
     assert one.beside.shown.text == "50"
     assert one.beside.source
     assert "a machine" in one.beside.source.words
+
+
+def test_the_pace_of_a_training_stands_beside_its_increase() -> None:
+    def taught(defense: str, **training: float) -> Outcome:
+        return replace(outcome("fgsm", defense, 0.5), training=training, provenance={"device": "a machine"})
+
+    records = [
+        taught("retrained", seconds=10, images=1000, epochs=2),
+        taught("apr:attention=false", seconds=99, images=1000, epochs=1),
+        taught("apr", seconds=15, images=500, epochs=4),
+    ]
+    one = value(filled("002-table-4", *records), "ResNet-18", 0)
+    assert one.beside.shown
+    assert one.beside.shown.text == "50"
+    assert one.beside.source
+    assert "trained on a machine · control: retrained" in one.beside.source.words
+    assert value(filled("002-table-4", *records[1:]), "ResNet-18", 0).beside.shown is None
 
 
 def test_errors_and_accuracies_as_shares_are_in_the_unit_of_the_table() -> None:
