@@ -427,19 +427,21 @@ class TestAPR:
     def test_the_penalty_is_the_squared_norm_of_the_jacobian(self) -> None:
         weights = torch.randn(3, 12, generator=torch.Generator().manual_seed(0))
         network, count = LinearClassifier(weights), 20_000
-        images = torch.full((count, 3, 2, 2), 0.5, requires_grad=True)
+        images = torch.full((count, 3, 2, 2), 0.5)
         labels, rng = torch.zeros(count).long(), streams(count)
-        estimate = make_defense("apr").steepness(network(images, rng), images, labels, rng).detach()
+        estimate = make_defense("apr").steepness(network, images, labels, rng).detach()
         assert float(estimate) == pytest.approx(float(weights.square().sum()), rel=0.03)
-        of_loss = make_defense("apr:penalty=loss").steepness(network(images, rng), images, labels, rng).detach()
-        residual = network(images[:1].detach(), rng[:1]).softmax(1)[0] - F.one_hot(labels[0], 3)
+        of_loss = make_defense("apr:penalty=loss").steepness(network, images, labels, rng).detach()
+        residual = network(images[:1], rng[:1]).softmax(1)[0] - F.one_hot(labels[0], 3)
         assert float(of_loss) == pytest.approx(float((residual @ weights).square().sum()), rel=1e-4)
 
     def test_the_penalty_reaches_the_weights(self) -> None:
         images, labels = pictures(6)
-        network = small().requires_grad_(True)
-        shown = images.requires_grad_()
-        steepness = make_defense("apr").steepness(network(shown), shown, labels, streams(6))
+        network = small().train().requires_grad_(True)
+        before = state(network)
+        steepness = make_defense("apr").steepness(network, images, labels, streams(6))
+        assert network.training
+        assert same(network, before), "the penalty moved a batch norm"
         gradients = torch.autograd.grad(steepness, list(network.parameters()), allow_unused=True)
         assert sum(float(one.abs().sum()) > 0 for one in gradients if one is not None) > 5
 
