@@ -7,7 +7,7 @@ morphology, and that the hole is inpainted. What is done here, blind as in Nasee
     s = saliency of the predicted class, the largest over the channels
     hot = pixels above the `quantile` of s; eroded 3×3 (isolated pixels vanish), dilated twice, holes filled,
           pieces under `area` of the image dropped, dilated 3×3
-    x' = x with the hot region inpainted (Telea, radius 3); the model then looks at x'
+    x' = x with the hot region inpainted (Bertalmio et al. 2001, radius 3); the model then looks at x'
 
 The mask follows the model, so this is no plain transform of images. An attacker gets two gradients through it, both
 with the mask held fixed: `defended` with none inside the mask, where nothing the attacker does has an effect, and

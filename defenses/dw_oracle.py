@@ -4,7 +4,7 @@ The non-blind variant of Hayes (CVPR workshops 2018), in which the defender is t
 that, so it is never ranked: it says how much is left to gain by finding patches better.
 
     changed = pixels that differ from the original by more than half a level of 255
-    x' = x with the changed pixels inpainted (Telea, radius 3); the model then looks at x'
+    x' = x with the changed pixels inpainted (Bertalmio et al. 2001, radius 3); the model then looks at x'
 
 The runner shows it each attacked image with its original behind it, in the same tensor: 2c channels for images of c.
 Images alone (an odd number of channels) are taken as unattacked. For attacks that change every pixel it makes no sense:
