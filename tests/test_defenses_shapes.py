@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.check import ToyExamples
+from bench.check_case import ToyExamples
 from bench.contracts import Artifact, CertifiedDefense, Classifier, Defense, InputError, Linf, Patch, Pixels, Streams
 from bench.registry import make_defense
 

@@ -1,0 +1,135 @@
+"""What contract checks work on: toy images, a toy classifier, and what the plugin made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bench.contracts import (
+    Artifact,
+    Attack,
+    Classifier,
+    Defense,
+    Goal,
+    Images,
+    Model,
+    Streams,
+    UniversalAttack,
+    answers,
+)
+
+CLASSES, SIDE = 4, 32
+
+
+class BrokenContractError(Exception):
+    """A plugin does not keep the agreement; says what was expected and what came."""
+
+
+def expect(kept: bool | Tensor, otherwise: str) -> None:
+    """Raises BrokenContractError with `otherwise` unless `kept`."""
+    if not bool(kept):
+        raise BrokenContractError(otherwise)
+
+
+class ToyClassifier(Classifier):
+    """A small smooth network with fixed weights; float64, so that batches do not change its answers' rounding much."""
+
+    num_classes = CLASSES
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(0)
+        shape = (8, 3, 5, 5)
+        self.filters = nn.Conv2d(3, 8, 5, stride=2, padding=2, bias=False, device="meta")
+        self.filters.weight = nn.Parameter(torch.randn(shape, generator=rng, dtype=dtype) / 4, requires_grad=False)
+        self.head = nn.Parameter(torch.randn(8 * 16, CLASSES, generator=rng, dtype=dtype), requires_grad=False)
+
+    def forward(self, images: Images, rng: Streams) -> Tensor:
+        """Logits of shape (n, 4)."""
+        features = self.filters(images.to(self.head.dtype))
+        pooled = nn.functional.adaptive_avg_pool2d(torch.tanh(features), 4).flatten(1)
+        return (pooled @ self.head) * 2
+
+
+@dataclass(frozen=True)
+class ToyExamples:
+    """Random images with the toy classifier's own answers as labels."""
+
+    images: Tensor
+    labels: Tensor
+    checkpoint: Path | None = None
+
+    def load(self, indices: Tensor) -> Images:
+        """The images with these indices."""
+        return self.images[indices]
+
+    def progress(self, share: float) -> None:
+        """Nobody listens."""
+
+
+class Case:
+    """What the checks of one plugin share: toy images, a toy classifier, and what the plugin made of them."""
+
+    def __init__(self, plugin: Attack | Defense) -> None:
+        self.plugin = plugin
+        self.classifier = ToyClassifier()
+        self.images = smooth_images(6, torch.float64)
+        self.streams = Streams.of(0, torch.arange(6))
+        self.labels = answers(self.classifier, self.images, self.streams).argmax(1)
+        self.labels[-1] = (self.labels[-1] + 1) % CLASSES  # one image that the classifier gets wrong
+        self.goal = Goal(self.labels)
+
+    @property
+    def attack(self) -> Attack:
+        """The plugin, if it is an attack; a universal one has learned."""
+        if not isinstance(self.plugin, Attack):
+            raise TypeError("a defense is no attack")
+        return self.plugin.given(self.artifact) if isinstance(self.plugin, UniversalAttack) else self.plugin
+
+    @property
+    def defense(self) -> Defense:
+        """The plugin, if it is a defense."""
+        if not isinstance(self.plugin, Defense):
+            raise TypeError("an attack is no defense")
+        return self.plugin
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        """What a universal attack learns from the toy images that the classifier gets right."""
+        attack = self.plugin
+        if not isinstance(attack, UniversalAttack):
+            return {}
+        rng = self.streams[:5].derive("learning")
+        return attack.learn(Model(self.classifier, rng), self.images[:5], self.goal[:5], rng)
+
+    @cached_property
+    def learned(self) -> Artifact:
+        """What a defense learns."""
+        images = smooth_images(24, torch.float32)
+        labels = answers(self.classifier, images, Streams.of(1, torch.arange(24))).argmax(1)
+        return self.defense.learn(self.classifier, ToyExamples(images, labels), Streams.of(0, torch.arange(24)))
+
+    @cached_property
+    def defended(self) -> Classifier:
+        """The defended toy classifier."""
+        return self.defense.protect(self.classifier, self.learned)
+
+    def attacked(self, rows: slice = slice(None), seed: int = 0) -> tuple[Images, Model]:
+        """Adversarial images of some of the toy images, and the model that was asked."""
+        rng = Streams.of(seed, torch.arange(6))[rows]
+        model = Model(self.classifier, rng.derive("model"))
+        adversarial = self.attack(model, self.images[rows].clone(), self.goal[rows], rng.derive("attack"))
+        return adversarial, model
+
+
+def smooth_images(count: int, dtype: torch.dtype) -> Images:
+    """Random images on the 8-bit grid with large and small structures, 3×32×32."""
+    rng = torch.Generator().manual_seed(7)
+    coarse = torch.rand((count, 3, 5, 5), generator=rng, dtype=torch.float64)
+    fine = torch.rand((count, 3, SIDE, SIDE), generator=rng, dtype=torch.float64)
+    smooth = nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(0, 1)
+    return ((0.85 * smooth + 0.15 * fine) * 255).round().div(255).to(dtype)
