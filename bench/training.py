@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bench.checkpoints import Checkpoint
 from bench.contracts import Images, InputError, Streams
+from bench.schedule import groups, set_rate
 
 Augment = Callable[[Images, torch.Generator], Images]
 """A minibatch and a generator (on the CPU) -> the minibatch, changed at random."""
@@ -119,7 +120,7 @@ def fit(
     Raises:
         InputError: the loss is no finite number any more.
     """
-    optimiser = torch.optim.AdamW(_groups(network, weight_decay), lr=learning_rate)
+    optimiser = torch.optim.AdamW(groups(network, weight_decay), lr=learning_rate)
     run = _Run(network, optimiser, seed, images.device)
     saved, steps, told = Checkpoint(checkpoint), math.ceil(len(images) / batch_size), monotonic()
 
@@ -139,7 +140,7 @@ def fit(
             run.order = run.order or [one.to(images.device) for one in (batches or shuffled)(run.epoch, run.generator)]
             while run.done < len(run.order):
                 now = run.epoch * steps + run.done * steps / len(run.order)
-                _set_rate(optimiser, learning_rate, now, epochs * steps)
+                set_rate(optimiser, learning_rate, now, epochs * steps)
                 run.step(loss_of(run.order[run.done], now / (epochs * steps)))
                 if saved.due:
                     saved.save(run.state())
@@ -241,27 +242,3 @@ def _laid_out(network: nn.Module, layout: torch.memory_format) -> nn.Module:
         if one.ndim == 4:
             one.data = one.data.contiguous(memory_format=layout)
     return network
-
-
-def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices and kernels decay; vectors (biases, batch norms) do not."""
-    weights = [one for one in network.parameters() if one.ndim > 1]
-    vectors = [one for one in network.parameters() if one.ndim <= 1]
-    return [{"params": weights, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
-def _set_rate(optimiser: torch.optim.Optimizer, highest: float, step: float, steps: int) -> None:
-    """One cycle: the rate rises from a 25th, then falls to nothing; the momentum goes the other way."""
-
-    def between(start: float, end: float, share: float) -> float:
-        return end + (start - end) / 2 * (math.cos(math.pi * share) + 1)
-
-    top = 0.1 * (steps + 1) - 1
-    lowest = highest / 25
-    if step <= top and top:
-        rate, momentum = between(lowest, highest, step / top), between(0.95, 0.85, step / top)
-    else:
-        share = (step - top) / (steps - top)
-        rate, momentum = between(highest, lowest / 1e4, share), between(0.85, 0.95, share)
-    for group in optimiser.param_groups:
-        group["lr"], group["betas"] = rate, (momentum, group["betas"][1])

@@ -29,6 +29,7 @@ from bench.registry import make_defense
 from bench.report import describe
 from bench.run import run_cell
 from bench.scene import Scene, Setting
+from bench.schedule import set_rate
 from bench.training import Batch, cross_entropy, fit, private_randomness
 
 DIGITS = Setting("digits", "mnist-cnn", images=20)
@@ -159,7 +160,7 @@ class TestLoop:
             theirs, ours = (torch.optim.AdamW(weights, lr=0.01) for _ in range(2))
             schedule = torch.optim.lr_scheduler.OneCycleLR(theirs, 0.01, total_steps=steps + 1, pct_start=0.1)
             for step in range(steps):
-                training._set_rate(ours, 0.01, step, steps)
+                set_rate(ours, 0.01, step, steps)
                 assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-9)
                 assert ours.param_groups[0]["betas"] == pytest.approx(theirs.param_groups[0]["betas"], rel=1e-9)
                 theirs.step()
