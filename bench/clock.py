@@ -14,8 +14,8 @@ import torch
 from bench.contracts import Classifier, Defense, Images, Streams
 from bench.outcome import Latency
 from bench.protect import protect
-from bench.registry import code_fingerprint
 from bench.scene import Scene, Setting, scene_of
+from bench.sources import code_fingerprint
 
 BATCHES = (1, 32)
 REPEATS = 20

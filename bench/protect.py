@@ -18,8 +18,9 @@ from bench.cache import cached, path_of
 from bench.contracts import Artifact, Attack, Classifier, Defense, Images, Labels, Streams, answers
 from bench.datasets import Split
 from bench.peak import Peak
-from bench.registry import code_fingerprint, make_defense
+from bench.registry import make_defense
 from bench.scene import Scene
+from bench.sources import code_fingerprint
 
 FRESH_DRAWS = 10
 """How often a random defense is asked about each final image; one lucky draw is no success."""

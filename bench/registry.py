@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import InputError
+from bench.sources import source_of
 
 if TYPE_CHECKING:
     from bench.contracts import Attack, Defense
@@ -259,46 +260,3 @@ def docstring(address: str) -> str | None:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return ast.get_docstring(node) or ""
     return ""
-
-
-def source_of(module_name: str) -> Path | None:
-    """The file of a module, found without importing it (its parent packages are imported)."""
-    if module_name in sys.modules:
-        origin = getattr(sys.modules[module_name], "__file__", None)
-    else:
-        try:
-            spec = importlib.util.find_spec(module_name)
-        except Exception:  # a third-party package may fail in any way, and must not break a listing
-            return None
-        origin = spec.origin if spec else None
-    return Path(origin) if origin and origin.endswith(".py") else None
-
-
-def code_fingerprint(plugin: object) -> str:
-    """Changes when the plugin's file does, or a sibling file that it imports; short hex.
-
-    Args:
-        plugin: an attack or a defense; of a chain, the files of all parts count.
-    """
-    return fingerprint_of([type(one).__module__ for one in (plugin, *getattr(plugin, "parts", ()))])
-
-
-def fingerprint_of(module_names: Iterable[str]) -> str:
-    """The fingerprint of plugins in these modules, which are not imported for it."""
-    seen: dict[str, bytes] = {}
-    todo = list(module_names)
-    while todo:
-        module_name = todo.pop()
-        source = None if module_name in seen else source_of(module_name)
-        if source is None:
-            continue
-        seen[module_name] = source.read_bytes()
-        for node in ast.walk(ast.parse(seen[module_name])):
-            if isinstance(node, ast.ImportFrom) and node.level == 1:
-                package = module_name.rpartition(".")[0]
-                names = [node.module] if node.module else [alias.name for alias in node.names]
-                todo += [f"{package}.{name}" for name in names]
-    digest = hashlib.sha256()
-    for module_name in sorted(seen, key=lambda one: one.rpartition(".")[2]):
-        digest.update(seen[module_name])
-    return digest.hexdigest()[:12]

@@ -10,6 +10,7 @@ import pytest
 from bench import registry
 from bench.errors import InputError
 from bench.registry import Spec, canonical, make_attack, make_defense, read, split_specs
+from bench.sources import code_fingerprint, fingerprint_of_text
 
 PLUGIN = Path(__file__).parent / "plugin" / "acme_blur.py"
 
@@ -122,6 +123,14 @@ def test_a_changed_file_changes_its_fingerprint(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "mine.py"
     path.write_text(PLUGIN.read_text())
     registry.add_file(path)
-    before = registry.code_fingerprint(make_defense("acme-blur"))
-    path.write_text(PLUGIN.read_text() + "\n# changed\n")
-    assert registry.code_fingerprint(make_defense("acme-blur")) != before
+    before = code_fingerprint(make_defense("acme-blur"))
+    path.write_text(PLUGIN.read_text() + "\nCHANGED = True\n")
+    assert code_fingerprint(make_defense("acme-blur")) != before
+
+
+def test_other_words_in_a_docstring_leave_a_fingerprint_as_it_is() -> None:
+    code = b'class Blur:\n    """Blurs."""\n\n    size = 3\n'
+    assert fingerprint_of_text(code) == fingerprint_of_text(code.replace(b'"""Blurs."""', b'"""Blurs\n\n    much."""'))
+    assert fingerprint_of_text(code) != fingerprint_of_text(code.replace(b"3", b"5"))
+    beside = b'def blur(): """Blurs."""; return 3\n'
+    assert fingerprint_of_text(beside) != fingerprint_of_text(beside.replace(b"3", b"5"))

@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 
 from bench.outcome import Cell, Outcome
-from bench.registry import code_fingerprint, make_attack, make_defense
+from bench.registry import make_attack, make_defense
 from bench.report import generate, stale, write_report
 from bench.report.about import about
 from bench.report.fresh import stale_cells
 from bench.report.links import cell_page, plugin_page
 from bench.report.pictures import Sheet, load, save
+from bench.sources import code_fingerprint
 from bench.store import Store
 
 from . import synthetic

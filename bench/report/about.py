@@ -10,7 +10,8 @@ from inspect import cleandoc
 
 from bench.docstrings import parts
 from bench.errors import InputError
-from bench.registry import Kind, Spec, docstring, fingerprint_of, source_of
+from bench.registry import Kind, Spec, docstring
+from bench.sources import fingerprint_of, source_of
 
 
 @dataclass(frozen=True)

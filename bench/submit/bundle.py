@@ -23,6 +23,7 @@ from bench.outcome import SCHEMA as RECORD_SCHEMA
 from bench.outcome import Outcome
 from bench.registry import Spec
 from bench.sandbox.box import RefusedError
+from bench.sources import fingerprint_of_text
 from bench.store import write_bytes
 
 SCHEMA = 1
@@ -90,7 +91,7 @@ class Bundle:
     @property
     def fingerprint(self) -> str:
         """What `code_fingerprint` says of a plugin in a file of its own, found without importing it."""
-        return hashlib.sha256(self.code[self.plugin]).hexdigest()[:12]
+        return fingerprint_of_text(self.code[self.plugin])
 
     @property
     def checksum(self) -> str:

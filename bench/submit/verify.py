@@ -14,12 +14,13 @@ from typing import Literal
 from bench.judge import CertificateError
 from bench.outcome import Cell, Facts, Outcome, PluginRecord
 from bench.records import PROTOCOL, of_attack
-from bench.registry import code_fingerprint, make_attack
+from bench.registry import make_attack
 from bench.run import run_cell
 from bench.sandbox.box import Limits, RefusedError
 from bench.sandbox.remote import RemoteDefense
 from bench.sandbox.walls import IsolationError
 from bench.scene import Scene, Setting, scene_of
+from bench.sources import code_fingerprint
 from bench.submit import protocol as protocols
 from bench.submit.agreement import Compared, MismatchError, compare, compare_fresh, in_words
 from bench.submit.bundle import Bundle, unpack
