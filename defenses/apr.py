@@ -47,13 +47,12 @@ class Attended(Classifier):
         self.model = model
         self.num_classes, self.rejects, self.passes = model.num_classes, model.rejects, model.passes
         self.random = model.random
-        self.weigh = nn.Conv2d(channels, 1, 3, padding=1)
-        nn.init.zeros_(self.weigh.weight)
-        nn.init.constant_(self.weigh.get_parameter("bias"), 2.0)
+        self.kernel = nn.Parameter(torch.zeros(1, channels, 3, 3))
+        self.offset = nn.Parameter(torch.full((1,), 2.0))
 
     def attention(self, images: Images) -> Float[Tensor, "n 1 h w"]:
         """A(x), in (0, 1)."""
-        return torch.sigmoid(self.weigh(images.to(self.weigh.weight.dtype)))
+        return torch.sigmoid(F.conv2d(images.to(self.kernel.dtype), self.kernel, self.offset, padding=1))
 
     def forward(self, images: Images, rng: Streams) -> Logits:
         """Logits of the attended images."""
@@ -105,7 +104,7 @@ class APR(Trained):
         """The trained network, behind its attention."""
         if not self.attention:
             return super().protect(model, learned)
-        channels = learned["net.weigh.weight"].shape[1]
+        channels = learned["net.kernel"].shape[1]
         return unpacked(lambda: Attended(copy.deepcopy(model), channels), learned)
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
