@@ -32,6 +32,7 @@ from bench.sandbox.box import Box, Limits, RefusedError
 from bench.sandbox.remote import Remote, remote_defense
 from bench.sandbox.walls import IsolationError, lacking, shut_in
 from bench.scene import scene_of
+from bench.sources import fingerprint_of_text
 from bench.store import Store
 from bench.submit import protocol as protocols
 from bench.submit.accept import accept
@@ -91,7 +92,7 @@ def forged(path: Path, bundle: Path, change: Callable[[str, dict[str, Any]], Non
         if name.startswith("records/"):
             record = json.loads(files[name])
             if code is not None:
-                record["fingerprints"]["defense"] = hashlib.sha256(code).hexdigest()[:12]
+                record["fingerprints"]["defense"] = fingerprint_of_text(code)
             change(name, record)
             files[name] = json.dumps(record).encode()
     return packed(path, files)
