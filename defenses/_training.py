@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -129,6 +130,16 @@ def reset(model: Classifier, seed: int) -> Classifier:
             if draw_anew is not None:
                 draw_anew()
     return fresh
+
+
+def cross_entropies(
+    network: nn.Module, clean: Images, attacked: Images, labels: Labels, rng: Streams, clean_share: float
+) -> Tensor:
+    """`clean_share` of the clean images' mean cross-entropy and the rest of the attacked ones'; both in one batch."""
+    twice = torch.arange(len(clean), device=clean.device).repeat(2)
+    logits = network(torch.cat([clean, attacked]), rng[twice])
+    right, withstood = F.cross_entropy(logits, labels[twice], reduction="none").chunk(2)
+    return clean_share * right.mean() + (1 - clean_share) * withstood.mean()
 
 
 @contextmanager

@@ -26,7 +26,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bench.contracts import Artifact, Classifier, Examples, Images, Labels, Streams
 from bench.training import Batch
@@ -35,7 +34,7 @@ from ._ascent import ascend
 from ._examples import packed
 from ._ranges import within
 from ._squares import squares
-from ._training import Trained
+from ._training import Trained, cross_entropies
 
 GUARD_STEPS = 10
 
@@ -99,10 +98,7 @@ class AdversarialTraining(Trained):
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         """α of the clean images' cross-entropy and 1 − α of the attacked ones'."""
         attacked = self.attacked(network, batch.images, batch.targets, batch.rng)
-        twice = torch.arange(len(attacked), device=attacked.device).repeat(2)
-        logits = network(torch.cat([batch.images, attacked]), batch.rng[twice])
-        clean, adversarial = F.cross_entropy(logits, batch.targets[twice], reduction="none").chunk(2)
-        return self.clean_share * clean.mean() + (1 - self.clean_share) * adversarial.mean()
+        return cross_entropies(network, batch.images, attacked, batch.targets, batch.rng, self.clean_share)
 
     def attacked(
         self, network: nn.Module, images: Images, labels: Labels, rng: Streams, steps: int | None = None

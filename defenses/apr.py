@@ -36,7 +36,7 @@ from bench.training import Batch
 from ._examples import unpacked
 from ._one_pixel import Search, one_pixel
 from ._ranges import within
-from ._training import Trained, evaluating
+from ._training import Trained, cross_entropies, evaluating
 
 
 class Attended(Classifier):
@@ -112,10 +112,7 @@ class APR(Trained):
         clean, labels, rng = batch.images, batch.targets, batch.rng
         if self.adversarial:
             attacked = one_pixel(network, clean, labels, rng, self.attack, self.candidates)
-            twice = torch.arange(len(clean), device=clean.device).repeat(2)
-            logits = network(torch.cat([clean, attacked]), rng[twice])
-            right, withstood = F.cross_entropy(logits, labels[twice], reduction="none").chunk(2)
-            loss = self.clean_share * right.mean() + (1 - self.clean_share) * withstood.mean()
+            loss = cross_entropies(network, clean, attacked, labels, rng, self.clean_share)
         else:
             loss = F.cross_entropy(network(clean, rng), labels)
         if not self.regularisation:

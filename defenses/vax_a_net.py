@@ -33,7 +33,7 @@ from bench.training import Batch, private_randomness
 from ._examples import packed, seed_of
 from ._ranges import within
 from ._squares import pasted
-from ._training import Trained, evaluating
+from ._training import Trained, cross_entropies, evaluating
 
 NOISE = 64
 """Random numbers that a patch is made from, and as many that say which class it is for."""
@@ -121,7 +121,4 @@ class VaxANetStyle(Trained):
         held = {name: weight.detach() for name, weight in classifier.named_parameters()}
         with evaluating(classifier):
             fooled = F.cross_entropy(functional_call(classifier, held, (attacked, rng)), wanted)
-        twice = torch.arange(len(clean), device=clean.device).repeat(2)
-        logits = classifier(torch.cat([clean, attacked.detach()]), rng[twice])
-        right, withstood = F.cross_entropy(logits, labels[twice], reduction="none").chunk(2)
-        return self.clean_share * right.mean() + (1 - self.clean_share) * withstood.mean() + fooled
+        return fooled + cross_entropies(classifier, clean, attacked.detach(), labels, rng, self.clean_share)
