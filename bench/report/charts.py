@@ -62,9 +62,8 @@ def _curves(samples: Iterable[Sample]) -> Iterator[Chart]:
             if inside := curves.draw(curve, found, measure):
                 name = f"{curve.slug}-{measure.replace('_', '-')}.svg"
                 pictures[name] = inside, curves.draw(curve, found, measure, alone=True)
-        yield Chart(
-            "Along a parameter", curve.slug, curve.title, curve.conditions, pictures, curves.table(curve, found)
-        )
+        data = _csv(curves.FIELDS, curves.table(curve, found))
+        yield Chart("Along a parameter", curve.slug, curve.title, curve.conditions, pictures, data)
 
 
 def _rocs(rocs: Sequence[roc.Roc]) -> Iterator[Chart]:

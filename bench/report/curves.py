@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from io import StringIO
 from typing import Any
 
 from bench.metrics import MEASURES, Estimate
@@ -15,7 +13,7 @@ from bench.outcome import TIERS, PluginRecord, Tier
 from bench.registry import Kind
 from bench.report.links import file_name
 from bench.report.samples import Sample
-from bench.report.shown import inert, plain
+from bench.report.shown import plain
 from bench.report.svg import Panel, Series, lines, nice
 
 LEAST = 3
@@ -172,18 +170,14 @@ def _order(text: str) -> tuple[bool, str]:
     return text != "none", text
 
 
-def table(curve: Curve, found: Lines) -> str:
-    """All points of a curve as CSV: a line for each value, line, attacker and measure; shares from 0 to 1."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIELDS)
+def table(curve: Curve, found: Lines) -> Iterator[tuple[object, ...]]:
+    """All points of a curve: a row of `FIELDS` for each value, line, attacker and measure; shares from 0 to 1."""
     for (line, tier), points in found.items():
         for measure in DRAWN:
             for value, one in _estimates(points, measure).items():
-                numbers = (f"{number:.6g}" for number in (one.value, one.low, one.high))
-                place = (*_identity(curve)[:5], curve.kind, curve.plugin, curve.parameter, f"{value:.6g}")
-                writer.writerow((*map(inert, place), inert(line), tier, measure, *numbers, one.n))
-    return text.getvalue()
+                numbers = (float(f"{number:.6g}") for number in (one.value, one.low, one.high))
+                place = (*_identity(curve)[:5], curve.kind, curve.plugin, curve.parameter, float(f"{value:.6g}"))
+                yield (*place, line, tier, measure, *numbers, one.n)
 
 
 def _identity(curve: Curve) -> tuple[str, ...]:
