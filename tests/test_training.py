@@ -263,7 +263,7 @@ class TestCosts:
         outcome = run_cell(cell, DIGITS, lambda share, doing: None).outcome
         assert outcome.training["images"] == 256
         assert outcome.training["epochs"] == 2
-        assert outcome.training["peak_mib"] > 0
+        assert outcome.training["peak_mib"] >= 0  # none where it fits into memory that the process held before
         assert outcome.training["seconds"] == pytest.approx(outcome.seconds["train"], abs=1e-3)
         assert "Training of the defense:\n  epochs" in describe(outcome)
 
