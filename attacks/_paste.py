@@ -64,26 +64,33 @@ class Placement:
         room = torch.tensor([height, width], device=self.boxes.device) - self.boxes
         return replace(self, corners=torch.minimum((self.corners + shifts).clamp(min=0), room))
 
-    def coordinates(self, height: int, width: int) -> tuple[Float[Tensor, "n h w"], Float[Tensor, "n h w"]]:
-        """Each pixel's place in the upright patch: pixels to the right of its centre, and below it."""
+    def mask(self, height: int, width: int) -> Bool[Tensor, "n h w"]:
+        """Which pixels of an image are covered: exactly `pixels` of them."""
+        nearest, covered, _, _ = self.nearest(height, width)
+        empty = torch.zeros(len(nearest), height * width, dtype=torch.bool, device=nearest.device)
+        return empty.scatter(1, nearest, covered).reshape(-1, height, width)
+
+    def nearest(
+        self, height: int, width: int
+    ) -> tuple[Int[Tensor, "n k"], Bool[Tensor, "n k"], Float[Tensor, "n k"], Float[Tensor, "n k"]]:
+        """The pixels nearest to the centre, nearest first, as many as the largest patch covers.
+
+        Returns:
+            Their indices, row by row; whether this image's patch covers them; and their places in the upright patch:
+            pixels to the right of its centre, and below it.
+        """
         centres = self.corners + self.boxes / 2
         down = (torch.arange(height, device=centres.device) + 0.5 - centres[:, :1])[:, :, None]
         right = (torch.arange(width, device=centres.device) + 0.5 - centres[:, 1:])[:, None, :]
         cosine, sine = self.angles.cos()[:, None, None], self.angles.sin()[:, None, None]
-        return right * cosine + down * sine, down * cosine - right * sine
-
-    def mask(self, height: int, width: int) -> Bool[Tensor, "n h w"]:
-        """Which pixels of an image are covered: exactly `pixels` of them."""
-        return self._nearest(*self.coordinates(height, width))
-
-    def _nearest(self, x: Tensor, y: Tensor) -> Bool[Tensor, "n h w"]:
+        x, y = (right * cosine + down * sine).flatten(1), (down * cosine - right * sine).flatten(1)
         distance = torch.maximum(x.abs(), y.abs()) if self.shape == "square" else (x * x + y * y).sqrt()
         # Whole numbers with the pixel's index in the last place: no two are equal, so the count is exact.
-        index = torch.arange(distance[0].numel(), device=distance.device)
-        order = (distance.flatten(1) * 4096).round().to(torch.int64) * len(index) + index
-        smallest = order.topk(int(self.pixels.max()), largest=False, sorted=True).values
-        last = smallest.gather(1, self.pixels[:, None] - 1)
-        return (order <= last).reshape(distance.shape)
+        index = torch.arange(height * width, device=distance.device)
+        order = (distance * 4096).round().to(torch.int64) * len(index) + index
+        nearest = order.topk(int(self.pixels.max()), largest=False, sorted=True).indices
+        covered = torch.arange(nearest.shape[1], device=nearest.device) < self.pixels[:, None]
+        return nearest, covered, x.gather(1, nearest), y.gather(1, nearest)
 
 
 def paste(images: Images, patch: Float[Tensor, "c s s"] | Float[Tensor, "n c s s"], placement: Placement) -> Images:
@@ -98,20 +105,22 @@ def paste(images: Images, patch: Float[Tensor, "c s s"] | Float[Tensor, "n c s s
     Returns:
         New images; bit for bit the given ones outside the patch.
     """
-    x, y = placement.coordinates(*images.shape[2:])
+    nearest, covered, x, y = placement.nearest(*images.shape[2:])
     content = _sampled(patch.expand(len(images), *patch.shape[-3:]), x, y, placement.sides)
-    return torch.where(placement._nearest(x, y)[:, None], content, images)
+    at, flat = nearest[:, None].expand_as(content), images.flatten(2)
+    content = torch.where(covered[:, None], content, flat.gather(2, at))
+    return flat.scatter(2, at, content).reshape(images.shape)
 
 
-def _sampled(patch: Float[Tensor, "n c s s"], x: Tensor, y: Tensor, sides: Tensor) -> Images:
+def _sampled(patch: Float[Tensor, "n c s s"], x: Tensor, y: Tensor, sides: Tensor) -> Float[Tensor, "n c k"]:
     """The patch's values at coordinates in pixels from its centre; outside, those of its edge."""
     side = patch.shape[-1]
-    zoom = (side / sides)[:, None, None]
+    zoom = (side / sides)[:, None]
     # grid_sample wants coordinates in [-1, 1]; on a side that is a power of two they are exact.
     exact = 1 << (side - 1).bit_length()
     padded = F.pad(patch, (0, exact - side, 0, exact - side), mode="replicate") if exact > side else patch
-    grid = torch.stack([x * zoom, y * zoom], dim=-1) * (2 / exact) + (side / exact - 1)
-    content = F.grid_sample(padded, grid.to(patch.dtype), padding_mode="border", align_corners=False)
+    grid = torch.stack([x * zoom, y * zoom], dim=-1)[:, :, None] * (2 / exact) + (side / exact - 1)
+    content = F.grid_sample(padded, grid.to(patch.dtype), padding_mode="border", align_corners=False)[..., 0]
     # Rounding in the weights may lift a value over 1; a clamp would stop the gradient there, this does not.
     return content - (content.detach() - 1).clamp(min=0)
 

@@ -19,11 +19,15 @@ Departures from the paper:
 - With several `models` each step is computed on the next one, as the authors do; `steps` counts them all. Where the
   model under attack (`victim`) is not among them, it is asked nothing: that is the transfer setting, and its access
   is `none`, as that of a given picture is.
-- With `restarts`, several patches run the first fifth of the steps beside each other, and the best of them goes on.
+- With `restarts`, several patches begin beside each other, and after every tenth of the steps the worse half of them
+  is given up. A universal patch without a target ends in one class for nearly all images, and how strong it is
+  depends on which. So each start aims at a class of its own, the nearest ones first, until one start is left; that
+  one goes on without an aim. The starts are compared by the true goal's loss.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +65,7 @@ class AdversarialPatch(Placed, UniversalAttack):
         momentum: share of the former direction that is kept, from 0 to below 1.
         decay: whether steps shrink, linearly to zero.
         loss: `cross-entropy`, or `margin` between the logits.
-        restarts: how many beginnings are tried, 1 or more.
+        restarts: how many beginnings are tried, 1 or more; without targets each aims at another class.
         training_images: how many images it learns from at the most, 1 or more.
         models: the classifiers that it learns on in turn, with semicolons between them: `victim` is the one under
             attack; another is a name of `bench run --model`, with & for its commas, and @FILE for its weights.
@@ -79,7 +83,7 @@ class AdversarialPatch(Placed, UniversalAttack):
     momentum: float = 0.9
     decay: bool = True
     loss: Loss = "cross-entropy"
-    restarts: int = 4
+    restarts: int = 10
     training_images: int = 500
     models: str = VICTIM
     smoothness: float = 0.0
@@ -152,17 +156,23 @@ class AdversarialPatch(Placed, UniversalAttack):
             return {"patch": read_picture(Path(self.image), images, side)}
         taught = teachers(self.models, model, images, goal, rng)
         runs = [_Run(self, images, side, rng[:1].derive(f"start {one}")) for one in range(self.restarts)]
-        trial = self.steps // 5 if self.restarts > 1 else 0
-        total = self.steps + trial * (self.restarts - 1)
-        for step in range(trial):
-            for one, run in enumerate(runs):
+        if goal.targets is None and len(runs) > 1:
+            for run, aim in zip(runs, runs[0].nearest_classes(*taught[0], images, rng), strict=False):
+                run.aim = aim
+        alive = [math.ceil(len(runs) / 2 ** (step // self._trial)) for step in range(self.steps)]
+        for step, count in enumerate(alive):
+            runs = sorted(runs, key=lambda run: sum(run.losses[-self._trial :]))[:count]
+            if count == 1:
+                runs[0].aim = None
+            for run in runs:
                 run.step(step, *taught[step % len(taught)], images, rng)
-                model.progress((step * self.restarts + one + 1) / total)
-        best = min(runs, key=lambda run: sum(run.losses[trial // 2 :]))
-        for step in range(trial, self.steps):
-            best.step(step, *taught[step % len(taught)], images, rng)
-            model.progress(1 - (self.steps - step - 1) / total)
-        return {"patch": best.patch}
+            model.progress(sum(alive[: step + 1]) / sum(alive))
+        return {"patch": min(runs, key=lambda run: run.losses[-1]).patch}
+
+    @property
+    def _trial(self) -> int:
+        """After so many steps the worse half of the starts is given up."""
+        return max(1, self.steps // 10)
 
     def apply(self, artifact: Artifact, images: Images, goal: Goal, rng: Streams) -> Images:
         """The images with the patch, each at a random place."""
@@ -180,6 +190,22 @@ class _Run:
         self.patch: Float[Tensor, "c s s"] = (0.5 + noise).to(images.dtype)
         self._disguise = None if attack.disguise is None else read_picture(Path(attack.disguise), images, side)
         self.losses: list[float] = []
+        self.aim: int | None = None
+
+    def nearest_classes(self, model: Model, goal: Goal, images: Images, rng: Streams) -> list[int]:
+        """The classes that the images of the first step, with this patch, are nearest to besides their own."""
+        rows = _batch(0, len(images), self._attack.batch_size, rng)
+        nearness, others = torch.zeros(()), torch.zeros(())
+        with torch.no_grad():
+            for part in torch.split(rows, piece_of(images.shape)):
+                placement = self._attack.place(images[part], rng[part].derive("place 0"))
+                logits = model[part](paste(images[part], self.patch, placement))
+                log_p = logits[..., : logits.shape[-1] - goal.rejects].log_softmax(-1)
+                own = goal.labels[part].expand(log_p.shape[:-1])[..., None]
+                nearness = nearness + log_p.scatter(-1, own, 0).flatten(0, -2).sum(0)
+                others = others + torch.ones_like(log_p).scatter(-1, own, 0).flatten(0, -2).sum(0)
+        order = (nearness / others).argsort(descending=True, stable=True)
+        return [int(one) for one in order if others[one] > 0]
 
     def step(self, step: int, model: Model, goal: Goal, images: Images, rng: Streams) -> None:
         """One step on a batch of the images; the batch is computed in parts that fit into memory."""
@@ -192,11 +218,17 @@ class _Run:
             for part in torch.split(rows, piece_of(images.shape)):
                 placement = attack.place(images[part], rng[part].derive(f"place {step}"))
                 logits = model[part](paste(images[part], patch, placement))
-                share = losses(attack.loss, goal[part], logits).sum() / len(rows)
-                gradient = gradient + torch.autograd.grad(share, patch)[0]
-                loss = loss + share.detach()
+                true = losses(attack.loss, goal[part], logits)
+                aimed = true if self.aim is None else self._aimed(goal[part], self.aim, logits)
+                gradient = gradient + torch.autograd.grad(aimed.sum() / len(rows), patch)[0]
+                loss = loss + true.detach().sum() / len(rows)
         self.patch = self._mover(self.patch, gradient, 1 - step / attack.steps if attack.decay else 1.0)
         self.losses.append(float(loss.detach()))
+
+    def _aimed(self, goal: Goal, aim: int, logits: Tensor) -> Float[Tensor, "n"]:
+        """The loss of images that should all be seen as one class; those of that class do not count."""
+        wanted = Goal(goal.labels, torch.full_like(goal.labels, aim), goal.rejects)
+        return losses(self._attack.loss, wanted, logits) * (goal.labels != aim)
 
     def _penalty(self, patch: Tensor) -> Tensor:
         penalty = self._attack.smoothness * roughness(patch)

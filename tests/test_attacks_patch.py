@@ -251,7 +251,7 @@ def test_smoothness_gives_smoother_patches_and_disguise_a_look(tmp_path: Path) -
     torch.testing.assert_close(red.mean((1, 2)), torch.tensor([1.0, 0.0, 0.0]).double(), atol=0.1, rtol=0)
 
 
-def test_restarts_keep_the_run_with_the_lowest_loss() -> None:
+def test_the_worse_half_of_the_starts_is_given_up_until_one_is_left() -> None:
     net, images = SmoothClassifier(108, 4), images_of(16, 3, 6, 6)
     goal = Goal(net(images, streams(16)).argmax(1))
     told: list[float] = []
@@ -260,9 +260,28 @@ def test_restarts_keep_the_run_with_the_lowest_loss() -> None:
     model = Model(net, streams(16), progress=told.append)
     artifact = attack.learn(model, images, goal, streams(16))
     assert artifact["patch"].shape == (3, 3, 3)
-    assert model.forwards.sum() == 16 * (20 + 2 * 4)
+    assert model.forwards.sum() == 16 * (1 + 3 * 2 + 2 * 2 + 16)  # a look at the classes, 3 starts, 2, and the best
     assert told == sorted(told)
     assert told[-1] == 1
+
+
+def test_starts_that_aim_at_other_classes_get_past_the_nearest_one() -> None:
+    class Valley(Classifier):
+        """Grey images pull towards class 1, which never wins; class 2 is far away and wins."""
+
+        num_classes = 3
+
+        def forward(self, images: Tensor, rng: Streams) -> Tensor:
+            mean = images.mean((1, 2, 3))
+            return torch.stack([torch.ones_like(mean), 0.9 - 20 * (mean - 0.45) ** 2, 8 * mean - 6], dim=1)
+
+    images, goal, net = images_of(4, 3, 6, 6), Goal(torch.zeros(4, dtype=torch.int64)), Valley()
+    reached = []
+    for restarts in (1, 2):
+        covered = f"area=1,rotation=0,scale=1:1,steps=30,step_size=0.2,restarts={restarts}"
+        attack, artifact = learned(covered, net, images, goal)
+        reached.append(goal.reached(net(attack.apply(artifact, images, goal, streams(4)), streams(4))).all())
+    assert reached == [False, True]
 
 
 @pytest.fixture
