@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save, save_file
 
 from bench import registry
-from bench.contracts import Streams
+from bench.contracts import CertifiedDefense, Patch, Streams
 from bench.errors import InputError
 from bench.metrics import attacked_accuracy, load_results
 from bench.outcome import Cell
@@ -471,6 +471,44 @@ def test_a_defense_behind_walls_answers_as_it_would_in_the_open() -> None:
         assert not torch.allclose(noisy(images, streams.derive("again")), first, atol=0.1)
 
 
+MASKS = """
+from dataclasses import dataclass
+from typing import ClassVar
+from bench.defenses.patchcleanser import PatchCleanser
+
+@dataclass(frozen=True)
+class Masks(PatchCleanser):
+    name: ClassVar[str] = "masks"
+"""
+
+
+@walled
+def test_a_certificate_behind_walls_is_the_one_in_the_open() -> None:
+    scene, budget = scene_of(protocols.load("smoke").setting(0)), Patch(0.01, turned=False)
+    defense = make_defense("patchcleanser")
+    assert isinstance(defense, CertifiedDefense)
+    here = defense.certify(scene.bare, {}, scene.images, scene.labels, budget)
+    about = {"model": "photos-cnn", "shape": (3, 32, 32), "classes": 10, "learned": {}, "code": "x"}
+    with Box({"masks.py": MASKS.encode()}, QUICK) as box:
+        remote = remote_defense(box, box, text="masks", **about)  # type: ignore[arg-type]  # as above
+        assert isinstance(remote, CertifiedDefense)
+        there = remote.certify(scene.bare, {}, scene.images, scene.labels, budget)
+        wrong = remote.certify(scene.bare, {}, scene.images, (scene.labels + 1) % 10, budget)
+    assert here.any()
+    assert torch.equal(there, here)
+    assert not wrong[here].any()
+
+
+@walled
+def test_a_certificate_that_an_attack_breaks_is_refused(bundle: Path, tmp_path: Path) -> None:
+    code = PLUGIN.read_text().replace("Streams, Transform", "CertifiedDefense, Streams, Transform")
+    code = code.replace("class Blur(Transform)", "class Blur(Transform, CertifiedDefense)")
+    code += "\n    def certify(self, model, learned, images, labels, budget):\n        return labels >= 0\n"
+    verdict = verify(forged(tmp_path / "b.zip", bundle, unchanged, code.encode()), share=1.0)
+    assert verdict.status == "refused", verdict.reason
+    assert "the certificate is broken" in verdict.reason
+
+
 class FakeBox:
     """Remembers what it is asked; answers with the means of the images."""
 
@@ -592,6 +630,22 @@ def test_adversarial_images_from_anyone_lower_the_row_and_both_values_stay_visib
         assert "Breaker" in text
     again = imported(tmp_path / "a.safetensors", board)  # its own record is no part of what was there before
     assert (again.before, again.after) == (result.before, result.after)
+
+
+@walled
+def test_a_submitted_defense_is_broken_behind_walls(bundle: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    accept(verify(bundle, share=0.01), results)
+    file = attack_file(tmp_path / "a.safetensors", 8 / 255)
+
+    def broken(defense: str, path: Path | None) -> Any:
+        return import_attack(file, "x", "A", defense, "fgsm:eps=8/255", SETTING, results, "quick", "adaptive", path)
+
+    result = broken("acme-blur", bundle)
+    assert result.after < result.before
+    assert Store(results).find("attack=imported:x").cell.defense == "acme-blur"
+    with pytest.raises(InputError, match="none to lower"):
+        broken("acme-blur:size=5", bundle)
 
 
 def test_images_that_are_not_given_count_as_not_attacked(board: Path, tmp_path: Path) -> None:
