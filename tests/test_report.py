@@ -333,6 +333,16 @@ def test_a_noisy_clock_is_flagged() -> None:
     assert raised(board(*LGS, latencies=(times,)), "lgs").get("S35") == "amber"
 
 
+def test_a_detector_with_more_false_alarms_than_it_was_calibrated_for_is_flagged() -> None:
+    def alarms(count: int) -> list[Outcome]:
+        told = facts(0.5, rejected_clean=[1.0] * count + [0.0] * (400 - count), rejected_attacked=[0.0] * 400)
+        detector = PluginRecord("lgs", "LGS", "", {"false_positive_rate": 0.05}, {"kind": "detector"})
+        return [outcome("patch", "lgs", "adaptive", told, defense=detector)]
+
+    assert raised(board(*alarms(60)), "lgs").get("D01") == "amber"
+    assert "D01" not in raised(board(*alarms(24)), "lgs")
+
+
 def test_a_check_that_could_not_run_is_grey_and_never_silent() -> None:
     unchecked = {flag.id for flag in row(board(*LGS), "lgs").unchecked}
     assert unchecked >= {"S06", "S11", "S12", "S15", "S20", "S30", "S31", "S35"}

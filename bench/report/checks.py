@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bench.metrics import rejection_clean
 from bench.report.flags import Flag, Row, bare_loss, beaten, figures, grows, same_tier
 from bench.report.shown import plain, signed
 
@@ -229,6 +230,16 @@ def broken_certificate(row: Row) -> Flag | None:
     return Flag("C01", "red", "broken certificate", f"Proven, and lost. {'; '.join(hit)}.") if hit else None
 
 
+def many_false_alarms(row: Row) -> Flag | None:
+    """D01: a detector rejects more of the clean images than it was calibrated for, beyond the interval."""
+    nominal = row.record.parameters.get("false_positive_rate") if row.record else None
+    seen = [told for one in row.samples if one.facts and (told := rejection_clean(*one.facts.values()))]
+    if nominal is None or not seen or seen[0].low <= nominal:
+        return None
+    text = f"{100 * seen[0].value:.1f} % of the clean images are rejected, calibrated for {100 * nominal:.3g} %."
+    return Flag("D01", "amber", "false alarms", text)
+
+
 def warned(row: Row) -> Flag | None:
     """W: the runner had a warning."""
     said = {f"{one.name}: {plain(text)}" for one in row.samples for out in one.outcomes for text in out.warnings}
@@ -251,5 +262,6 @@ CHECKS: tuple[Callable[[Row], Flag | None], ...] = (
     few_images,
     noisy_times,
     broken_certificate,
+    many_false_alarms,
     warned,
 )
