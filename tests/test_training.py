@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from bench import checkpoints, train_classifier, training
+from bench import checkpoints, peak, train_classifier, training
 from bench.augment import mirrored_shifts
 from bench.cli import app
 from bench.contracts import InputError
@@ -250,20 +250,22 @@ class TestShifts:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a process")
 def test_the_peak_of_memory_is_that_of_the_work_between() -> None:
     torch.zeros(100 * 2**18).sum()
-    peak = Peak(torch.device("cpu"))
-    before = peak.mib
+    watch = Peak(torch.device("cpu"))
+    before = watch.mib
     torch.ones(64 * 2**18).sum()
     assert before < 30
-    assert 60 < peak.mib < 120
+    assert 60 < watch.mib < 120
 
 
 class TestCosts:
-    def test_a_record_says_what_the_training_took(self) -> None:
+    def test_a_record_says_what_the_training_took(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # What the process holds already is no peak of the training, so a real one may be 0 here: the system is told.
+        monkeypatch.setattr(peak, "_resident", lambda name, reset=False: {"VmRSS": 100.0, "VmHWM": 164.0}[name])
         cell = Cell("digits", "mnist-cnn", "fgsm", SMALL, "oblivious", images=20)
         outcome = run_cell(cell, DIGITS, lambda share, doing: None).outcome
         assert outcome.training["images"] == 256
         assert outcome.training["epochs"] == 2
-        assert outcome.training["peak_mib"] >= 0  # none where it fits into memory that the process held before
+        assert outcome.training["peak_mib"] == 64
         assert outcome.training["seconds"] == pytest.approx(outcome.seconds["train"], abs=1e-3)
         assert "Training of the defense:\n  epochs" in describe(outcome)
 

@@ -70,7 +70,6 @@ def test_forwards_of_pixel_over_the_best_bare_forwards(benchmark: Any) -> None:
 
 def art(classifier: Classifier, images: Tensor, labels: Tensor, generations: int) -> Tensor:
     """ART's one pixel: population 400."""
-    pytest.importorskip("art")
     from art.attacks.evasion import PixelAttack
     from art.estimators.classification import PyTorchClassifier
 
@@ -83,7 +82,7 @@ def art(classifier: Classifier, images: Tensor, labels: Tensor, generations: int
 
 def torchattacks(classifier: Classifier, images: Tensor, labels: Tensor, generations: int) -> Tensor:
     """That of torchattacks: population 400 as well, not its default of 10; it puts models back to training."""
-    package = pytest.importorskip("torchattacks")
+    package = pytest.importorskip("torchattacks", reason="it pins old packages, so tox -e torchattacks alone has it")
     attack = package.OnePixel(Plain(classifier, 1).eval(), pixels=1, steps=generations, popsize=400)
     made: Tensor = attack(images, labels)
     return made
