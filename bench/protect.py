@@ -108,7 +108,7 @@ def learn(defense: Defense, scene: Scene, progress: Callable[[float, str], None]
 
 def cost_of(learned: Artifact) -> dict[str, float]:
     """What the training took, as `Outcome.training`; without what is not known."""
-    costs = {name.removeprefix(_COST): float(value) for name, value in learned.items() if name.startswith(_COST)}
+    costs = {name.removeprefix(_COST): float(value) for name, value in sorted(learned.items()) if name.startswith(_COST)}
     return {name: value for name, value in costs.items() if not math.isnan(value)}
 
 
