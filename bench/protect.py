@@ -108,8 +108,8 @@ def learn(defense: Defense, scene: Scene, progress: Callable[[float, str], None]
 
 def cost_of(learned: Artifact) -> dict[str, float]:
     """What the training took, as `Outcome.training`; without what is not known."""
-    costs = {name.removeprefix(_COST): float(value) for name, value in sorted(learned.items()) if name.startswith(_COST)}
-    return {name: value for name, value in costs.items() if not math.isnan(value)}
+    told = sorted(name for name in learned if name.startswith(_COST) and not learned[name].isnan())
+    return {name.removeprefix(_COST): float(learned[name]) for name in told}
 
 
 @dataclass(frozen=True)

@@ -261,7 +261,7 @@ class TestCosts:
     def test_a_record_says_what_the_training_took(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # What the process holds already is no peak of the training, so a real one may be 0 here: the system is told.
         monkeypatch.setattr(peak, "_resident", lambda name, reset=False: {"VmRSS": 100.0, "VmHWM": 164.0}[name])
-        cell = Cell("digits", "mnist-cnn", "fgsm", SMALL, "oblivious", images=20)
+        cell = Cell("digits", "mnist-cnn", "fgsm", f"{SMALL},shift=1", "oblivious", images=20)
         outcome = run_cell(cell, DIGITS, lambda share, doing: None).outcome
         assert outcome.training["images"] == 256
         assert outcome.training["epochs"] == 2
