@@ -12,7 +12,7 @@ Departures from the paper:
   the range get no gradient and stay there.
 - The size of a patch is bounded by `area`; the authors train on sizes from a tenth of the image's width to all of
   it. `scale` gives a range below the bound, the same in training and evaluation.
-- The default takes steps along the sign, each shorter than the one before: it reaches in 100 steps what plain
+- The default takes steps along the sign, each shorter than the one before: it reaches in 200 steps what plain
   gradient descent takes thousands for. The presets `brown2017` and `uva` descend as their sources do; the
   first one's rate 5 on the range [-1, 1] is 1.25 on [0, 1], the second one's tanh parametrisation is left out and its
   rate is that at mid-grey.
@@ -21,8 +21,8 @@ Departures from the paper:
   is `none`, as that of a given picture is.
 - With `restarts`, several patches begin beside each other, and after every tenth of the steps the worse half of them
   is given up. A universal patch without a target ends in one class for nearly all images, and how strong it is
-  depends on which. So each start aims at a class of its own, the nearest ones first, until one start is left; that
-  one goes on without an aim. The starts are compared by the true goal's loss.
+  depends on which. So for the first tenth each start aims at a class of its own, the nearest ones first; after it
+  all go on without an aim. The starts are compared by the true goal's loss.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class AdversarialPatch(Placed, UniversalAttack):
         momentum: share of the former direction that is kept, from 0 to below 1.
         decay: whether steps shrink, linearly to zero.
         loss: `cross-entropy`, or `margin` between the logits.
-        restarts: how many beginnings are tried, 1 or more; without targets each aims at another class.
+        restarts: how many beginnings are tried, 1 or more; without targets each first aims at another class.
         training_images: how many images it learns from at the most, 1 or more.
         models: the classifiers that it learns on in turn, with semicolons between them: `victim` is the one under
             attack; another is a name of `bench run --model`, with & for its commas, and @FILE for its weights.
@@ -76,7 +76,7 @@ class AdversarialPatch(Placed, UniversalAttack):
         disguise_weight: how much, 0 or more.
     """
 
-    steps: int = 100
+    steps: int = 200
     batch_size: int = 64
     update: Update = "sign"
     step_size: float = 0.05
@@ -161,10 +161,10 @@ class AdversarialPatch(Placed, UniversalAttack):
                 run.aim = aim
         alive = [math.ceil(len(runs) / 2 ** (step // self._trial)) for step in range(self.steps)]
         for step, count in enumerate(alive):
-            runs = sorted(runs, key=lambda run: sum(run.losses[-self._trial :]))[:count]
-            if count == 1:
-                runs[0].aim = None
+            runs = sorted(runs, key=lambda run: sum(run.losses[-math.ceil(self._trial / 2) :]))[:count]
             for run in runs:
+                if step == self._trial:
+                    run.aim = None
                 run.step(step, *taught[step % len(taught)], images, rng)
             model.progress(sum(alive[: step + 1]) / sum(alive))
         return {"patch": min(runs, key=lambda run: run.losses[-1]).patch}
