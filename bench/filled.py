@@ -8,6 +8,7 @@ from itertools import groupby
 from string import ascii_lowercase
 
 from bench.measured import Beside, Measured, Source
+from bench.order import agreement, points
 from bench.outcome import Cell
 from bench.report.shown import command
 from bench.reported import Paper, Place, Reported, Table
@@ -80,6 +81,20 @@ class Filled:
     def measured(self) -> int:
         """How many values have a number of ours beside them."""
         return sum(value.beside.shown is not None for row in self.rows for value in row)
+
+    @property
+    def orders(self) -> list[str]:
+        """Where a column, or the only row, compares defenses: whether our order is the paper's."""
+        heads = [" · ".join(column.heads) for column in self.table.columns]
+        lines = zip(heads, zip(*self.rows, strict=True), strict=True)
+        groups = [(head, [row.label for row in self.table.rows], values) for head, values in lines]
+        if len(self.rows) == 1:
+            groups = [(self.table.rows[0].label, heads, self.rows[0])]
+        told = (
+            agreement(what, points(labels, [one.printed for one in values], [one.beside for one in values]))
+            for what, labels, values in groups
+        )
+        return [one for one in told if one]
 
 
 def fill(reported: Reported, measured: Measured) -> list[Filled]:

@@ -48,6 +48,7 @@ def _table(filled: Filled) -> str:
         "".join(lines),
     ]
     told = [f"({number}) {escape(note.text)}" for number, note in enumerate(table.notes, 1)]
+    told += [escape(one) for one in filled.orders]
     told += [f"<sup>{letter}</sup> {escape(source.sentence)}" for letter, source in filled.sources.items()]
     told += [f"n/a {number}: {escape(reason)}" for number, reason in enumerate(filled.reasons, 1)]
     told += [f"run {number}: <code>{escape(run)}</code>" for number, run in enumerate(filled.runs, 1)]
