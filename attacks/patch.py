@@ -106,7 +106,7 @@ class AdversarialPatch(Placed, UniversalAttack):
         "restarts": 1,
     }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {"steps": 50},
+        "quick": {"steps": 100},
         "paper": _brown,
         "brown2017": _brown,
         "uva": {
