@@ -486,6 +486,8 @@ def test_a_page_whose_record_is_gone_is_not_current_and_is_deleted(tmp_path: Pat
     write_report(folder)
     before = set((folder / "site" / "cells").iterdir())
     Store(folder).path(LGS[3].cell).unlink()
+    assert before <= set(generate(folder))  # the other tier is still told there
+    Store(folder).path(LGS[2].cell).unlink()
     (gone,) = before - set(generate(folder))
     assert gone in stale(folder)
     assert gone in write_report(folder)

@@ -37,7 +37,7 @@ def page(folder: Path, address: str) -> str:
 def test_the_page_of_a_cell_tells_numbers_description_parameters_origin_and_command(tmp_path: Path) -> None:
     told = page(saved(tmp_path, *LGS), cell_page(LGS[3].cell))
     for words in (
-        "patch on lgs adaptive",
+        "patch on lgs oblivious adaptive",
         "clean Accuracy when nobody attacks 95.0 92.4–96.7",
         "attacked Accuracy under attack, over all images 60.0 55.1–64.7 40.0 35.3–44.9 20.0 16.4–24.2",
         "26.7 of 300",
@@ -145,12 +145,12 @@ def test_pages_of_different_things_never_share_an_address() -> None:
     others = [
         replace(cell, **{name: value})
         for name, value in {
-            "dataset": "digits", "model": "m", "attack": "a", "defense": "d", "tier": "adaptive",
+            "dataset": "digits", "model": "m", "attack": "a", "defense": "d",
             "goal": "targeted", "effort": "quick", "images": 7,
         }.items()
     ]  # fmt: skip
-    assert len({cell_page(one) for one in (cell, *others)}) == 9
-    assert cell_page(replace(cell, seed=5)) == cell_page(cell)
+    assert len({cell_page(one) for one in (cell, *others)}) == 8
+    assert cell_page(replace(cell, seed=5, tier="adaptive")) == cell_page(cell)
     texts = ["lgs", "LGS", "lgs:", "jpeg:quality=30", "jpeg+quality-30", "jpeg quality 30", "con/../x", "é", ""]
     assert len({plugin_page("defense", one).lower() for one in texts}) == len(texts)
 
@@ -204,5 +204,5 @@ def test_a_large_board_is_quickly_made_and_its_front_page_small(
     assert time.process_time() - started < 20
     assert (tmp_path / "site" / "index.html").stat().st_size < 1_000_000
     pages = list((tmp_path / "site" / "cells").iterdir())
-    assert len(pages) == len(cells)
-    assert sum("<img" in one.read_text() for one in pages) == 750
+    assert len(pages) == len(cells) / 2  # both tiers of a cell share one
+    assert sum(one.read_text().count("<img") for one in pages) == 750

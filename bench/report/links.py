@@ -17,8 +17,8 @@ def plugin_page(kind: Kind, text: str) -> str:
 
 
 def cell_page(cell: Cell) -> str:
-    """The page of a cell; its seeds share one."""
-    words = (cell.dataset, cell.model, cell.attack, cell.defense, cell.tier, cell.goal, cell.effort, str(cell.images))
+    """The page of a cell; its seeds share one, and so do its tiers."""
+    words = (cell.dataset, cell.model, cell.attack, cell.defense, cell.goal, cell.effort, str(cell.images))
     return f"cells/{_hash(*words)[:10]}.html"
 
 

@@ -63,8 +63,8 @@ class Site:
             yield f"{kind}s.html", self._page("plugins", "", kind=kind, plugins=plugins)
             for plugin in plugins:
                 yield plugin_page(kind, plugin.key), self._page("plugin", "../", kind=kind, plugin=plugin)
-        for page in self.cells:
-            yield page.address, self._page("cell", "../", page=page)
+        for address, pages in self._by_address.items():
+            yield address, self._page("cell", "../", pages=pages)
         if self.charts:
             yield "curves.html", self._page("curves", "")
         for chart in self.charts:
@@ -75,7 +75,6 @@ class Site:
             "about": about,
             "provenance": provenance,
             "plugin_of": Plugin.of,
-            "MEASURES": MEASURES,
             "TIERS": TIERS,
         }
         return render(f"{template}.html.j2", site=self, root=root, **given)
@@ -89,7 +88,14 @@ class Site:
         for outcome in self.homeless:
             entry = entry_of(Sample((outcome,)))
             found.append(Page((outcome.cell.defense, outcome.cell.attack, outcome.cell.tier), entry, None))
-        return list({page.address: page for page in reversed(found)}.values())[::-1]
+        return list({(page.address, page.key): page for page in reversed(found)}.values())[::-1]
+
+    @cached_property
+    def _by_address(self) -> dict[str, list[Page]]:
+        found: dict[str, list[Page]] = {}
+        for page in self.cells:
+            found.setdefault(page.address, []).append(page)
+        return found
 
     @cached_property
     def charts(self) -> list[Chart]:
@@ -140,6 +146,10 @@ class Site:
     @cached_property
     def _stale(self) -> dict[Cell, str]:
         return stale_cells(one for page in self.cells for one in page.sample.outcomes)
+
+    def measures(self, pages: Sequence[Page]) -> dict[str, tuple[str, str]]:
+        """Those of `MEASURES` that some of the cells have."""
+        return {name: told for name, told in MEASURES.items() if any(name in page.entry.numbers for page in pages)}
 
     def stale(self, entry: Entry | None) -> str:
         """Why some record of an entry is stale, "" where none is."""
