@@ -495,6 +495,12 @@ def test_a_page_whose_record_is_gone_is_not_current_and_is_deleted(tmp_path: Pat
     assert stale(folder) == []
 
 
+def test_the_model_with_the_most_cells_comes_first() -> None:
+    other = both("patch", "none", 0.2, 0.2, dataset="digits")
+    assert [one.setting.dataset for one in make_boards([*other, *LGS])[0]] == ["photos", "digits"]
+    assert [one.setting.dataset for one in make_boards([*other, *LGS[:1]])[0]] == ["digits", "photos"]
+
+
 def test_a_folder_without_records_gives_pages_that_say_so(tmp_path: Path) -> None:
     files = generate(tmp_path)
     assert all("no records yet" in files[tmp_path / name] for name in ("README.md", "site/index.html"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bench.metrics import MEASURES, clean_accuracy
@@ -20,10 +21,15 @@ _SHARED = ("data", "training", "weights", "protocol")
 
 
 def make_boards(outcomes: Iterable[Outcome], latencies: Iterable[Latency] = ()) -> tuple[list[Board], list[Outcome]]:
-    """All boards in order, and the records that fit none, since their attack could never be made."""
+    """All boards, those of the model with the most cells first, and the records that fit none.
+
+    A record fits none if its attack could never be made.
+    """
     settings, homeless = settle(outcomes)
     times = {(one.dataset, one.model, one.defense): one for one in latencies}
-    boards = [_board(Evidence(setting, settings, times)) for setting in settings]
+    cells = Counter((one.dataset, one.model) for one, samples in settings.items() for _ in samples)
+    order = sorted(settings, key=lambda one: -cells[one.dataset, one.model])
+    boards = [_board(Evidence(setting, settings, times)) for setting in order]
     return boards, homeless
 
 
