@@ -53,5 +53,7 @@ def _one(planes: NDArray[Any]) -> NDArray[Any] | list[NDArray[Any]]:
     mask = (planes[-1] > 0).astype(np.uint8)
     if not mask.any():
         return planes
-    channels = [cv2.inpaint(np.ascontiguousarray(plane), mask, RADIUS, cv2.INPAINT_NS) for plane in planes[:-1]]
-    return [*channels, planes[-1]]
+    # Of an image that is one row high OpenCV reads memory that nobody wrote, and answers NaN now and then.
+    high = [np.repeat(plane, 2, axis=0) if len(mask) == 1 else plane for plane in (*planes[:-1], mask)]
+    channels = [cv2.inpaint(np.ascontiguousarray(plane), high[-1], RADIUS, cv2.INPAINT_NS) for plane in high[:-1]]
+    return [*(channel[: len(mask)] for channel in channels), planes[-1]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import torch
 from torch import Tensor
@@ -84,3 +86,14 @@ def test_nan_is_refused_by_name_or_harms_no_other_image(text: str) -> None:
         after, refusal = before, str(error)
     assert "NaN" in refusal or after[3].isnan().any()
     torch.testing.assert_close(after[:3], before[:3], rtol=1e-5, atol=1e-5)
+
+
+def test_an_image_of_one_row_is_filled_as_if_the_row_stood_twice() -> None:
+    """OpenCV itself reads memory that nobody wrote there, and answers NaN now and then."""
+    inpaint = import_module("bench.defenses._inpaint").inpaint
+    images = torch.rand(200, 1, 1, 20, generator=torch.Generator().manual_seed(0))
+    masks = torch.rand(images.shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    filled = inpaint(images, masks)
+    assert filled.isfinite().all()
+    assert torch.equal(filled[~masks], images[~masks])
+    assert torch.equal(filled, inpaint(images.repeat(1, 1, 2, 1), masks.repeat(1, 1, 2, 1))[:, :, :1])
