@@ -6,9 +6,9 @@ import hashlib
 import re
 import shlex
 from dataclasses import asdict, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from bench.errors import InputError
@@ -70,6 +70,27 @@ class Cell:
         return safe[0], safe[1]
 
 
+def spell(values: Any) -> Any:
+    """A list of nothing but 0, 1 and None as one character each (`10-1`), as records hold it; others as they are."""
+    if isinstance(values, list) and values and all(value in (0, 1, None) for value in values):
+        return "".join("-" if value is None else str(int(value)) for value in values)
+    return values
+
+
+def _spelled_out(text: Any) -> Any:
+    """The inverse of `spell`; raises ValueError for other characters."""
+    if not isinstance(text, str):
+        return text
+    if wrong := set(text) - set("01-"):
+        raise ValueError(f"expected the characters 0, 1 and -, but got {min(wrong)!r}")
+    return [None if one == "-" else int(one) for one in text]
+
+
+_READ = BeforeValidator(_spelled_out)
+Marks = Annotated[list[float], _READ]
+"""One number an image; in a record also a text of the characters 0 and 1."""
+
+
 @checked(config=ConfigDict(extra="forbid"))
 class Facts:
     """What happened to each image, one number an image: 0 or 1, or a share where the defense is random.
@@ -91,18 +112,18 @@ class Facts:
 
     index: list[int]
     label: list[int]
-    eligible: list[int]
-    bare_clean: list[float]
-    bare_attacked: list[float]
-    defended_clean: list[float]
-    defended_attacked: list[float]
-    defended_attacked_8bit: list[float]
-    reached: list[float]
-    defended_occluded: list[float] | None = None
-    rejected_clean: list[float] | None = None
-    rejected_attacked: list[float] | None = None
-    certified: list[int] | None = None
-    noted: dict[str, list[float | None]] = field(default_factory=dict)
+    eligible: Annotated[list[int], _READ]
+    bare_clean: Marks
+    bare_attacked: Marks
+    defended_clean: Marks
+    defended_attacked: Marks
+    defended_attacked_8bit: Marks
+    reached: Marks
+    defended_occluded: Marks | None = None
+    rejected_clean: Marks | None = None
+    rejected_attacked: Marks | None = None
+    certified: Annotated[list[int], _READ] | None = None
+    noted: dict[str, Annotated[list[float | None], _READ]] = field(default_factory=dict)
 
 
 @checked(config=ConfigDict(extra="forbid"))

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bench.errors import InputError
-from bench.outcome import SCHEMA, Cell, Latency, Outcome
+from bench.outcome import SCHEMA, Cell, Latency, Outcome, spell
 from bench.registry import lookup
 
 _OUTCOME = TypeAdapter(Outcome)
@@ -115,7 +115,7 @@ def write_bytes(path: Path, content: bytes, lasting: bool = True) -> None:
 
 
 def _text(record: Outcome | Latency) -> str:
-    """JSON with a line for each fact, so that people can read it and `git diff` is short."""
+    """JSON with a line for each fact and a character for each yes or no, so that people can read it."""
     lists: list[str] = []
 
     def mark(tree: Any) -> Any:
@@ -127,7 +127,11 @@ def _text(record: Outcome | Latency) -> str:
             return f"@list {len(lists) - 1}@"
         return tree
 
-    text = json.dumps(mark(asdict(record)), indent=1, ensure_ascii=False)
+    tree = asdict(record)
+    if facts := tree.get("facts"):
+        noted = {name: spell(values) for name, values in facts["noted"].items()}
+        facts |= {name: spell(facts[name]) for name in facts.keys() - {"index", "label", "noted"}} | {"noted": noted}
+    text = json.dumps(mark(tree), indent=1, ensure_ascii=False)
     return re.sub(r'"@list (\d+)@"', lambda found: lists[int(found[1])], text) + "\n"
 
 

@@ -54,7 +54,14 @@ class _Guided(TorchFunctionMode):
         self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        rectifies = func in self.RELUS or (func is F.hardtanh and tuple(args[1:3]) == (0.0, 6.0))
-        if rectifies and out.requires_grad:
+        if self._rectifies(func, args, kwargs or {}) and out.requires_grad:
             out.register_hook(lambda gradient: gradient.clamp_min(0))
         return out
+
+    @classmethod
+    def _rectifies(cls, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        if func is not F.hardtanh:
+            return func in cls.RELUS
+        # What a ReLU6 is made of; torch names its limits here even where the network does not.
+        limits = dict(zip(("min_val", "max_val"), args[1:3], strict=False)) | dict(kwargs)
+        return limits.get("min_val") == 0 and limits.get("max_val") == 6

@@ -1,5 +1,7 @@
 """Transforms that look for attacked regions or pixels: LGS, DW, Jedi, PSD, N-pixel and APG."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -231,7 +233,23 @@ def test_dw_has_no_gradient_inside_its_mask_and_passes_one_by_it() -> None:
         assert (gradient[0, :, 10:14, 10:14].abs().max() > 0) == (name == "bpda")
 
 
-def test_guided_backpropagation_lets_only_positive_gradients_back() -> None:
+RECTIFIERS: list[Callable[[torch.Tensor], torch.Tensor]] = [
+    F.relu,
+    torch.relu,
+    torch.Tensor.relu,
+    torch.nn.ReLU(),
+    torch.nn.ReLU(inplace=True),
+    F.relu6,
+    torch.nn.ReLU6(),
+    torch.nn.ReLU6(inplace=True),
+    lambda row: F.hardtanh(row, 0.0, 6.0),
+]
+
+
+@pytest.mark.parametrize("rectify", RECTIFIERS)
+def test_guided_backpropagation_lets_only_positive_gradients_back(
+    rectify: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
     from importlib import import_module
 
     saliency = import_module("bench.defenses._saliency").saliency
@@ -240,8 +258,7 @@ def test_guided_backpropagation_lets_only_positive_gradients_back() -> None:
         num_classes = 1
 
         def forward(self, images: torch.Tensor, rng: Streams) -> torch.Tensor:
-            row = images[:, 0, 0]
-            return (F.relu(row) * torch.tensor([1.0, -1.0]) + F.relu6(row) * torch.tensor([0.0, 0.0])).sum(1)[:, None]
+            return (rectify(images[:, 0, 0] * 1) * torch.tensor([1.0, -1.0])).sum(1)[:, None]
 
     images = torch.tensor([0.5, 0.5]).reshape(1, 1, 1, 2)
     plain, _ = saliency(Two(), images, streams(1), "gradient")

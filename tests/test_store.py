@@ -38,7 +38,31 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_fact_stands_on_one_line(tmp_path: Path) -> None:
     text = Store(tmp_path).save(OUTCOME).read_text()
     assert '"defended_attacked": [0,0.3],' in text
+    assert '"defended_clean": [1,0.5],' in text
+    assert '"bare_attacked": "01",' in text
     assert json.loads(text)["facts"]["index"] == [4, 9]
+
+
+def test_yes_and_no_take_a_character_each_and_older_lists_are_read_as_well(tmp_path: Path) -> None:
+    noted = replace(FACTS, index=[0, 1], noted={"through bpda": [1, None]})
+    path = Store(tmp_path).save(replace(OUTCOME, facts=noted))
+    tree = json.loads(path.read_text())
+    assert tree["facts"]["noted"] == {"through bpda": "1-"}
+    assert tree["facts"]["index"] == [0, 1]
+    assert Store(tmp_path).load(CELL) == replace(OUTCOME, facts=noted)
+    tree["facts"]["bare_clean"] = [1, 0]
+    write(path, json.dumps(tree))
+    assert Store(tmp_path).load(CELL) == replace(OUTCOME, facts=replace(noted, bare_clean=[1, 0]))
+
+
+@pytest.mark.parametrize("text", ["12", "0 1", "0-"])
+def test_a_fact_with_other_characters_is_refused_by_its_name(text: str, tmp_path: Path) -> None:
+    path = Store(tmp_path).save(OUTCOME)
+    tree = json.loads(path.read_text())
+    tree["facts"]["bare_clean"] = text
+    write(path, json.dumps(tree))
+    with pytest.raises(InputError, match="bare_clean"):
+        Store(tmp_path).load(CELL)
 
 
 @pytest.mark.parametrize("name", ["../../etc/x", "a/b", "..", "/root", "C:\\x", "\x00", "x" * 500, "ä<script>"])
