@@ -12,8 +12,11 @@ The paper leaves open, and here is: W_a a 3×3 convolution to one channel; at fi
 training begins near the identity (A = 0.88). Its training attack, differential evolution with 400 × 100 queries for
 each image and step, contradicts its own 27 % of additional time; `greedy` asks one gradient and tries the pixels and
 corners of the colour cube that it promises most of, `random` tries random ones, and `de` is an evolution of 20 × 3.
-‖∇_x y‖² is the squared Frobenius norm of the Jacobian, estimated without bias by one random projection, or with
-`penalty=loss` the squared gradient of the cross-entropy; on a random half of each batch, which halves its cost.
+‖∇_x y‖² is the squared Frobenius norm of the Jacobian, estimated without bias by one random projection, on a random
+half of each batch, which halves its cost. It is that of the probabilities, in [0, 1] like the paper's confidences, and
+its x is a standardised image, as networks see it, whose unit is about 0.225 of ours. Squared gradients of logits with
+respect to pixels in [0, 1] are some 10⁴ on a trained ResNet-20 and leave, at β = 0.01, nothing of the cross-entropy:
+31 % of CIFAR-10 were still right for 87 %. `penalty` takes those of the logits, or of the cross-entropy, instead.
 
 The attack and the penalty see the network in evaluation mode and leave it as it was; clean and attacked images then go
 through in one batch. Everything has an exact gradient.
@@ -37,6 +40,9 @@ from ._examples import unpacked
 from ._one_pixel import Search, one_pixel
 from ._ranges import within
 from ._training import Trained, cross_entropies, evaluating
+
+UNIT = 0.225
+"""What is 1 in a standardised image, as a share of the range of a pixel: a usual standard deviation of photographs."""
 
 
 class Attended(Classifier):
@@ -66,11 +72,11 @@ class APR(Trained):
     Attributes:
         attention: whether pixels are weighed.
         adversarial: whether it learns from attacked images, too.
-        regularisation: β, at least 0.
+        regularisation: β, for standardised images, at least 0.
         clean_share: α, the weight of the clean images, in [0, 1].
         attack: how the pixel and its colour are found in training.
         candidates: how many pixels with a colour `greedy` and `random` try, at least 1.
-        penalty: the squared gradient of all logits, or of the loss.
+        penalty: whose squared gradient is kept small: that of all probabilities, of all logits, or of the loss.
     """
 
     attention: bool = True
@@ -79,7 +85,7 @@ class APR(Trained):
     clean_share: float = 0.7
     attack: Search = "greedy"
     candidates: int = 2
-    penalty: Literal["jacobian", "loss"] = "jacobian"
+    penalty: Literal["probabilities", "logits", "loss"] = "probabilities"
 
     title: ClassVar[str] = "APR"
     paper: ClassVar[str] = "Adaptive Pixel Resilience, IJRASET 2024"
@@ -118,7 +124,8 @@ class APR(Trained):
         if not self.regularisation:
             return loss
         half = slice(len(clean) // 2, None)
-        return loss + self.regularisation * self.steepness(network, clean[half], labels[half], rng[half])
+        steepness = self.steepness(network, clean[half], labels[half], rng[half])
+        return loss + self.regularisation * UNIT**2 * steepness
 
     def steepness(self, network: nn.Module, images: Images, labels: Labels, rng: Streams) -> Tensor:
         """The mean over the images of the squared gradient of what `penalty` says."""
@@ -128,6 +135,7 @@ class APR(Trained):
         if self.penalty == "loss":
             value = F.cross_entropy(logits, labels, reduction="sum")
         else:
-            value = (logits * rng.derive("projection").normal(logits.shape[1]).to(logits.dtype)).sum()
+            outputs = logits.softmax(1) if self.penalty == "probabilities" else logits
+            value = (outputs * rng.derive("projection").normal(logits.shape[1]).to(logits.dtype)).sum()
         (gradient,) = torch.autograd.grad(value, images, create_graph=True)
         return gradient.square().flatten(1).sum(1).mean()

@@ -429,8 +429,12 @@ class TestAPR:
         network, count = LinearClassifier(weights), 20_000
         images = torch.full((count, 3, 2, 2), 0.5)
         labels, rng = torch.zeros(count).long(), streams(count)
-        estimate = make_defense("apr").steepness(network, images, labels, rng).detach()
+        estimate = make_defense("apr:penalty=logits").steepness(network, images, labels, rng).detach()
         assert float(estimate) == pytest.approx(float(weights.square().sum()), rel=0.03)
+        odds = network(images[:1], rng[:1]).softmax(1)[0]
+        jacobian = (torch.diag(odds) - torch.outer(odds, odds)) @ weights
+        of_odds = make_defense("apr").steepness(network, images, labels, rng).detach()
+        assert float(of_odds) == pytest.approx(float(jacobian.square().sum()), rel=0.03)
         of_loss = make_defense("apr:penalty=loss").steepness(network, images, labels, rng).detach()
         residual = network(images[:1], rng[:1]).softmax(1)[0] - F.one_hot(labels[0], 3)
         assert float(of_loss) == pytest.approx(float((residual @ weights).square().sum()), rel=1e-4)
