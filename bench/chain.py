@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from bench.contracts import Artifact, Classifier, Defense, Examples, InputError, Streams
+from bench.contracts import Artifact, Classifier, Defense, Examples, Images, InputError, Labels, Streams, Transform
 
 
 @dataclass(frozen=True)
 class Chain(Defense):
     """Defenses in a row, such as `jpeg+median`.
 
-    Each one protects the model that the later ones protect already; an attacker's view of the chain is the
-    chain of the views.
+    Each one protects the model that the later ones protect already, and learns from images that the transforms before
+    it have cleaned: it will see no others. An attacker's view of the chain is the chain of the views.
 
     Attributes:
         parts: at least two defenses, the one that sees the image first in front.
@@ -27,11 +28,29 @@ class Chain(Defense):
         certain = [part.title for part in self.parts if part.kind == "certified"]
         if certain:
             raise InputError(f"A certified defense ({certain[0]}) cannot be part of a chain: its proof would not hold.")
+        told = [part.title for part in self.parts if part.sees_originals]
+        if told:
+            raise InputError(f"{told[0]} is told what was attacked, which nobody can pass on to it in a chain.")
 
     @property
     def title(self) -> str:  # type: ignore[override]  # a chain's title follows from its parts
         """The titles with pluses between them."""
         return " + ".join(part.title for part in self.parts)
+
+    @property
+    def paper(self) -> str:  # type: ignore[override]  # as the title
+        """The papers of the parts."""
+        return "; ".join(dict.fromkeys(part.paper for part in self.parts if part.paper))
+
+    @property
+    def note(self) -> str:  # type: ignore[override]  # as the title
+        """The remarks on the parts."""
+        return "; ".join(f"{part.title}: {part.note}" for part in self.parts if part.note)
+
+    @property
+    def ranked(self) -> bool:  # type: ignore[override]  # as the title
+        """Whether every part is."""
+        return all(part.ranked for part in self.parts)
 
     @property
     def kind(self) -> Any:  # type: ignore[override]  # as the title
@@ -55,12 +74,14 @@ class Chain(Defense):
             part.check(image_shape, num_classes)
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
-        """Each part learns on the model that the later parts protect."""
+        """Each part learns on the model that the later parts protect, from what the earlier ones let through."""
         learned: Artifact = {}
         for place in reversed(range(len(self.parts))):
             part = self.parts[place]
             if part.learns:
-                found = part.learn(model, training, rng.derive(f"part {place}"))
+                front = tuple(one for one in self.parts[:place] if isinstance(one, Transform))
+                own = rng.derive(f"part {place}")
+                found = part.learn(model, _Cleaned(training, front, own) if front else training, own)
                 learned |= {f"{place}.{name}": tensor for name, tensor in found.items()}
             model = part.protect(model, _of(learned, place))
         return learned
@@ -81,6 +102,32 @@ class Chain(Defense):
                 for name, view in self.parts[place].attacker_views(inner, _of(learned, place)).items()
             }
         return views
+
+
+@dataclass(frozen=True)
+class _Cleaned:
+    """Examples behind the transforms of a chain."""
+
+    training: Examples
+    front: tuple[Transform, ...]
+    rng: Streams
+
+    @property
+    def labels(self) -> Labels:
+        return self.training.labels
+
+    @property
+    def checkpoint(self) -> Path | None:
+        return self.training.checkpoint
+
+    def progress(self, share: float) -> None:
+        self.training.progress(share)
+
+    def load(self, indices: Labels) -> Images:
+        images = self.training.load(indices)
+        for place, transform in enumerate(self.front):
+            images = transform.clean(images, self.rng[indices].derive(f"cleaned {place}"))
+        return images
 
 
 def _of(learned: Artifact, place: int) -> Artifact:

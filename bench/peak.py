@@ -30,7 +30,7 @@ class Peak:
         """The peak so far in MiB; NaN where the system does not tell."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / 2**20
-        return max(0.0, _resident("VmHWM") - self._before)
+        return max(_resident("VmHWM") - self._before, 0.0)  # in this order NaN stays NaN
 
 
 def _resident(name: str, reset: bool = False) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import shutil
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,12 +23,16 @@ from bench.peak import Peak
 from bench.registry import make_defense
 from bench.scene import Scene
 from bench.sources import code_fingerprint
+from bench.store import write
 
 FRESH_DRAWS = 10
 """How often a random defense is asked about each final image; one lucky draw is no success."""
 
 _COST = "cost."
 """Before the names of what is not learned, but tells what the learning took."""
+
+_SPENT = "spent.json"
+"""Beside the checkpoints of a training: the time and memory that it took so far."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,17 +99,36 @@ def learn(defense: Defense, scene: Scene, progress: Callable[[float, str], None]
 
     def make() -> Artifact:
         progress(0, "training")
-        started, peak = perf_counter(), Peak(scene.device)
-        training = _Training(scene.dataset.train, lambda share: progress(share, "training"), scene.device, states)
+        started, peak, before = perf_counter(), Peak(scene.device), _spent(states)
+
+        def spent() -> dict[str, float]:
+            return {
+                "seconds": before["seconds"] + perf_counter() - started,
+                "peak_mib": float(np.fmax(before["peak_mib"], peak.mib)),
+            }
+
+        def tell(share: float) -> None:
+            write(states / _SPENT, json.dumps(spent()), lasting=False)
+            progress(share, "training")
+
+        training = _Training(scene.dataset.train, tell, scene.device, states)
         rng = Streams.of(scene.setting.seed, torch.arange(len(training.labels), device=scene.device))
         learned = defense.learn(scene.bare, training, rng.derive("training"))
-        costs = {"seconds": perf_counter() - started, "peak_mib": peak.mib, "images": len(training.loaded)}
-        costs |= {"epochs": getattr(defense, "epochs", math.nan)}
+        costs = spent() | {"images": len(training.loaded), "epochs": getattr(defense, "epochs", math.nan)}
         return learned | {_COST + name: torch.tensor(float(value)) for name, value in costs.items()}
 
     learned = cached("learned", inputs, make)
     shutil.rmtree(states, ignore_errors=True)
     return {name: tensor.to(scene.device) for name, tensor in learned.items()}
+
+
+def _spent(states: Path) -> dict[str, float]:
+    """What a training took in processes that were killed."""
+    try:
+        told = json.loads((states / _SPENT).read_text())
+        return {"seconds": float(told["seconds"]), "peak_mib": float(told["peak_mib"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"seconds": 0.0, "peak_mib": math.nan}
 
 
 def cost_of(learned: Artifact) -> dict[str, float]:

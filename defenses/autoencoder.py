@@ -35,6 +35,7 @@ from bench.contracts import Artifact, Classifier, Examples, Images, Streams, Tra
 from bench.training import Batch, private_randomness
 
 from ._ascent import ascend
+from ._bounded import bounded
 from ._examples import packed, seed_of, unpacked
 from ._ranges import within
 from ._training import Recipe
@@ -67,7 +68,7 @@ class Repairer(nn.Module):
 
     def forward(self, images: Images) -> Images:
         """The repaired images."""
-        return self.unbounded(images).clamp(0, 1)
+        return bounded(self.unbounded(images))
 
     def unbounded(self, images: Images) -> Images:
         """Before the last step, which lets no gradient through where an image leaves [0, 1]."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench.contracts import Images, InputError, Streams, Transform
 
+from ._bounded import bounded
 from ._pixels import pad_mirrored
 from ._ranges import within
 
@@ -49,7 +50,7 @@ class Gaussian(Transform):
         weights = (kernel / kernel.sum()).tolist()
         padded = pad_mirrored(images, reach, reach)
         down = _along(padded, weights, 2, images.shape[2])
-        return _along(down, weights, 3, images.shape[3]).clamp(0, 1)
+        return bounded(_along(down, weights, 3, images.shape[3]))
 
 
 def _along(images: Tensor, weights: list[float], axis: int, length: int) -> Tensor:

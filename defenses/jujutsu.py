@@ -168,6 +168,8 @@ class _Correcting(_Regions):
 
 
 class _Expected(_Regions):
+    random = True
+
     def forward(self, images: Images, rng: Streams) -> Logits:
         seen = self.defense.seen
         logits = self.model(images, rng)

@@ -8,7 +8,8 @@ changed pixels differ obviously from their neighbours, and the image is rebuilt 
     3. again, until nothing is suspect or `passes` are over, so that changed pixels side by side are found too
 
 The border is mirrored without its edge, so a pixel in a corner is no neighbour of itself. Which pixels are suspect
-passes no gradient; what they become does.
+passes no gradient; what they become does. An attacker also tries the gradient that passes the defense by (`bpda`): a
+pixel that was replaced may come to be one that is not.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class NPixel(Transform):
 
     title: ClassVar[str] = "N-pixel"
     paper: ClassVar[str] = "Liu et al. 2020 (after the abstract)"
+    views = ("exact", "bpda")
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __post_init__(self) -> None:

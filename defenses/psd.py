@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from bench.contracts import Artifact, Classifier, Defense, Examples, Images, Streams, Transformed
 from bench.training import Batch
 
+from ._bounded import bounded
 from ._examples import choose, fresh, packed, train, unpacked
 from ._ranges import within
 from .median import median
@@ -130,7 +131,7 @@ class PSD(Defense):
     def _clean(self, net: nn.Module, images: Images) -> Images:
         weights = next(net.parameters())
         denoised = net(images.to(weights.dtype)).to(images.dtype)
-        return torch.where(self._selected(images.detach(), denoised.detach()), denoised, images).clamp(0, 1)
+        return bounded(torch.where(self._selected(images.detach(), denoised.detach()), denoised, images))
 
     def _selected(self, images: Images, denoised: Images) -> Bool[Tensor, "n 1 h w"]:
         """The pixels of all patches with enough suspects; patches reach over the border by up to half a window."""

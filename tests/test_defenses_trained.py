@@ -256,6 +256,24 @@ class TestAdversarialTraining:
         assert losses[1] == pytest.approx(0.75 * losses[0] + 0.25 * losses[2], rel=1e-4)
         assert losses[0] > losses[2]
 
+    def test_a_training_that_collapses_ends_with_its_best_weights(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        images, labels = pictures(40)
+        asked: list[int] = []
+
+        def fooled(self: Any, network: Any, shown: Tensor, *_: Any) -> Tensor:
+            """No attack at first; from the third look on every image becomes the same, and most answers wrong."""
+            if len(shown) != 8:
+                return shown
+            asked.append(1)
+            return shown if len(asked) < 3 else torch.zeros_like(shown)
+
+        monkeypatch.setattr(type(make_defense("adversarial-training")), "attacked", fooled)
+        defense = make_defense(
+            "adversarial-training:epochs=9,batch_size=16,held_out=8,learning_rate=0.003,start=scratch"
+        )
+        learned = defense.learn(small(), Few(images, labels), streams(40))
+        assert learned["epochs_kept"] < 9
+
     def test_it_says_what_it_was_tuned_on(self) -> None:
         assert make_defense("adversarial-training").tuned_on == ("linf",)
         assert make_defense("adversarial-training:patch").tuned_on == ("patch",)

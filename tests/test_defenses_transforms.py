@@ -181,3 +181,41 @@ def test_nan_is_refused_or_stays_and_harms_no_other_image(defense: Transform) ->
     assert broken[2].isnan().any()
     assert torch.equal(broken[:2], clean[:2])
     assert torch.equal(broken[3:], clean[3:])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["gaussian", "psd", "autoencoder"])
+def test_black_and_white_pixels_have_a_gradient(name: str, value: float) -> None:
+    from importlib import import_module
+
+    images = torch.full((2, 3, 32, 32), value)
+    learned = {}
+    if name != "gaussian":
+        made = import_module(f"bench.defenses.{name}")
+        net = made.Denoiser(3, 32, 5) if name == "psd" else made.Repairer(3)
+        learned = {f"net.{key}": tensor for key, tensor in net.state_dict().items()}
+    for view in make_defense(name).attacker_views(Pixels(), learned).values():
+        watched = images.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(view(watched, streams(2)).sum(), watched)
+        assert (gradient != 0).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("name", ["tvm:steps=300", "tvm-guo:steps=600"])
+def test_the_jacobian_of_total_variation_follows_smooth_changes_of_the_image(name: str) -> None:
+    images = photographs(1, 16, torch.float64)
+    view = views(make_defense(name))["jacobian"]  # type: ignore[arg-type]  # a transform
+    generator = torch.Generator().manual_seed(3)
+    coarse = torch.randn(1, 3, 4, 4, generator=generator, dtype=torch.float64)
+    weights = torch.nn.functional.interpolate(coarse, (16, 16))
+    watched = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((view(watched, streams(1)) * weights.flatten(1)).sum(), watched)
+    told, seen = [], []
+    for _ in range(6):
+        coarse = torch.randn(1, 3, 4, 4, generator=generator, dtype=torch.float64)
+        direction = torch.nn.functional.interpolate(coarse, (16, 16), mode="bilinear")
+        step = 1e-3 * direction
+        change = view(images + step, streams(1)) - view(images - step, streams(1))
+        seen.append(float((change * weights.flatten(1)).sum() / 2e-3))
+        told.append(float((gradient * direction).sum()))
+    assert float(torch.corrcoef(torch.tensor([told, seen]))[0, 1]) > 0.95
+    assert 0.7 < float(torch.tensor(told).norm() / torch.tensor(seen).norm()) < 1.4

@@ -121,6 +121,16 @@ def test_a_failing_defense_is_a_status_too(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
+def test_a_broken_certificate_stops_the_run(tmp_path: Path) -> None:
+    words = ("--attack", "ifgsm,fgsm", "--defense", "overconfident,jpeg", "--tier", "oblivious")
+    done = bench("run", "--plugin", str(FAULTY), *words, *SMALL, folder=tmp_path, check=False)
+    found = {(one["cell"]["attack"], one["cell"]["defense"]): one for one in records(tmp_path / "results").values()}
+    assert "CERTIFICATE BROKEN" in found["ifgsm", "overconfident"]["reason"]
+    assert found["ifgsm", "overconfident"]["facts"] is None
+    assert set(found) == {("ifgsm", "none"), ("ifgsm", "overconfident")}, "the cells behind it are not computed"
+    assert done.returncode == 1
+
+
 MATRIX = ["run", "--attack", "fgsm,ifgsm:steps=5", "--defense", "none,jpeg,bit-depth", *SMALL]
 
 

@@ -157,3 +157,13 @@ def test_the_real_cifar_classifier_gets_470_of_500_real_images(shared: Path) -> 
     )
     scene = Scene(setting)
     assert (scene.bare_clean.argmax(1) == scene.labels).sum() == 470
+
+
+def test_an_oracle_is_judged_with_the_originals_beside_the_attacked_images() -> None:
+    cell = Cell("photos", "photos-cnn", "lavan:area=0.2,steps=20", "dw-oracle", "oblivious", images=20)
+    done = run_cell(cell, Setting("photos", "photos-cnn", images=20), lambda share, doing: None)
+    attacked, scene, facts = done.attacked.adversarial, done.scene, done.outcome.facts
+    assert facts is not None
+    shown = done.protected.model(torch.cat([attacked, scene.images], 1), scene.streams)
+    assert facts.defended_attacked == (shown.argmax(1) == scene.labels).double().tolist()
+    assert sum(facts.defended_attacked) > sum(facts.bare_attacked), "the attack shows, and the oracle mends"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -268,6 +269,24 @@ class TestCosts:
         assert outcome.training["peak_mib"] == 64
         assert outcome.training["seconds"] == pytest.approx(outcome.seconds["train"], abs=1e-3)
         assert "Training of the defense:\n  epochs" in describe(outcome)
+
+    def test_what_a_killed_training_took_counts_as_well(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+
+        def kill(share: float, doing: str) -> None:
+            if share > 0.4:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            protect(Scene(DIGITS), SMALL, kill)
+        (told,) = tmp_path.glob("*.training/spent.json")
+        before = json.loads(told.read_text())
+        assert before["seconds"] > 0
+        told.write_text(json.dumps(before | {"seconds": 1000.0, "peak_mib": 5000.0}))
+        cost = protect(Scene(DIGITS), SMALL, lambda share, doing: None).cost
+        assert 1000 < cost["seconds"] < 1100
+        assert cost["peak_mib"] == 5000
+        assert not list(tmp_path.glob("*.training"))
 
     def test_a_defense_without_a_training_has_no_costs(self) -> None:
         cell = Cell("digits", "mnist-cnn", "fgsm", "median", "oblivious", images=20)

@@ -9,8 +9,23 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
-from bench.contracts import Artifact, Attack, Budget, Classifier, Defense, Goal, Images, Linf, Model, Streams
+from bench.contracts import (
+    Artifact,
+    Attack,
+    Budget,
+    CertifiedDefense,
+    Classifier,
+    Defense,
+    Goal,
+    Images,
+    Labels,
+    Linf,
+    Model,
+    Streams,
+)
 
 
 @dataclass(frozen=True)
@@ -62,3 +77,22 @@ class Broken(Defense):
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:
         """Fails."""
         raise RuntimeError("nothing to protect with")
+
+
+@dataclass(frozen=True)
+class Overconfident(CertifiedDefense):
+    """Leaves the model alone, and proves whatever is asked."""
+
+    name: ClassVar[str] = "overconfident"
+    title: ClassVar[str] = "overconfident"
+    kind = "certified"
+
+    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
+        """The bare model."""
+        return model
+
+    def certify(
+        self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget
+    ) -> Bool[Tensor, "n"]:
+        """All."""
+        return torch.ones_like(labels, dtype=torch.bool)
