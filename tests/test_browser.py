@@ -27,7 +27,7 @@ SHOWN = """(() => {
     ...board.dataset,
     columns: [...board.querySelectorAll("th[data-column]")].filter(seen).map((one) => ({...one.dataset, text: one.textContent})),
     rows: [...board.querySelectorAll("tbody tr")].filter(seen).map((row) => ({
-      kind: row.dataset.kind, name: row.cells[1].dataset.v, cells: [...row.cells].filter(seen).length})),
+      kind: row.dataset.kind, name: row.querySelector(".name").textContent, cells: [...row.cells].filter(seen).length})),
   }));
 })()"""  # noqa: E501  # one script
 CHOOSE = """([name, value]) => {
@@ -120,8 +120,13 @@ def test_every_column_sorts_both_ways_and_back(browser: Browser, site: Path) -> 
           const wrong = [];
           for (const table of document.querySelectorAll("table.sortable")) {
             const before = [...table.tBodies[0].rows];
-            for (const header of table.querySelectorAll("th[data-column]")) {
-              const key = (row) => row.cells[header.dataset.column].dataset.v;
+            for (const header of table.querySelectorAll("th[data-column]:not(.still)")) {
+              const seen = (cell) => {
+                if (!header.matches(".n, .rank")) return (cell.querySelector("a") || cell).textContent.trim() || undefined;
+                const [, number, unit] = cell.innerText.trim().match(/^[≤≥ ]*(−?[\\d.]+) ?(min|h)?/) || [];
+                return number && Number(number.replace("−", "-")) * ({min: 60, h: 3600}[unit] || 1);
+              };
+              const key = (row) => seen(row.cells[header.dataset.column]);
               const button = header.querySelector("button");
               const ways = [];
               for (const _ of [1, 2]) {
@@ -130,8 +135,7 @@ def test_every_column_sorts_both_ways_and_back(browser: Browser, site: Path) -> 
                 ways.push(way);
                 const told = [...table.tBodies[0].rows].map(key);
                 const known = told.filter((one) => one !== undefined);
-                const numeric = known.every((one) => !Number.isNaN(Number(one)));
-                const up = (a, b) => numeric ? Number(a) <= Number(b) : a.localeCompare(b) <= 0;
+                const up = (a, b) => typeof a === "number" ? a <= b : a.localeCompare(b) <= 0;
                 const inOrder = known.every((one, i) => !i || (way === "ascending" ? up(known[i - 1], one) : up(one, known[i - 1])));
                 const lastOnes = told.slice(known.length).every((one) => one === undefined);
                 if (!inOrder || !lastOnes) wrong.push([header.textContent, way, told]);
@@ -199,6 +203,26 @@ def test_columns_can_be_chosen(browser: Browser, site: Path) -> None:
         assert all(one.get("label") != label for board in browser.run(SHOWN) for one in board["columns"])
         browser.run(f"{box}.click()")
     assert all(one.get("label") for board in browser.run(SHOWN) for one in board["columns"] if one["column"] != "1")
+
+
+def test_colours_stay_with_their_columns_and_bars_with_their_numbers(browser: Browser, site: Path) -> None:
+    browser.open((site / "index.html").as_uri())
+    tints = """[...document.querySelectorAll("table.board")].every((table) => {
+      const shown = (which) => [...table.querySelectorAll(which)].filter((one) => !one.hidden);
+      const heads = shown("th[data-column]").map((one) => one.matches(".rank") ? "rank" : one.dataset.tier || "");
+      return String(shown("col").map((one) => one.className.replace(" edge", ""))) === String(heads);
+    })"""
+    assert browser.run(tints)
+    for label in ("rank", "δ", "patch", "clean"):
+        box = f"[...document.querySelectorAll('[name=column]')].find((one) => one.value === {json.dumps(label)})"
+        browser.run(f"{box}.click()")
+        assert browser.run(tints), label
+        browser.run(f"{box}.click()")
+    bars = browser.run("""[...document.querySelectorAll("table.board td s")].map((bar) => [
+      bar.parentElement.innerText.split("\\n").join(" ").replace("–", " "),
+      ["--a", "--l", "--h"].map((one) => parseFloat(bar.style.getPropertyValue(one)).toFixed(1)).join(" ")])""")
+    assert len(bars) > 50
+    assert all(text.endswith(told) for text, told in bars)
 
 
 def test_the_address_restores_the_state(browser: Browser, site: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.outcome import Cell, Facts, Latency, Outcome, PluginRecord
+from bench.outcome import TIERS, Cell, Facts, Latency, Outcome, PluginRecord
+from bench.registry import split_specs
 from bench.report import describe, generate, print_boards, stale, write_report
 from bench.report.board import WORST, Board, Row
 from bench.report.build import make_boards
 from bench.report.checks import CHECKS, NOT_RUN
 from bench.report.markdown import escape
-from bench.report.shown import arxiv, command
+from bench.report.shown import arxiv, command, commands
 from bench.store import Store
 
 NASTY = "<script>alert(1)</script>|`x`\n# *y* [z](http://evil.example) \x1b[31m &amp;"
@@ -517,6 +521,41 @@ def test_a_command_gives_back_the_options_that_made_the_cell() -> None:
         "--model timm:mobilenetv2_100,pad_type=same --mean 0.5:0.5:0.5 --weights net.safetensors --images all "
         "--tier adaptive --effort quick --seed 7 --target 3"
     )
+
+
+def computed(line: str) -> list[tuple[str, str, str, str]]:
+    """What a command crosses: (attack, defense, tier, seed)."""
+    words = shlex.split(line)
+    given = dict(zip(words[2::2], words[3::2], strict=True))
+    tiers = TIERS if given["--tier"] == "both" else (given["--tier"],)
+    return list(
+        product(split_specs(given["--attack"]), split_specs(given["--defense"]), tiers, given["--seed"].split(","))
+    )
+
+
+def test_the_commands_of_many_cells_compute_each_of_them_once_and_nothing_else() -> None:
+    cells = [Cell("photos", "photos-cnn", "fgsm", "none", "oblivious", images=9)]
+    for attack, defense, tier in product(("fgsm:eps=0.1,x=2", "patch"), ("lgs", "jpeg:quality=30", "none"), TIERS):
+        cells += [replace(cells[0], attack=attack, defense=defense, tier=tier, seed=seed) for seed in (0, 3)]
+    cells.remove(replace(cells[0], attack="patch", defense="lgs", tier="adaptive", seed=3))
+    lines = commands(cells)
+    wanted = [(one.attack, one.defense, one.tier, str(one.seed)) for one in cells]
+    assert sorted(point for line in lines for point in computed(line)) == sorted(wanted)
+    assert len(lines) == 5
+    assert all("--images 9" in line for line in lines)
+
+
+def test_cells_of_other_images_or_attacks_from_elsewhere_have_commands_of_their_own() -> None:
+    cell = Cell("photos", "photos-cnn", "fgsm", "lgs", "oblivious")
+    others = [replace(cell, images=7), replace(cell, attack="imported:hole")]
+    assert commands([cell, *others, cell]) == [command(others[1]), command(cell), command(others[0])]
+
+
+def test_the_markdown_names_commands_for_all_cells_of_a_board(tmp_path: Path) -> None:
+    text = generate(saved(tmp_path, *LGS))[tmp_path / "README.md"]
+    lines = re.findall(r"<code>(bench run .*)</code>", text)
+    assert len(lines) == 1
+    assert sorted(computed(lines[0])) == sorted(product(["patch"], ["none", "lgs"], TIERS, ["0"]))
 
 
 def test_a_command_cannot_smuggle_in_another() -> None:

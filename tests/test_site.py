@@ -19,13 +19,14 @@ from bench.registry import make_attack, make_defense
 from bench.report import generate, stale, write_report
 from bench.report.about import about
 from bench.report.fresh import stale_cells
+from bench.report.html import environment
 from bench.report.links import cell_page, plugin_page
 from bench.report.pictures import Sheet, load, save
 from bench.sources import code_fingerprint
 from bench.store import Store
 
 from . import synthetic
-from .test_report import LGS, NASTY, both, facts, outcome, saved
+from .test_report import LGS, NASTY, PATCH, Tags, both, facts, outcome, saved
 
 
 def page(folder: Path, address: str) -> str:
@@ -34,21 +35,49 @@ def page(folder: Path, address: str) -> str:
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", text.partition("</head>")[2])).split())
 
 
-def test_the_page_of_a_cell_tells_numbers_description_parameters_origin_and_command(tmp_path: Path) -> None:
-    told = page(saved(tmp_path, *LGS), cell_page(LGS[3].cell))
+def links(folder: Path, address: str) -> list[str]:
+    """Where a page leads."""
+    path = folder / "site" / address
+    hrefs = [attributes.get("href") or "" for tag, attributes in Tags(generate(folder)[path]).found if tag == "a"]
+    return [os.path.normpath(path.parent / one.partition("#")[0]) for one in hrefs]
+
+
+def test_the_page_of_a_cell_tells_numbers_costs_parameters_origin_and_command(tmp_path: Path) -> None:
+    timed = [replace(one, seconds={"attack": 12.5}) for one in LGS]
+    folder, address = saved(tmp_path, *timed), cell_page(LGS[3].cell)
+    told = page(folder, address)
     for words in (
-        "patch on lgs oblivious adaptive",
-        "clean Accuracy when nobody attacks 95.0 92.4–96.7",
-        "attacked Accuracy under attack, over all images 60.0 55.1–64.7 40.0 35.3–44.9 20.0 16.4–24.2",
+        "patch on lgs",
+        "oblivious adaptive no defense , adaptive",
+        "clean when nobody attacks 95.0 92.4–96.7",
+        "attacked of all images, rounded to 8 bits or not 60.0 55.1–64.7 40.0 35.3–44.9 20.0 16.4–24.2",
         "26.7 of 300",
-        "One learned picture that fools the model wherever it lies.",
-        "Local gradients smoothing",
+        "forwards for an image 40 at most 41",
+        "seconds, attack 12.5",
         "area=0.05",
-        "torch 2.6",
+        "device cpu",
         "2025-01-02",
-        "bench run --attack patch --defense lgs --dataset photos --model photos-cnn --images all --tier adaptive",
+        "bench run --attack patch --defense lgs --dataset photos --model photos-cnn --images all --tier both",
     ):
         assert words in told, words
+    store = Store(folder)
+    wanted = [store.path(LGS[2].cell), store.path(LGS[3].cell)]
+    wanted += [folder / "site" / plugin_page("attack", "patch"), folder / "site" / plugin_page("defense", "lgs")]
+    assert set(map(str, wanted)) <= set(links(folder, address))
+
+
+def test_rounding_to_8_bits_has_a_line_where_it_changes_something(tmp_path: Path) -> None:
+    rounded = facts(0.4, defended_attacked_8bit=facts(0.5).defended_attacked)
+    told = page(saved(tmp_path, *LGS[:3], outcome("patch", "lgs", "adaptive", rounded)), cell_page(LGS[3].cell))
+    assert re.search(
+        r"attacked of all images 60\.0 \S+ 40\.0 .* 8-bit attacked, rounded to 8 bits 60\.0 \S+ 50\.0 ", told
+    )
+
+
+def test_a_page_says_nothing_of_a_tier_that_it_lacks(tmp_path: Path) -> None:
+    told = page(saved(tmp_path, LGS[0], LGS[2]), cell_page(LGS[2].cell))
+    assert "--tier oblivious" in told
+    assert "adaptive" not in told
 
 
 def test_a_cell_that_failed_has_a_page_that_says_so_and_no_number(tmp_path: Path) -> None:
@@ -98,24 +127,73 @@ def test_of_strange_plugins_there_is_nothing_to_tell() -> None:
 def test_the_page_of_a_defense_tells_its_places_flags_cells_and_code(tmp_path: Path) -> None:
     folder = saved(tmp_path, *LGS, *both("patch", "lgs", 0.5, 0.2, dataset="digits"))
     told = page(folder, plugin_page("defense", "lgs"))
-    for words in ("Local gradients smoothing", "photos · photos-cnn · patch ≤ 5 %", "digits", "class LGS("):
+    for words in ("Local gradients smoothing", "photos · photos-cnn", "patch ≤ 5 %", "digits", "class LGS("):
         assert words in told, words
-    assert told.count("S28 diversity : Partial evaluation") == 2
+    assert told.count("S28 diversity : Partial evaluation") == 2  # once for each data set
+    assert told.count("patch patch ≤ 5 % standard · 400 images 60.0 55.1–64.7") == 1
     assert "2 with at least one cell" in page(folder, "defenses.html")
+
+
+def test_a_finding_that_boards_share_is_told_once_with_the_boards_that_it_is_about(tmp_path: Path) -> None:
+    larger = {"attack_traits": {**PATCH, "budget": "patch ≤ 10 %"}}
+    records = [outcome("patch", "lgs", "adaptive", 0.4), outcome("patch:area=0.1", "lgs", "adaptive", 0.3, **larger)]
+    third = outcome("fgsm", "lgs", "adaptive", facts(0.4, n=100))
+    told = page(saved(tmp_path / "two", *records), plugin_page("defense", "lgs"))
+    assert told.count("S28 diversity : Partial evaluation: no score-based attack.") == 1
+    assert told.count("S12 black box against white box") == 1
+    told = page(saved(tmp_path / "three", *records, third), plugin_page("defense", "lgs"))
+    assert re.search(r"S33 sample size : ± \S+ points with 100 images; shown, not ranked. L∞ ≤ 8/255", told)
+    assert "No check fired." not in told
+
+
+def test_warnings_are_told_with_their_cells_and_marked_elsewhere(tmp_path: Path) -> None:
+    warned = outcome("patch", "lgs", "adaptive", 0.4, warnings=["3 % of something"])
+    folder = saved(tmp_path, *LGS[:3], warned)
+    assert "W adaptive: 3 % of something" in page(folder, cell_page(warned.cell))
+    for address in ("index.html", plugin_page("defense", "lgs")):
+        told = page(folder, address)
+        assert "3 % of something" not in told
+        assert "On the pages of the cells with a W." in told
+    assert "patch W patch ≤ 5 %" in page(folder, plugin_page("defense", "lgs"))
+
+
+def test_code_stands_on_one_page_and_the_others_lead_there(tmp_path: Path) -> None:
+    folder = saved(tmp_path, *both("patch", "lgs", 0.5, 0.2), *both("patch", "lgs:smoothing=1.5", 0.5, 0.2))
+    plain, other = plugin_page("defense", "lgs"), plugin_page("defense", "lgs:smoothing=1.5")
+    assert "class LGS(" in page(folder, plain)
+    assert "class LGS(" not in page(folder, other)
+    assert str(folder / "site" / plain) in links(folder, other)
+
+
+def test_what_stands_between_backticks_is_code() -> None:
+    template = environment().from_string("{{ text | ticked }}")
+    assert template.render(text="`a<b` & c") == "<code>a&lt;b</code> &amp; c"
+
+
+def test_a_lean_page_is_the_same_page(tmp_path: Path) -> None:
+    folder = saved(tmp_path, *LGS)
+    lean_pages = {path: text for path, text in generate(folder).items() if path.suffix == ".html"}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("bench.report.site.lean", lambda text: text)
+        whole_pages = generate(folder)
+    for path, text in lean_pages.items():
+        assert len(text) < len(whole_pages[path])
+        assert Tags(text).found == Tags(whole_pages[path]).found
+        assert re.sub(r"<[^>]*>", "", text) == re.sub(r"<[^>]*>", "", whole_pages[path])
 
 
 def test_the_page_of_an_attack_lists_every_defense_that_met_it(tmp_path: Path) -> None:
     told = page(saved(tmp_path, *LGS), plugin_page("attack", "patch"))
     assert "threat model patch" in told
-    assert re.search(r"lgs adaptive photos.* 40\.0 35\.3–44\.9", told)
-    assert re.search(r"none oblivious photos.* 20\.0", told)
+    assert re.search(r"lgs patch ≤ 5 %.* 95\.0 \S+ 60\.0 .* 40\.0 35\.3–44\.9", told)
+    assert re.search(r"none patch ≤ 5 %.* 20\.0", told)
 
 
 def test_the_front_page_keeps_the_tiers_and_the_proofs_apart(tmp_path: Path) -> None:
     proven = facts(0.6, certified=[1] * 40 + [0] * 360)
     folder = saved(tmp_path, *LGS, outcome("patch", "jpeg", "adaptive", proven))
     text = generate(folder)[folder / "site" / "index.html"]
-    heads = re.findall(r'<th scope="colgroup"[^>]*class="group (\w*)">([^<]*)</th>', text)
+    heads = re.findall(r'<th scope=colgroup[^>]*class="group (\w*)">([^<\n]*)', text)
     assert heads == [("oblivious", "oblivious attacker"), ("adaptive", "adaptive attacker"), ("certified", "proof")]
     assert "seed 0" in page(folder, "index.html")
 
@@ -135,7 +213,7 @@ def test_a_submitted_defense_leads_to_its_code_and_its_verdict(tmp_path: Path) -
     write_report(folder)
     for defense, count in (("acme-blur:size=3", 2), ("../records", 0)):
         address = folder / "site" / plugin_page("defense", defense)
-        targets = re.findall(r'href="(\.\./\.\./submissions/[^"]*)"', address.read_text())
+        targets = re.findall(r"href=(\.\./\.\./submissions/[^ >]*)", address.read_text())
         assert len(targets) == count
         assert all((address.parent / target).is_file() for target in targets)
 
@@ -164,7 +242,7 @@ def test_pictures_that_were_made_are_on_the_page_and_in_the_check(tmp_path: Path
     assert load(Store(folder), [replace(LGS[3], fingerprints={"data": "other"})]) is None
     assert stale(folder) == [folder / "site" / cell_page(LGS[3].cell)]
     text = generate(folder)[folder / "site" / cell_page(LGS[3].cell)]
-    (source,) = re.findall(r'<img src="([^"]*)" width="64" height="32"', text)
+    (source,) = re.findall(r"<img src=(\S*) width=64 height=32", text)
     assert (folder / "site" / "cells" / source).resolve().read_bytes() == b"RIFF"
     assert "cat 99 % → &lt;b&gt;dog&lt;/b&gt; 80 %" in text
 
@@ -202,7 +280,9 @@ def test_a_large_board_is_quickly_made_and_its_front_page_small(
     started = time.process_time()
     write_report(tmp_path)
     assert time.process_time() - started < 20
-    assert (tmp_path / "site" / "index.html").stat().st_size < 1_000_000
+    size = sum(one.stat().st_size for one in (tmp_path / "site").rglob("*") if one.is_file())
+    assert size / len(cells) < 3_000  # bytes, where a record takes 4,000
+    assert (tmp_path / "site" / "index.html").stat().st_size < 450_000
     pages = list((tmp_path / "site" / "cells").iterdir())
     assert len(pages) == len(cells) / 2  # both tiers of a cell share one
     assert sum(one.read_text().count("<img") for one in pages) == 750

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from bench.outcome import PluginRecord, Tier
+from bench.outcome import Cell, PluginRecord, Tier
 from bench.report.flags import Flag
 from bench.report.samples import Sample, Setting
 from bench.report.shown import Shown, arxiv, plain
@@ -45,14 +45,12 @@ class Entry:
         numbers: measure -> formatted number, for all measures that there are.
         seeds: which seeds went into them.
         queries: what the attack asked of the model, in words.
-        commands: what computes it, one for each seed.
         sample: the records; None for a worst case.
     """
 
     numbers: Mapping[str, Shown]
     seeds: tuple[int, ...] = ()
     queries: str = ""
-    commands: tuple[str, ...] = ()
     sample: Sample | None = None
 
 
@@ -122,7 +120,6 @@ class Board:
         entries: the long table.
         footnotes: numbered from 1.
         remarks: what belongs beside all numbers.
-        provenance: key -> the values that the records have.
     """
 
     setting: Setting
@@ -136,7 +133,11 @@ class Board:
     entries: Mapping[Key, Entry]
     footnotes: tuple[str, ...]
     remarks: tuple[str, ...]
-    provenance: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All of them, each of its seeds by itself."""
+        return [one.cell for entry in self.entries.values() if entry.sample for one in entry.sample.outcomes]
 
     @property
     def raised(self) -> list[tuple[Flag, str]]:
@@ -160,3 +161,9 @@ class Board:
         seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
         words = [f"{self.images} images", chance, plain(self.setting.goal), f"effort {self.setting.effort}", seeds]
         return " · ".join(word for word in words if word)
+
+    @property
+    def brief(self) -> str:
+        """What tells it from other boards of its data, model and budget."""
+        goal = plain(self.setting.goal) if self.setting.goal != "untargeted" else ""
+        return " · ".join(word for word in (goal, self.setting.effort, f"{self.images} images") if word)

@@ -11,7 +11,7 @@ from bench.report.board import WORST, Board, Entry, Key, Plugin, Row
 from bench.report.columns import columns
 from bench.report.evidence import Evidence
 from bench.report.samples import Sample, settle
-from bench.report.shown import Shown, command, failed, plain, points, share
+from bench.report.shown import Shown, failed, plain, points, share
 
 _DIFFERENCES = ("delta", "adversarial_effect")
 _BOUNDS = {"attacked_accuracy": "≤", "delta": "≥"}
@@ -55,7 +55,6 @@ def _board(evidence: Evidence) -> Board:
         entries=entries,
         footnotes=tuple(footnotes),
         remarks=_remarks(evidence, [*(row.defense for row in rows), *attacks["oblivious"], *attacks["adaptive"]]),
-        provenance=provenance(evidence.outcomes),
     )
 
 
@@ -79,13 +78,12 @@ def _entries(evidence: Evidence) -> tuple[dict[Key, Entry], list[str]]:
 
 def entry_of(sample: Sample, note: int = 0) -> Entry:
     """The numbers of a cell, or how it failed."""
-    commands = tuple(command(one.cell) for one in sample.outcomes)
     if not sample.facts:
         first = sample.failures[0]
-        return Entry({"attacked_accuracy": failed(first.status, first.reason, note)}, commands=commands, sample=sample)
+        return Entry({"attacked_accuracy": failed(first.status, first.reason, note)}, sample=sample)
     found = numbers(list(sample.facts.values()))
     found["attacked_accuracy"] = found["attacked_accuracy"].noted(note)
-    return Entry(found, tuple(sorted(sample.facts)), _queries(sample), commands, sample)
+    return Entry(found, tuple(sorted(sample.facts)), _queries(sample), sample)
 
 
 def numbers(seeds: Sequence[Facts]) -> dict[str, Shown]:

@@ -35,7 +35,7 @@ def _of_tier(tier: Tier, attacks: list[str], entries: Mapping[Key, Entry]) -> li
     def filled(attack: str, measure: str, label: str, hint: str, first: bool = False) -> Filled:
         def number(defense: str) -> Shown:
             entry = entries.get((defense, attack, tier))
-            return entry.numbers.get(measure, Shown()) if entry else Shown(title="Not computed.")
+            return entry.numbers.get(measure, Shown()) if entry else Shown()
 
         return Column(label, f"{tier} attacker", hint, tier, attack or None, first), number
 

@@ -28,6 +28,11 @@ def anchor(setting: Setting) -> str:
     return f"{words}-{_hash(*map(str, astuple(setting)))[:6]}"
 
 
+def place(dataset: str, model: str) -> str:
+    """The place of a data set and a model on the page of an attack or a defense."""
+    return f"on-{_hash(dataset, model)[:6]}"
+
+
 def file_name(words: str, *identity: str) -> str:
     """A file name on any system: some words, and a hash of all that tells it from others."""
     safe = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:60]

@@ -8,7 +8,8 @@ from itertools import groupby
 
 from bench.outcome import Outcome, Tier
 from bench.report.board import WORST, Board, Entry, Plugin
-from bench.report.shown import Shown, lost, plain
+from bench.report.shown import Shown, commands, lost, plain
+from bench.report.told import raised
 
 _INTRODUCTION = """# Results
 
@@ -45,10 +46,11 @@ def page(boards: Sequence[Board], homeless: Sequence[Outcome]) -> str:
 def _board(board: Board) -> str:
     parts = [f"### {escape(board.budget)}\n", f"{escape(board.conditions)}\n", _wide(board)]
     notes = [f"({number}) {note}" for number, note in enumerate(board.footnotes, 1)] + list(board.remarks)
-    notes += [f"{flag.id} {rows}: {flag.title}. {flag.text}" for flag, rows in board.raised]
+    notes += [f"{flag.id} {rows}: {flag.title}. {flag.text}" for flag, rows in raised(board)]
     if notes:
         parts.append("".join(f"- {escape(note)}\n" for note in notes))
-    parts.append("<details><summary>Every cell, and the command that computes it</summary>\n")
+    parts.append("<details><summary>Every cell, and what computes them</summary>\n")
+    parts.append("".join(f"<code>{escape(one)}</code>\n\n" for one in commands(board.cells)))
     parts.append(_long(board))
     parts.append("</details>\n")
     return "\n".join(parts)
@@ -69,7 +71,7 @@ def _wide(board: Board) -> str:
 def _long(board: Board) -> str:
     """A line for each cell."""
     head = ["defense", "attack", "attacker", "attacked", "δ", "β", "ASR", "8-bit", "beyond occlusion", "queries"]
-    lines = [_line([*head, "command"]), _line(["---", "---", "---", *("--:" for _ in head[3:]), "---"])]
+    lines = [_line(head), _line(["---", "---", "---", *("--:" for _ in head[3:])])]
     for (defense, attack, tier), entry in board.entries.items():
         if attack != WORST:
             lines.append(_line(_entry(defense, attack, tier, entry)))
@@ -79,8 +81,7 @@ def _long(board: Board) -> str:
 def _entry(defense: str, attack: str, tier: Tier, entry: Entry) -> list[str]:
     names = ("attacked_accuracy", "delta", "beta", "attack_success", "accuracy_8bit", "adversarial_effect")
     numbers = [_cell(entry.numbers.get(name, Shown())) for name in names]
-    commands = "<br>".join(f"<code>{escape(one)}</code>" for one in entry.commands)
-    return [escape(defense), escape(attack), tier, *numbers, escape(entry.queries), commands]
+    return [escape(defense), escape(attack), tier, *numbers, escape(entry.queries)]
 
 
 def _line(cells: Sequence[str]) -> str:

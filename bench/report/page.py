@@ -10,16 +10,16 @@ from bench.report.links import cell_page
 from bench.report.samples import Sample
 
 MEASURES = {
-    "clean_accuracy": ("clean", "Accuracy when nobody attacks"),
-    "attacked_accuracy": ("attacked", "Accuracy under attack, over all images"),
-    "delta": ("δ", "Clean − attacked accuracy, in points; smaller is better"),
-    "beta": ("β", "Share still right of the images that are lost without a defense"),
-    "attack_success": ("ASR", "Share of the eligible images on which the attacker reaches the goal"),
-    "accuracy_8bit": ("8-bit", "Accuracy under attack after rounding the images to 8 bits"),
-    "adversarial_effect": ("beyond occlusion", "Accuracy with the changed pixels grey − attacked accuracy, in points"),
-    "rejection_clean": ("rejects clean", "Clean images that are rejected; they count as wrong"),
-    "rejection_attacked": ("rejects attacked", "Attacked images that are rejected; they count as defended"),
-    "certified_accuracy": ("certified", "Proven to stay right whatever an attack within the budget does"),
+    "clean_accuracy": ("clean", "when nobody attacks"),
+    "attacked_accuracy": ("attacked", "of all images"),
+    "delta": ("δ", "clean − attacked, in points"),
+    "beta": ("β", "of the images lost without a defense"),
+    "attack_success": ("ASR", "eligible images on which the attack succeeds"),
+    "accuracy_8bit": ("8-bit", "attacked, rounded to 8 bits"),
+    "adversarial_effect": ("beyond occlusion", "with grey in the attack's place − attacked, in points"),
+    "rejection_clean": ("rejects clean", "these count as wrong"),
+    "rejection_attacked": ("rejects attacked", "these count as defended"),
+    "certified_accuracy": ("certified", "proven within the budget"),
 }
 """Measure -> its heading, and what it means."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from bench.metrics import Estimate
-from bench.outcome import Cell, Outcome
+from bench.outcome import TIERS, Cell, Outcome
 from bench.registry import Spec
 
 NONE = "–"
@@ -126,8 +126,45 @@ def arxiv(paper: str) -> str | None:
     return f"https://arxiv.org/abs/{found[0]}" if found else None
 
 
-def command(cell: Cell) -> str:
-    """The command that computes a cell; folders have to be written out by whoever calls it."""
+def commands(cells: Iterable[Cell]) -> list[str]:
+    """As few commands as compute exactly these cells, beside the bare model, which every command computes.
+
+    Two cells share one if all that it crosses is wanted. Folders have to be written out by whoever calls it.
+    """
+    found: list[str] = []
+    crossed: dict[Cell, list[Cell]] = {}
+    for cell in dict.fromkeys(cells):
+        if cell.attack.startswith("imported:"):
+            found.append(command(cell))
+        else:
+            crossed.setdefault(replace(cell, attack="", defense="", tier=TIERS[0], seed=0), []).append(cell)
+    for group in crossed.values():
+        options = [(one.attack, one.defense, one.tier, str(one.seed)) for one in group]
+        for attacks, defenses, tiers, seeds in _crossed(options):
+            tier = tiers[0] if len(tiers) == 1 else "both"
+            cell = replace(group[0], attack=",".join(attacks), defense=",".join(defenses))
+            found.append(command(cell, tier, ",".join(seeds)))
+    return found
+
+
+_Product = tuple[tuple[str, ...], ...]
+"""Attacks, defenses, tiers and seeds, all crossed."""
+
+
+def _crossed(points: Iterable[tuple[str, ...]]) -> list[_Product]:
+    """Points as products of sets: each in one of them, and nothing else in any."""
+    products: list[_Product] = [tuple((word,) for word in point) for point in points]
+    for axis in (2, 0, 1, 3):
+        merged: dict[_Product, tuple[str, ...]] = {}
+        for one in products:
+            rest = one[:axis] + one[axis + 1 :]
+            merged[rest] = merged.get(rest, ()) + one[axis]
+        products = [(*rest[:axis], words, *rest[axis:]) for rest, words in merged.items()]
+    return products
+
+
+def command(cell: Cell, tier: str = "", seeds: str = "") -> str:
+    """The command that computes a cell, or the cells of these tiers and seeds; folders have to be written out."""
     if cell.attack.startswith("imported:"):
         name, tier = shlex.quote(cell.attack.removeprefix("imported:")), cell.tier
         return f"bench import-attack FILE --defense {shlex.quote(cell.defense)} --attack-name {name} --tier {tier}"
@@ -141,9 +178,9 @@ def command(cell: Cell) -> str:
         "model": str(Spec(model.name, model.first, rest)),
         **given,
         "images": str(cell.images or "all"),
-        "tier": cell.tier,
+        "tier": tier or cell.tier,
         "effort": cell.effort,
-        "seed": str(cell.seed),
+        "seed": seeds or str(cell.seed),
     }
     words = [f"--{name} {shlex.quote(plain(value))}" for name, value in options.items()]
     kind, _, target = cell.goal.partition(":")

@@ -12,18 +12,19 @@ from pathlib import Path
 from bench.outcome import TIERS, Cell, Latency, Outcome
 from bench.registry import Kind
 from bench.report.about import about
-from bench.report.board import Board, Entry, Plugin, Row
+from bench.report.board import Board, Entry, Plugin
 from bench.report.build import entry_of, provenance
 from bench.report.charts import Chart, charts
 from bench.report.checks import CHECKS, NOT_RUN
 from bench.report.fresh import stale_cells
-from bench.report.html import asset, render
+from bench.report.html import asset, lean, render
 from bench.report.links import plugin_page
-from bench.report.page import MEASURES, Page
+from bench.report.page import Page
 from bench.report.pictures import Sheet, load
 from bench.report.roc import load as load_rocs
 from bench.report.samples import Sample
-from bench.report.shown import plain
+from bench.report.shown import commands, plain
+from bench.report.told import Pair, Place, pairs
 from bench.store import Store
 
 
@@ -74,10 +75,9 @@ class Site:
         given |= {
             "about": about,
             "provenance": provenance,
-            "plugin_of": Plugin.of,
             "TIERS": TIERS,
         }
-        return render(f"{template}.html.j2", site=self, root=root, **given)
+        return lean(render(f"{template}.html.j2", site=self, root=root, **given))
 
     @cached_property
     def cells(self) -> list[Page]:
@@ -108,6 +108,11 @@ class Site:
         named = groupby(self.boards, key=lambda one: (one.setting.dataset, one.setting.model))
         return [(dataset, model, list(group)) for (dataset, model), group in named]
 
+    def provenance(self, boards: Sequence[Board]) -> dict[str, tuple[str, ...]]:
+        """Where the records of these boards come from: key -> the values that there are."""
+        samples = [entry.sample for board in boards for entry in board.entries.values() if entry.sample]
+        return provenance([outcome for sample in samples for outcome in sample.outcomes])
+
     def plugins(self, kind: Kind) -> list[Plugin]:
         """All attacks or defenses that have a cell on a board, by name."""
         if kind == "attack":
@@ -129,9 +134,14 @@ class Site:
                 found.setdefault(("attack", page.key[1]), []).append(page)
         return found
 
-    def rows_of(self, defense: str) -> list[tuple[Board, Row]]:
-        """Where a defense stands on the boards."""
-        return [(board, row) for board in self.boards for row in board.rows if row.defense.key == defense]
+    def parts_of(self, kind: Kind, key: str) -> Iterator[tuple[str, str, list[Place], list[Pair]]]:
+        """(data set, model, where a defense stands there, the cells there) of an attack or a defense."""
+        for dataset, model, boards in self.groups:
+            every = [(board, row) for board in boards for row in board.rows] if kind == "defense" else []
+            rows = [(board, row) for board, row in every if row.defense.key == key]
+            pages = [one for one in self.pages_of(kind, key) if one.board in boards]
+            if rows or pages:
+                yield dataset, model, rows, pairs(pages)
 
     def around(self, page: Page) -> dict[str, Entry]:
         """The entries that belong beside a cell: both tiers, and the model without a defense."""
@@ -146,10 +156,6 @@ class Site:
     @cached_property
     def _stale(self) -> dict[Cell, str]:
         return stale_cells(one for page in self.cells for one in page.sample.outcomes)
-
-    def measures(self, pages: Sequence[Page]) -> dict[str, tuple[str, str]]:
-        """Those of `MEASURES` that some of the cells have."""
-        return {name: told for name, told in MEASURES.items() if any(name in page.entry.numbers for page in pages)}
 
     def stale(self, entry: Entry | None) -> str:
         """Why some record of an entry is stale, "" where none is."""
@@ -191,6 +197,33 @@ class Site:
         files = [*sorted((folder / "code").rglob("*.py")), *sorted(folder.glob("*.json"))]
         return {path.name: self._beside(path) for path in files}
 
+    def code_of(self, kind: Kind, key: str) -> str:
+        """The address of a plugin's code, "" where there is none; plugins of the same code share it."""
+        if about(kind, key).code:
+            return f"{plugin_page(kind, self.owner(kind, key))}#code"
+        return f"{plugin_page(kind, key)}#code" if kind == "defense" and self.submission(key) else ""
+
+    def owner(self, kind: Kind, key: str) -> str:
+        """The plugin whose page has the code: of those with the same code that with the shortest text."""
+        return self._owners[kind, *about(kind, key).code]
+
+    @cached_property
+    def _owners(self) -> dict[tuple[str, ...], str]:
+        kinds: tuple[Kind, ...] = ("attack", "defense")
+        every = [(kind, one.key) for kind in kinds for one in self.plugins(kind)]
+        order = sorted(every, key=lambda one: (-len(one[1]), one))
+        return {(kind, *about(kind, key).code): key for kind, key in order}
+
+    def commands(self, pages: Sequence[Page]) -> list[str]:
+        """What computes these cells."""
+        return commands(outcome.cell for page in pages for outcome in page.sample.outcomes)
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What the headings of the boards mean."""
+        found = {column.label: column.hint for board in self.boards for column in board.columns if not column.attack}
+        return _WORDS | {label: hint for label, hint in found.items() if label not in _WORDS and hint}
+
     def record(self, cell: Cell) -> str:
         """The address of a record."""
         return self._beside(self.store.path(cell))
@@ -225,6 +258,20 @@ class Site:
         """What columns there are to choose from, on any board, in the order of their first place."""
         labels = [column.label for board in self.boards for column in board.columns]
         return list(dict.fromkeys(["clean", *sorted(labels, key=lambda one: one not in ("worst case", "δ", "β"))]))
+
+
+_WORDS = {
+    "rank": "By the worst case against the adaptive attacker where there is one, else the oblivious one. Rows share a "
+    "rank where the paired interval of their difference holds zero. Rows with a red flag, with a missing attack, or "
+    "with an interval wider than ± 5 points are shown and not ranked.",
+    "clean": "Accuracy when nobody attacks.",
+    "worst case": "An image counts only if it survives every attack of the column group. ≤: an attack that other rows "
+    "have met is missing here, and can only lower the number.",
+    "δ": "Clean − attacked accuracy in points; smaller is better.",
+    "β": "The share still right of the images that the same attack takes from the model without the defense; how many "
+    "those are stands beside it.",
+}
+"""Heading of a board -> what it means."""
 
 
 def _told_checks() -> list[tuple[str, str]]:
