@@ -1,5 +1,6 @@
 "use strict";
 // Sorts and filters tables that read the same without it. What is chosen is kept in the address, after "#?".
+const TINTS = ["oblivious", "adaptive", "certified"];
 const state = () => new URLSearchParams(location.hash.startsWith("#?") ? location.hash.slice(2) : "");
 
 function keep(changes) {
@@ -9,30 +10,46 @@ function keep(changes) {
   if (text || location.hash.startsWith("#?")) history.replaceState(null, "", "#" + (text && "?" + text));
 }
 
+// ---- what headings and badges mean, where the page tells it
+const said = (one) => one.textContent.trim();
+const words = new Map([...document.querySelectorAll("dl.words dt")].map((one) => [said(one), said(one.nextElementSibling)]));
+for (const one of document.querySelectorAll("table.board :is(thead th, .under b)")) {
+  const meaning = words.get(said(one));
+  if (meaning) one.title = meaning;
+}
+
 // ---- sorting: the header of each column becomes a button; best first, then the other way round, then as it was
+// What a sort goes by: data-v where there is one, else the number or the words that stand first in the cell.
+function key(cell, numeric) {
+  if (cell.dataset.v !== undefined) return cell.dataset.v;
+  if (!numeric) return (cell.querySelector("a") || cell).textContent.trim() || undefined;
+  return cell.firstChild?.textContent.replaceAll("−", "-").replace(/[^\d.-]/g, "") || undefined;
+}
+
 const tables = [...document.querySelectorAll("table.sortable")].map((table) => {
   const body = table.tBodies[0];
   const rows = [...body.rows];
-  const headers = [...table.querySelectorAll("th[data-column]")];
+  const headers = [...table.tHead.querySelectorAll("th:not(.group)")];
   const name = table.id || table.closest("section").id;
-  const value = (row, column) => row.cells[column].dataset.v;
+  headers.forEach((header, column) => { header.dataset.column = column; });
 
   function sort(column, way) {
     for (const header of headers) header.removeAttribute("aria-sort");
     const header = headers.find((one) => one.dataset.column === String(column));
     if (!header || !way) return body.append(...rows);
     header.setAttribute("aria-sort", way);
-    const numeric = rows.every((row) => value(row, column) === undefined || !Number.isNaN(Number(value(row, column))));
+    const numeric = header.matches(".n, .rank");
+    const keys = new Map(rows.map((row) => [row, key(row.cells[column], numeric)]));
     const sign = way === "ascending" ? 1 : -1;
     const compare = (one, other) => {
-      const a = value(one, column), b = value(other, column);
+      const a = keys.get(one), b = keys.get(other);
       if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
       return sign * (numeric ? Number(a) - Number(b) : a.localeCompare(b));
     };
     body.append(...[...rows].sort(compare));
   }
 
-  for (const header of headers) {
+  for (const header of headers.filter((one) => !one.classList.contains("still"))) {
     const button = document.createElement("button");
     button.type = "button";
     button.append(...header.childNodes);
@@ -47,6 +64,21 @@ const tables = [...document.querySelectorAll("table.sortable")].map((table) => {
   }
   return { table, name, rows, headers, sort };
 });
+
+// ---- bars: under a number its interval, on a scale from 0 to 100
+for (const { rows, headers } of tables) {
+  for (const header of headers.filter((one) => one.classList.contains("bar"))) {
+    for (const row of rows) {
+      const cell = row.cells[header.dataset.column];
+      const [low, high] = (cell.querySelector("i")?.textContent || "").split("–");
+      if (high === undefined) continue;
+      const bar = document.createElement("s");
+      bar.className = TINTS.find((one) => header.classList.contains(one)) || "";
+      for (const [name, value] of [["--l", low], ["--a", key(cell, true)], ["--h", high]]) bar.style.setProperty(name, `${Number(value)}%`);
+      cell.append(bar);
+    }
+  }
+}
 
 function sortAsKept() {
   const kept = (state().get("sort") || "").split(",").map((one) => one.split("."));
@@ -75,6 +107,7 @@ function filter() {
   for (const { section, pill, table, rows, headers } of boards) {
     const fits = ["dataset", "model", "threat", "goal", "effort"]
       .every((key) => !chosen[key] || section.dataset[key] === chosen[key]);
+    const columns = table.querySelectorAll("col");
     let numbers = 0;
     const groups = new Map();
     for (const header of headers) {
@@ -82,6 +115,7 @@ function filter() {
       const out = hidden.has(label) || (chosen.tier && tier !== undefined && tier !== "" && tier !== chosen.tier)
         || (chosen.attack && tier && tier !== "certified" && attack !== chosen.attack);
       header.hidden = out;
+      columns[column].hidden = out;
       for (const row of rows) row.cells[column].hidden = out;
       if (tier && !out) numbers += 1;
       if (tier !== undefined) groups.set(header.dataset.group, (groups.get(header.dataset.group) || 0) + !out);
@@ -134,6 +168,14 @@ function toAddress() {
 
 if (form) {
   for (const { table, headers } of boards) {
+    for (const header of headers) {
+      const { dataset, classList, rowSpan } = header;
+      const label = said(header);
+      if (!classList.contains("first")) dataset.label = label;
+      if (rowSpan > 1) continue;
+      dataset.tier = TINTS.find((one) => classList.contains(one)) || "";
+      if (dataset.tier && !["worst case", "δ", "β"].includes(label)) dataset.attack ??= label;
+    }
     const groups = [...table.querySelectorAll("th.group")].flatMap((head, place) => Array(head.colSpan).fill(place));
     headers.filter((one) => one.dataset.tier !== undefined).forEach((one, place) => { one.dataset.group = groups[place]; });
   }
