@@ -54,10 +54,9 @@ def _traits(plugin: type[Any]) -> list[tuple[str, str]]:
         budget = f"{made.budget.threat_model}, {_escaped(str(made.budget))}"
         universal = "yes, learned from training images" if isinstance(made, UniversalAttack) else "no, for each image"
         return [("Threat model and budget", budget), ("Access", made.access), ("Universal", universal), paper, note]
-    views = ", ".join(plugin.views) if issubclass(plugin, Transform) else ""
     return [
         ("Kind", plugin.kind),
-        ("Gradients of the informed attacker", views),
+        ("The informed attacker differentiates", _escaped(_views(plugin))),
         ("Random", "yes" if issubclass(plugin, Transform) and plugin.random else ""),
         ("Learns", "yes, from training images" if plugin.learn is not Defense.learn else ""),
         ("Tuned on", ", ".join(plugin.tuned_on)),
@@ -65,6 +64,14 @@ def _traits(plugin: type[Any]) -> list[tuple[str, str]]:
         paper,
         note,
     ]
+
+
+def _views(plugin: type[Any]) -> str:
+    """What its `attacker_views` says, beside the names of a transform's own views."""
+    own = plugin.attacker_views not in (Defense.attacker_views, Transform.attacker_views)
+    told = [" and ".join(f"`{view}`" for view in plugin.views)] if issubclass(plugin, Transform) else []
+    told += [parts(inspect.cleandoc(plugin.attacker_views.__doc__ or ""))[0]] if own else []
+    return ". ".join(told) or "the defended model"
 
 
 def _default(field: Any) -> str:

@@ -157,31 +157,33 @@ def test_n_pixel_is_idempotent_and_repairs_neighbouring_pixels() -> None:
     assert torch.equal(clean("n-pixel:passes=5", cleaned), cleaned)
 
 
+class Training:
+    """Images without labels of use, and the shares that were told."""
+
+    checkpoint = None
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images, self.shares = images, list[float]()
+        self.labels = torch.zeros(len(images), dtype=torch.int64)
+
+    def load(self, indices: torch.Tensor) -> torch.Tensor:
+        return self.images[indices]
+
+    def progress(self, share: float) -> None:
+        self.shares.append(share)
+
+
 @pytest.fixture(scope="module")
 def denoised() -> tuple[torch.nn.Module, torch.Tensor]:
     """PSD after a short training on smooth images, as a model that shows its pixels."""
     defense = make_defense("psd:depth=3,width=16,epochs=60,training_images=64")
     images = smooth(64)
-    labels = torch.zeros(64, dtype=torch.int64)
-
-    class Training:
-        checkpoint = None
-
-        def __init__(self) -> None:
-            self.labels, self.shares = labels, list[float]()
-
-        def load(self, indices: torch.Tensor) -> torch.Tensor:
-            return images[indices]
-
-        def progress(self, share: float) -> None:
-            self.shares.append(share)
-
-    training = Training()
+    training = Training(images)
     learned = defense.learn(Pixels(), training, streams(64))
     assert training.shares[-1] == 1
     assert training.shares == sorted(training.shares)
     short = make_defense("psd:depth=2,width=4,epochs=2")
-    first, again = (short.learn(Pixels(), Training(), streams(64)) for _ in range(2))
+    first, again = (short.learn(Pixels(), Training(images), streams(64)) for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first), "training is not repeatable"
     return defense.protect(Pixels(), learned), images
 
@@ -309,3 +311,31 @@ def test_jedis_entropy_is_that_of_the_histogram() -> None:
         shares = counts[counts > 0] / 81
         wanted = -(shares * shares.log2()).sum()
         assert abs(float(entropy(values)[0, 0, row] - wanted)) < 1e-5
+
+
+def test_the_shipped_denoiser_restores_planted_pixels_of_real_photographs_and_leaves_clean_ones_alone() -> None:
+    from bench.datasets import choose, load_dataset
+
+    data = load_dataset("photos")
+    chosen = choose(data.test, 60)
+    images, rng = data.test.load(chosen), streams(60)
+    defense = make_defense("psd")
+    learned = defense.learn(Pixels(), Training(images), rng)
+    defended = defense.protect(Pixels(), learned)
+    assert (defended.clean(images, rng) != images).any(1).float().mean() < 0.01
+    generator = torch.Generator().manual_seed(0)
+    rows, places = torch.arange(60), torch.randint(0, 32, (2, 60), generator=generator)
+    attacked = images.clone()
+    attacked[rows, :, places[0], places[1]] = torch.randint(0, 2, (60, 3), generator=generator).float()
+    error = (defended.clean(attacked, rng) - images)[rows, :, places[0], places[1]].abs().amax(1)
+    assert (error < 0.15).float().mean() > 0.85
+
+
+@pytest.mark.parametrize("own", ["width=4", "denoiser=trained"])
+def test_a_denoiser_of_another_shape_or_of_ones_own_is_trained(own: str) -> None:
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    training = Training(images)
+    shipped = make_defense("psd").learn(Pixels(), training, streams(8))
+    trained = make_defense(f"psd:epochs=1,training_images=8,{own}").learn(Pixels(), training, streams(8))
+    first = "net.layers.0.weight"
+    assert trained[first].shape != shipped[first].shape or not torch.equal(trained[first], shipped[first])
