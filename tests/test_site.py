@@ -6,7 +6,7 @@ import io
 import os
 import re
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from html import unescape
 from pathlib import Path
 
@@ -286,3 +286,12 @@ def test_a_large_board_is_quickly_made_and_its_front_page_small(
     pages = list((tmp_path / "site" / "cells").iterdir())
     assert len(pages) == len(cells) / 2  # both tiers of a cell share one
     assert sum(one.read_text().count("<img") for one in pages) == 750
+
+
+def test_inherited_parameters_are_told_too() -> None:
+    apr = about("defense", "apr")
+    assert apr.told[0].startswith("Adaptive Pixel Resilience")
+    for defense in ("apr", "volumization", "retrained", "derandomized-smoothing"):
+        told = about("defense", defense).attributes
+        names = [one.name for one in fields(make_defense(defense))]  # type: ignore[arg-type]  # dataclasses
+        assert [name for name in names if not told.get(name)] == []
