@@ -212,15 +212,16 @@ def only_accuracy(name: str, record: dict[str, Any]) -> None:
 
 def one_clean(name: str, record: dict[str, Any]) -> None:
     if record["cell"]["tier"] == "adaptive":
-        record["facts"]["defended_clean"][0] = 1 - record["facts"]["defended_clean"][0]
+        first, *others = record["facts"]["defended_clean"]
+        record["facts"]["defended_clean"] = "".join(["10"[int(first)], *others])
 
 
 def beyond(name: str, record: dict[str, Any]) -> None:
-    record["facts"]["defended_clean"][0] = 7
+    record["facts"]["defended_clean"] = [7, *map(int, record["facts"]["defended_clean"][1:])]
 
 
 def short(name: str, record: dict[str, Any]) -> None:
-    record["facts"]["bare_clean"].pop()
+    record["facts"]["bare_clean"] = record["facts"]["bare_clean"][:-1]
 
 
 def other_label(name: str, record: dict[str, Any]) -> None:
