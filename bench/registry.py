@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import hashlib
 import importlib
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import InputError
-from bench.sources import source_of
+from bench.sources import docstrings_of, source_of
 
 if TYPE_CHECKING:
     from bench.contracts import Attack, Defense
@@ -246,17 +245,7 @@ def _words(kind: Any) -> str:
 
 def first_line(address: str) -> str:
     """The first line of the docstring at `module:Class`, read without importing the module."""
-    told = docstring(address)
-    return "(cannot be read)" if told is None else told.split("\n")[0]
-
-
-def docstring(address: str) -> str | None:
-    """The docstring at `module:Class`, read without importing the module; None where there is no source."""
-    module_name, _, name = address.partition(":")
-    source = source_of(module_name)
-    if source is None:
-        return None
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return ast.get_docstring(node) or ""
-    return ""
+    module, _, name = address.partition(":")
+    if source_of(module) is None:
+        return "(cannot be read)"
+    return next((told.split("\n")[0] for told in docstrings_of(module, name)), "")

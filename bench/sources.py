@@ -23,6 +23,28 @@ def source_of(module_name: str) -> Path | None:
     return Path(origin) if origin and origin.endswith(".py") else None
 
 
+def docstrings_of(module: str, name: str) -> list[str]:
+    """The docstrings of a class and of its bases that stand beside it or in sibling files, its own first.
+
+    Nothing is imported; without a source, or a class of that name, there are none.
+    """
+    source = source_of(module)
+    tree = ast.parse(source.read_bytes()) if source else ast.Module([], [])
+    found = next((one for one in tree.body if isinstance(one, ast.ClassDef) and one.name == name), None)
+    if found is None:
+        return []
+    package = module.rpartition(".")[0]
+    siblings = {
+        alias.asname or alias.name: f"{package}.{node.module}"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.level == 1
+        for alias in node.names
+    }
+    bases = [one.id for one in found.bases if isinstance(one, ast.Name)]
+    inherited = [text for base in bases for text in docstrings_of(siblings.get(base, module), base)]
+    return [ast.get_docstring(found) or "", *inherited]
+
+
 def code_fingerprint(plugin: object) -> str:
     """Changes when the code in the plugin's file does, or in a sibling file that it imports; short hex.
 

@@ -71,7 +71,7 @@ class Repairer(nn.Module):
         return bounded(self.unbounded(images))
 
     def unbounded(self, images: Images) -> Images:
-        """Before the last step, which lets no gradient through where an image leaves [0, 1]."""
+        """Before the last step, shape (n, c, h, w): what the training sees, values outside [0, 1] included."""
         height, width = images.shape[2:]
         features: Tensor = F.pad(images, (0, -width % 16, 0, -height % 16), mode="replicate")
         levels = []

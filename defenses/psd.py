@@ -78,8 +78,8 @@ class PSD(Defense):
         width: channels between them.
         training_images: how many images it learns from at the most.
         epochs: how often each of them is seen.
-        denoiser: `shipped` takes the one of the package where images, depth and width are its own, and else trains
-            one as `trained` does.
+        denoiser: `shipped` takes the one of the package where images, depth and width are its own (noise,
+            training_images and epochs then have no effect), and else trains one as `trained` does.
     """
 
     threshold: float = 0.25

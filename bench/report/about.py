@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from inspect import cleandoc
 from bench.docstrings import parts
 from bench.errors import InputError
 from bench.registry import Kind, Spec
-from bench.sources import fingerprint_of, source_of
+from bench.sources import docstrings_of, fingerprint_of, source_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def about(kind: Kind, text: str) -> About:
         return About()
     addresses = [built_in[name] for name in names]
     modules = [address.partition(":")[0] for address in addresses]
-    lineages = [[parts(cleandoc(one)) for one in _lineage(*address.split(":"))] for address in addresses]
+    lineages = [[parts(cleandoc(one)) for one in docstrings_of(*address.split(":"))] for address in addresses]
     sources = [source for source in map(source_of, modules) if source]
     return About(
         told=tuple(lineage[0][0] for lineage in lineages if lineage),
@@ -57,22 +56,3 @@ def about(kind: Kind, text: str) -> About:
         code={source.name: source.read_text(encoding="utf-8") for source in sources},
         fingerprint=fingerprint_of([*modules, *(["bench.chain"] if "+" in text else [])]),
     )
-
-
-def _lineage(module: str, name: str) -> list[str]:
-    """The docstrings of a class and of its bases that stand beside it or in sibling files, its own first."""
-    source = source_of(module)
-    tree = ast.parse(source.read_bytes()) if source else ast.Module([], [])
-    found = next((one for one in tree.body if isinstance(one, ast.ClassDef) and one.name == name), None)
-    if found is None:
-        return []
-    package = module.rpartition(".")[0]
-    siblings = {
-        alias.asname or alias.name: f"{package}.{node.module}"
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom) and node.level == 1
-        for alias in node.names
-    }
-    bases = [one.id for one in found.bases if isinstance(one, ast.Name)]
-    inherited = [text for base in bases for text in _lineage(siblings.get(base, module), base)]
-    return [ast.get_docstring(found) or "", *inherited]
