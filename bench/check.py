@@ -13,7 +13,8 @@ from bench.check_attacks import OF_ATTACKS
 from bench.check_case import BrokenContractError, Case, expect
 from bench.check_defenses import OF_DEFENSES
 from bench.contracts import Attack, Defense, InputError, answers
-from bench.registry import Spec, add_file, addresses, make_attack, make_defense
+from bench.registry import add_file, addresses, make_attack, make_defense
+from bench.specs import Spec
 
 
 def is_a_frozen_dataclass(case: Case) -> None:

@@ -15,11 +15,12 @@ from bench.contracts import Images, Streams
 from bench.errors import InputError
 from bench.plan import Plan
 from bench.protect import Protected, fresh_answers
-from bench.registry import Kind, Spec, load, lookup, split_specs
+from bench.registry import Kind, load
 from bench.report.curves import LEAST
 from bench.report.roc import Roc, Trace, save
 from bench.run import run_cell
 from bench.scene import Setting
+from bench.specs import Spec, lookup, split_specs
 from bench.store import Store
 
 POINTS = 101

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from bench.errors import InputError
 from bench.folders import folder
 from bench.photos import photos, shipped
-from bench.registry import Spec, build, lookup
+from bench.specs import Spec, build, lookup
 from bench.split import Dataset, Split, choose, fingerprint
 from bench.torchvision_data import SOURCES, loader
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError, MissingExtraError
 from bench.metrics import load_results
-from bench.registry import lookup
 from bench.report.markdown import escape
+from bench.specs import lookup
 
 if TYPE_CHECKING:
     import pandas

@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any, Literal
 
 from bench.outcome import PluginRecord
-from bench.registry import Spec, canonical
 from bench.report.samples import Sample
 from bench.reported import Place
+from bench.specs import Spec, canonical
 
 Asked = Literal["attack", "goal", "tier", "defense"]
 """The fields of a query that hold texts, the most telling first."""

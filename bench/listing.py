@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench.registry import Kind, addresses, first_line, lookup
+from bench.registry import Kind, addresses, first_line
+from bench.specs import lookup
 
 DATASETS: Final = {
     "photos": "crops of ten photographs, a class each (embedded, the default)",

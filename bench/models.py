@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.contracts import Classifier, Streams
 from bench.errors import InputError
 from bench.nets import Net
-from bench.registry import Spec, build, lookup, read
+from bench.specs import Spec, build, lookup, read
 from bench.training import private_randomness
 from bench.weights_file import load_weights
 from bench.zoo import MODELS, Wanted

@@ -55,7 +55,7 @@ def tiers_of(tier: Literal["oblivious", "adaptive", "both"]) -> tuple[Tier, ...]
 
 def whole(text: str, option: str) -> int:
     """The whole number that was given to an option."""
-    from bench.registry import read
+    from bench.specs import read
 
     number: int = read(text, int, option)
     return number
@@ -63,7 +63,7 @@ def whole(text: str, option: str) -> int:
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     """The numbers, with colons between them, that were given to an option."""
-    from bench.registry import read
+    from bench.specs import read
 
     return None if text is None else read(text, tuple[float, ...], option)
 

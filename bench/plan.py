@@ -9,8 +9,9 @@ from bench.clock import inputs_of
 from bench.contracts import Attack, Defense, InputError, MissingExtraError, NotApplicableError, UniversalAttack
 from bench.outcome import TIERS, Cell, Effort, Latency, Outcome, Tier
 from bench.records import fingerprints
-from bench.registry import Kind, Spec, addresses, canonical, make_attack, make_defense, split_specs
+from bench.registry import Kind, addresses, make_attack, make_defense
 from bench.scene import Scene, Setting, scene_of
+from bench.specs import Spec, canonical, split_specs
 from bench.store import Store
 
 CONTROL = "none"

@@ -15,9 +15,9 @@ from bench.craft import Crafted
 from bench.judge import warnings_of
 from bench.outcome import Cell, Facts, Outcome, PluginRecord
 from bench.protect import Protected
-from bench.registry import Spec
 from bench.scene import Scene, Setting
 from bench.sources import code_fingerprint
+from bench.specs import Spec
 
 PROTOCOL = "1"
 """Raised when the engine itself changes what a cell's numbers mean; every older record is then stale."""

@@ -14,7 +14,7 @@ from bench.contracts import Classifier, Goal, InputError, Streams, answers
 from bench.datasets import Dataset, choose, fingerprint, load_dataset
 from bench.models import load_model, weights_fingerprint
 from bench.outcome import Cell
-from bench.registry import Spec, read
+from bench.specs import Spec, read
 
 if TYPE_CHECKING:
     from bench.protect import Protected

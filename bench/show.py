@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from bench.contracts import Artifact, Goal, Images, Labels, Transformed, answers
 from bench.outcome import Cell, Outcome
-from bench.registry import Spec
 from bench.report.pictures import Sheet, save
 from bench.run import Computed, run_cell
 from bench.scene import Setting, setting_of, without_folders
+from bench.specs import Spec
 from bench.store import Store
 
 CELL = 128

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.errors import InputError
 from bench.outcome import SCHEMA, Cell, Latency, Outcome, spell
-from bench.registry import lookup
+from bench.specs import lookup
 
 _OUTCOME = TypeAdapter(Outcome)
 _LATENCY = TypeAdapter(Latency)

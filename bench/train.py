@@ -10,8 +10,9 @@ from rich.progress import Progress
 from bench.console import progress_bar
 from bench.contracts import Defense, InputError, NotApplicableError
 from bench.protect import cost_of, learn
-from bench.registry import make_defense, split_specs
+from bench.registry import make_defense
 from bench.scene import Scene, Setting, scene_of
+from bench.specs import split_specs
 
 _UNITS = {"seconds": "s", "peak_mib": "MiB of memory at the peak", "images": "images", "epochs": "epochs"}
 

@@ -14,7 +14,7 @@ from torch import nn
 from bench.contracts import Classifier
 from bench.errors import InputError, MissingExtraError
 from bench.nets import MnistCNN, Net, ResNet20, SmallResNet
-from bench.registry import lookup
+from bench.specs import lookup
 from bench.weights_file import load_weights
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-WITHOUT_TORCH = ("metrics", "store", "outcome", "registry", "listing", "errors", "cli", "compare", "export", "tables")
+WITHOUT_TORCH = (
+    "metrics",
+    "store",
+    "outcome",
+    "registry",
+    "specs",
+    "listing",
+    "errors",
+    "cli",
+    "compare",
+    "export",
+    "tables",
+)
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

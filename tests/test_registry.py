@@ -9,8 +9,9 @@ import pytest
 
 from bench import registry
 from bench.errors import InputError
-from bench.registry import Spec, canonical, make_attack, make_defense, read, split_specs
+from bench.registry import make_attack, make_defense
 from bench.sources import code_fingerprint, fingerprint_of_text
+from bench.specs import Spec, canonical, read, split_specs
 
 PLUGIN = Path(__file__).parent / "plugin" / "acme_blur.py"
 

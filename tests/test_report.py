@@ -18,13 +18,13 @@ import pytest
 from rich.console import Console
 
 from bench.outcome import TIERS, Cell, Facts, Latency, Outcome, PluginRecord
-from bench.registry import split_specs
 from bench.report import describe, generate, print_boards, stale, write_report
 from bench.report.board import WORST, Board, Row
 from bench.report.build import make_boards
 from bench.report.checks import CHECKS, NOT_RUN
 from bench.report.markdown import escape
 from bench.report.shown import arxiv, command, commands
+from bench.specs import split_specs
 from bench.store import Store
 
 NASTY = "<script>alert(1)</script>|`x`\n# *y* [z](http://evil.example) \x1b[31m &amp;"

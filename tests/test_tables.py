@@ -26,9 +26,10 @@ from bench.listing import DATASETS, MODELS
 from bench.measured import MEASURES, TIMES, TRAINING, Measured
 from bench.order import Point, agreement
 from bench.outcome import TIERS, Cell, Facts, Latency, Outcome, PluginRecord
-from bench.registry import Spec, addresses, make_attack, make_defense
+from bench.registry import addresses, make_attack, make_defense
 from bench.report import latex
 from bench.reported import Reported, Table, load
+from bench.specs import Spec
 from bench.store import Store
 from bench.tables import FIELDS, generate_tables, stale_tables, write_tables
 

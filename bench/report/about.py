@@ -10,8 +10,9 @@ from inspect import cleandoc
 
 from bench.docstrings import parts
 from bench.errors import InputError
-from bench.registry import Kind, Spec
+from bench.registry import Kind
 from bench.sources import docstrings_of, fingerprint_of, source_of
+from bench.specs import Spec
 
 
 @dataclass(frozen=True)

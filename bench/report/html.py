@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bench.report.board import WORST, Board
+from bench.report.guide import choices, column_names, meanings
 from bench.report.links import anchor, cell_page, place, plugin_page
 from bench.report.shown import Shown, plain
 from bench.report.told import costs, findings, measures, raised, unchecked
@@ -58,7 +59,7 @@ def environment() -> Environment:
         "sort_key": _sort_key,
         "ticked": _ticked,
     }
-    functions = (costs, findings, measures, place, plugin_page, raised, unchecked)
+    functions = (choices, column_names, costs, findings, meanings, measures, place, plugin_page, raised, unchecked)
     made.globals |= {function.__name__: function for function in functions}
     made.globals |= {"WORST": WORST}
     return made

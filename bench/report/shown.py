@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from bench.metrics import Estimate
 from bench.outcome import TIERS, Cell, Outcome
-from bench.registry import Spec
+from bench.specs import Spec
 
 NONE = "–"
 _STATUS = {"out-of-memory": "memory", "not-applicable": "n/a"}

@@ -15,8 +15,9 @@ from bench.report.about import about
 from bench.report.board import Board, Entry, Plugin
 from bench.report.build import entry_of, provenance
 from bench.report.charts import Chart, charts
-from bench.report.checks import CHECKS, NOT_RUN
+from bench.report.checks import NOT_RUN
 from bench.report.fresh import stale_cells
+from bench.report.guide import told_checks
 from bench.report.html import asset, lean, render
 from bench.report.links import plugin_page
 from bench.report.page import Page
@@ -58,7 +59,7 @@ class Site:
         """(address, content) of everything but the curves."""
         yield "page.css", asset("page.css") + asset("svg_style.css")
         yield "page.js", asset("page.js")
-        yield "index.html", self._page("index", "", boards=self.boards, checks=_told_checks(), not_run=NOT_RUN)
+        yield "index.html", self._page("index", "", boards=self.boards, checks=told_checks(), not_run=NOT_RUN)
         for kind in ("attack", "defense"):
             plugins = self.plugins(kind)
             yield f"{kind}s.html", self._page("plugins", "", kind=kind, plugins=plugins)
@@ -218,12 +219,6 @@ class Site:
         """What computes these cells."""
         return commands(outcome.cell for page in pages for outcome in page.sample.outcomes)
 
-    @property
-    def words(self) -> dict[str, str]:
-        """What the headings of the boards mean."""
-        found = {column.label: column.hint for board in self.boards for column in board.columns if not column.attack}
-        return _WORDS | {label: hint for label, hint in found.items() if label not in _WORDS and hint}
-
     def record(self, cell: Cell) -> str:
         """The address of a record."""
         return self._beside(self.store.path(cell))
@@ -235,46 +230,3 @@ class Site:
     def times_of(self, defense: str) -> list[Latency]:
         """How long a defense takes."""
         return [one for one in self.latencies if one.defense == defense]
-
-    def choices(self) -> dict[str, tuple[str, list[str]]]:
-        """Filter -> its heading and values; one with a single value is left out, for there is nothing to choose."""
-        settings = [board.setting for board in self.boards]
-        kinds = {row.defense.kind for board in self.boards for row in board.rows if not row.baseline}
-        attacks = {one.text for one in self.plugins("attack")}
-        tiers = [tier for tier in (*TIERS, "certified") if any(c.tint == tier for b in self.boards for c in b.columns)]
-        found: dict[str, tuple[str, list[str]]] = {
-            "dataset": ("data set", sorted({one.dataset for one in settings})),
-            "model": ("model", sorted({one.model for one in settings})),
-            "threat": ("threat model", sorted({one.threat_model for one in settings})),
-            "goal": ("goal", sorted({one.goal for one in settings})),
-            "effort": ("effort", sorted({one.effort for one in settings})),
-            "kind": ("kind", sorted(kinds - {""})),
-            "tier": ("attacker", tiers),
-            "attack": ("attack", sorted(attacks)),
-        }
-        return {key: (label, values) for key, (label, values) in found.items() if len(values) > 1}
-
-    def column_names(self) -> list[str]:
-        """What columns there are to choose from, on any board, in the order of their first place."""
-        labels = [column.label for board in self.boards for column in board.columns]
-        return list(dict.fromkeys(["clean", *sorted(labels, key=lambda one: one not in ("worst case", "δ", "β"))]))
-
-
-_WORDS = {
-    "rank": "By the worst case against the adaptive attacker where there is one, else the oblivious one. Rows share a "
-    "rank where the paired interval of their difference holds zero. Rows with a red flag, with a missing attack, or "
-    "with an interval wider than ± 5 points are shown and not ranked.",
-    "clean": "Accuracy when nobody attacks.",
-    "worst case": "An image counts only if it survives every attack of the column group. ≤: an attack that other rows "
-    "have met is missing here, and can only lower the number.",
-    "δ": "Clean − attacked accuracy in points; smaller is better.",
-    "β": "The share still right of the images that the same attack takes from the model without the defense; how many "
-    "those are stands beside it.",
-}
-"""Heading of a board -> what it means."""
-
-
-def _told_checks() -> list[tuple[str, str]]:
-    """(id, what it looks for) of every check that reads records, from the first lines of their docstrings."""
-    lines = [(check.__doc__ or "").split("\n")[0] for check in CHECKS]
-    return sorted((line.partition(": ")[0], line.partition(": ")[2]) for line in lines)

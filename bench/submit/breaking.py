@@ -21,11 +21,12 @@ from bench.metrics import attacked_accuracy, worst_case
 from bench.outcome import Cell, Effort, Outcome, PluginRecord, Tier
 from bench.plan import cell_of
 from bench.protect import Protected, protect
-from bench.registry import canonical, make_attack
+from bench.registry import make_attack
 from bench.report import write_report
 from bench.sandbox.box import RefusedError
 from bench.scene import Scene, Setting, scene_of
 from bench.sources import code_fingerprint
+from bench.specs import canonical
 from bench.store import Store
 from bench.submit.bundle import tensors, unpack
 from bench.submit.walled import at_work, behind_walls

@@ -21,9 +21,9 @@ from safetensors.torch import load as load_tensors
 from bench.contracts import Artifact
 from bench.outcome import SCHEMA as RECORD_SCHEMA
 from bench.outcome import Outcome
-from bench.registry import Spec
 from bench.sandbox.box import RefusedError
 from bench.sources import fingerprint_of_text
+from bench.specs import Spec
 from bench.store import write_bytes
 
 SCHEMA = 1

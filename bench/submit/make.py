@@ -14,9 +14,10 @@ from bench.console import compute
 from bench.errors import InputError
 from bench.plan import plan
 from bench.protect import protect
-from bench.registry import Spec, add_file, canonical, load
+from bench.registry import add_file, load
 from bench.sandbox.box import RefusedError
 from bench.scene import scene_of
+from bench.specs import Spec, canonical
 from bench.store import Store
 from bench.submit import protocol as protocols
 from bench.submit.bundle import NAME, Manifest, pack, tensors, unpack

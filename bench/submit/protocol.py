@@ -10,8 +10,8 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
 from bench.outcome import Cell, Effort, Tier
-from bench.registry import canonical, lookup
 from bench.scene import Setting
+from bench.specs import canonical, lookup
 
 _FOLDER = Path(__file__).parent.parent / "protocols"
 
