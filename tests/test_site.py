@@ -295,3 +295,10 @@ def test_inherited_parameters_are_told_too() -> None:
         told = about("defense", defense).attributes
         names = [one.name for one in fields(make_defense(defense))]  # type: ignore[arg-type]  # dataclasses
         assert [name for name in names if not told.get(name)] == []
+
+
+def test_the_front_page_counts_defenses_without_the_bare_model(tmp_path: Path) -> None:
+    Store(tmp_path).save(outcome("patch", "none", "adaptive", 0.3, defense_traits={"kind": "none"}))
+    for one in both("patch", "lgs", 0.9, 0.8):
+        Store(tmp_path).save(one)
+    assert "1 board · 1 defense · 1 attack · 3 cells" in page(tmp_path, "index.html")
