@@ -54,11 +54,12 @@ def _solve(data: Images, kept: Images | None, fidelity: float, steps: int) -> Im
         down.div_(room)
         _divergence(across, down, room)
         room.add_(pull)
-        ahead.copy_(image)
-        image.add_(room.mul_(primal)).div_(1 + primal * fidelity * (1 if kept is None else kept))
+        torch.add(image, room, alpha=primal, out=room)
+        room.div_(1 + primal * fidelity * (1 if kept is None else kept))
         momentum = 1.0 if kept is not None else 1 / math.sqrt(1 + 1.4 * fidelity * primal)
         primal *= momentum
-        ahead.sub_(image).mul_(-momentum).add_(image)
+        torch.lerp(image, room, 1 + momentum, out=ahead)
+        image, room = room, image
     return image
 
 
@@ -73,7 +74,7 @@ def _climb(field: Tensor, image: Tensor, room: Tensor, axis: int, step: float) -
     length = image.shape[axis] - 1
     difference = room.narrow(axis, 0, length)
     torch.sub(image.narrow(axis, 1, length), image.narrow(axis, 0, length), out=difference)
-    field.narrow(axis, 0, length).add_(difference.mul_(step))
+    field.narrow(axis, 0, length).add_(difference, alpha=step)
 
 
 def _divergence(across: Tensor, down: Tensor, room: Tensor) -> None:
