@@ -68,9 +68,9 @@ def strongest(crafted: dict[str, Crafted], defended: Classifier, scene: Scene) -
 
     shared = set.intersection(*(set(one.noted) for one in every))
     noted = {name: pick([one.noted[name] for one in every]) for name in sorted(shared)}
-    if "zero_gradient" in shared:  # a view that has none is worth knowing even where another one wins
+    if "zero_gradient" in shared:  # what counts is whether none of the defense's own views has a gradient
         own = [one.noted["zero_gradient"] for name, one in crafted.items() if name != "bare"]
-        noted["zero_gradient"] = reduce(torch.fmax, own)
+        noted["zero_gradient"] = reduce(torch.fmin, own)
     attacked = torch.stack([one.eligible for one in every]).any(0)
     through = {
         f"through {name}": torch.where(attacked, (best == place).double(), torch.nan)

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from bench.contracts import Classifier, Goal, Images, NotApplicableError, Streams
+from bench.craft import Crafted
+from bench.judge import strongest
 from bench.outcome import Cell, Outcome
 from bench.run import run_cell
 from bench.scene import Scene, Setting, scene_of, without_folders
@@ -167,3 +169,16 @@ def test_an_oracle_is_judged_with_the_originals_beside_the_attacked_images() -> 
     shown = done.protected.model(torch.cat([attacked, scene.images], 1), scene.streams)
     assert facts.defended_attacked == (shown.argmax(1) == scene.labels).double().tolist()
     assert sum(facts.defended_attacked) > sum(facts.bare_attacked), "the attack shows, and the oracle mends"
+
+
+def test_a_gradient_has_vanished_only_if_none_of_the_views_has_one() -> None:
+    scene = scene_of(SETTING)
+    count = len(scene)
+
+    def through(*zero: float) -> Crafted:
+        ones = torch.ones(count)
+        shares = torch.tensor(zero).repeat(count)[:count]
+        return Crafted(scene.images, ones.bool(), ones.bool(), ones, ones, {"zero_gradient": shares})
+
+    views = {"plain": through(1, 1), "tempered": through(0, 1), "bare": through(0, 0)}
+    assert strongest(views, scene.bare, scene).noted["zero_gradient"].tolist() == [0, 1] * (count // 2)
