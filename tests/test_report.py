@@ -254,6 +254,15 @@ def test_stale_records_of_one_board_are_told() -> None:
     assert not any("disagree" in remark for remark in board(*LGS).remarks)
 
 
+def test_cells_of_several_trainings_or_of_several_makings_of_an_attack_are_told() -> None:
+    again = facts(0.4)
+    trained = outcome("tnt", "lgs", "oblivious", replace(again, defended_clean=again.defended_clean[::-1]))
+    made = outcome("patch", "jpeg", "oblivious", replace(again, bare_attacked=again.bare_attacked[::-1]))
+    told = [one for one in board(*LGS, trained, made).remarks if "do not agree" in one]
+    assert [one.partition(":")[0] for one in told] == ["lgs", "patch"]
+    assert not any("do not agree" in one for one in board(*LGS).remarks)
+
+
 def zero(share: float) -> Facts:
     return facts(0.4, noted={"zero_gradient": [share] * 200 + [None] * 200})
 

@@ -128,10 +128,25 @@ def _remarks(evidence: Evidence, plugins: Sequence[Plugin]) -> tuple[str, ...]:
         known = [(one.cell.seed, one.fingerprints[key]) for one in evidence.outcomes if key in one.fingerprints]
         if len(set(known)) > len({seed for seed, _ in known}):
             notes.add(f"The records disagree in {key}: some are stale, and this table compares what it should not.")
+    notes |= {
+        f"{name}: its cells do not agree about {what}; they come from machines that round differently."
+        for name, what in _disagreements(evidence.outcomes)
+    }
     if len(seeds) > 1:
         named = ", ".join(str(one) for one in seeds)
         notes.add(f"Seeds {named}: an image counts with its mean over the seeds, and intervals are over images.")
     return tuple(sorted(notes))
+
+
+def _disagreements(outcomes: Iterable[Outcome]) -> set[tuple[str, str]]:
+    """Defenses and attacks that were made more than once, each time another: (which, what tells)."""
+    ends: dict[tuple[str, str, int], set[tuple[float, ...]]] = {}
+    for one in outcomes:
+        if one.facts:
+            clean, bare = one.facts.defended_clean, one.facts.bare_attacked
+            ends.setdefault((one.cell.defense, "clean images", one.cell.seed), set()).add(tuple(clean))
+            ends.setdefault((one.cell.attack, "the bare model", one.cell.seed), set()).add(tuple(bare))
+    return {(name, what) for (name, what, _), seen in ends.items() if len(seen) > 1}
 
 
 def provenance(outcomes: Sequence[Outcome]) -> dict[str, tuple[str, ...]]:
