@@ -129,7 +129,7 @@ def _remarks(evidence: Evidence, plugins: Sequence[Plugin]) -> tuple[str, ...]:
         if len(set(known)) > len({seed for seed, _ in known}):
             notes.add(f"The records disagree in {key}: some are stale, and this table compares what it should not.")
     notes |= {
-        f"{name}: its cells do not agree about {what}; they come from machines that round differently."
+        f"{name}: its cells do not agree about {what}; some are stale, or from a machine that rounds differently."
         for name, what in _disagreements(evidence.outcomes)
     }
     if len(seeds) > 1:
