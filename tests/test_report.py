@@ -19,6 +19,7 @@ from rich.console import Console
 
 from bench.outcome import TIERS, Cell, Facts, Latency, Outcome, PluginRecord
 from bench.report import describe, generate, print_boards, stale, write_report
+from bench.report.about import about
 from bench.report.board import WORST, Board, Row
 from bench.report.build import make_boards
 from bench.report.checks import CHECKS, NOT_RUN
@@ -252,6 +253,15 @@ def test_stale_records_of_one_board_are_told() -> None:
     other = outcome("patch", "jpeg", "oblivious", 0.5, fingerprints={"data": "d1", "weights": "OTHER"})
     assert any("disagree in weights" in remark for remark in board(*LGS, other).remarks)
     assert not any("disagree" in remark for remark in board(*LGS).remarks)
+
+
+def test_times_of_other_code_are_told() -> None:
+    def told(code: str) -> bool:
+        time = Latency("photos", "photos-cnn", "lgs", {1: {"ratio": 1.5}}, "a machine", {"defense": code})
+        return any("other code" in one for one in board(*LGS, latencies=(time,)).remarks)
+
+    assert told("ANOTHER")
+    assert not told(about("defense", "lgs").fingerprint)
 
 
 def test_cells_of_several_trainings_or_of_several_makings_of_an_attack_are_told() -> None:

@@ -10,6 +10,7 @@ from bench.outcome import TIERS, Facts, Latency, Outcome
 from bench.report.board import WORST, Board, Entry, Key, Plugin, Row
 from bench.report.columns import columns
 from bench.report.evidence import Evidence
+from bench.report.fresh import stale_time
 from bench.report.samples import Sample, settle
 from bench.report.shown import Shown, failed, plain, points, share
 
@@ -131,6 +132,10 @@ def _remarks(evidence: Evidence, plugins: Sequence[Plugin]) -> tuple[str, ...]:
     notes |= {
         f"{name}: its cells do not agree about {what}; some are stale, or from a machine that rounds differently."
         for name, what in _disagreements(evidence.outcomes)
+    }
+    timed = (evidence.times[one] for one in evidence.defenses)
+    notes |= {
+        f"{one.defense}: its times were measured with other code of it." for one in timed if one and stale_time(one)
     }
     if len(seeds) > 1:
         named = ", ".join(str(one) for one in seeds)

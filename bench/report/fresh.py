@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from bench.outcome import Cell, Outcome
+from bench.outcome import Cell, Latency, Outcome
+from bench.registry import Kind
 from bench.report.about import about
 
 _SHARED = ("data", "training", "weights", "protocol")
@@ -26,14 +27,24 @@ def stale_cells(outcomes: Iterable[Outcome]) -> dict[Cell, str]:
     return {cell: f"computed with another {' and '.join(names)}" for cell, names in found.items() if names}
 
 
+def stale_time(latency: Latency) -> bool:
+    """Whether the defense, if it comes with the benchmark, was timed with other code than is installed here."""
+    return _other_code("defense", latency.defense, latency.fingerprints)
+
+
 def _changed(outcome: Outcome, newest: dict[_Key, str]) -> list[str]:
     told = outcome.fingerprints
     names = [name for name in _SHARED if name in told and newest[_key(outcome, name)] != told[name]]
-    for kind, text in (("attack", outcome.cell.attack), ("defense", outcome.cell.defense)):
-        now = about(kind, text).fingerprint
-        if now and told.get(kind, now) != now:
+    named: dict[Kind, str] = {"attack": outcome.cell.attack, "defense": outcome.cell.defense}
+    for kind, text in named.items():
+        if _other_code(kind, text, told):
             names.append(f"code of the {kind}")
     return names
+
+
+def _other_code(kind: Kind, text: str, told: Mapping[str, str]) -> bool:
+    now = about(kind, text).fingerprint
+    return bool(now) and told.get(kind, now) != now
 
 
 def _key(outcome: Outcome, name: str) -> _Key:
