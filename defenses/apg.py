@@ -84,5 +84,10 @@ def _shrink(values: Tensor, by: Tensor) -> Tensor:
 
 
 def _shrink_singular_values(matrices: Matrices, by: Tensor) -> Matrices:
-    left, values, right = torch.linalg.svd(matrices, full_matrices=False)
-    return torch.matmul(left * (values - by).clamp_min(0)[..., None, :], right)
+    if matrices.shape[-2] < matrices.shape[-1]:
+        return _shrink_singular_values(matrices.mT, by).mT
+    exact = matrices.double()  # squares in float32 would lose the small values; so it is faster than an SVD, too
+    squares, vectors = torch.linalg.eigh(exact.mT @ exact)
+    values = squares.clamp_min(0).sqrt()
+    left = (values - by).clamp_min(0) / values.clamp_min(torch.finfo(values.dtype).tiny)
+    return matrices @ ((vectors * left[..., None, :]) @ vectors.mT).to(matrices.dtype)

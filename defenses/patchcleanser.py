@@ -39,6 +39,8 @@ Masks = Bool[Tensor, "m h w"]
 """True where a mask hides the image."""
 Span = tuple[int, int]
 """The first place that a mask hides along an axis, and the first behind it."""
+PROBES = 4
+"""About how many second masks every vote of a minority has to stand before it is tried under all of them."""
 
 
 @dataclass(frozen=True)
@@ -166,19 +168,27 @@ class _DoubleMasking(_Masking):
         """The answer, given the classes of the first round; only masks in the minority cost a second round."""
         answer = F.one_hot(votes, classes).sum(1).argmax(1)
         image, mask = (votes != answer[:, None]).nonzero(as_tuple=True)
-        if not len(image):
-            return answer
-        count = len(hidden)
-        twice = self.ask(
-            images,
-            image.repeat_interleave(count),
-            lambda rows: hidden[mask[rows // count]] | hidden[rows % count],
-            rng,
-        )
-        agreed = (twice.argmax(1).reshape(-1, count) == votes[image, mask][:, None]).all(1)
-        winner = torch.full_like(answer, count).scatter_reduce(0, image[agreed], mask[agreed], "amin")
-        chosen = votes.gather(1, winner.clamp_max(count - 1)[:, None])[:, 0]
-        return torch.where(winner < count, chosen, answer)
+
+        def agreed(image: Tensor, mask: Tensor, second: Masks) -> Bool[Tensor, "rows"]:
+            count = len(second)
+            owners = image.repeat_interleave(count)
+            twice = self.ask(
+                images, owners, lambda rows: hidden[mask[rows // count]] | second[rows % count], rng
+            ).argmax(1)
+            return (twice.reshape(-1, count) == votes[image, mask][:, None]).all(1)
+
+        # A few second masks expose nearly every vote that does not last; of the others the first that lasts counts.
+        kept = agreed(image, mask, hidden[:: max(1, len(hidden) // PROBES)])
+        image, mask = image[kept], mask[kept]
+        while len(image):
+            first = torch.ones_like(image, dtype=torch.bool)
+            first[1:] = image[1:] != image[:-1]
+            lasting = agreed(image[first], mask[first], hidden)
+            settled, by = image[first][lasting], mask[first][lasting]
+            answer[settled] = votes[settled, by]
+            left = ~first & ~torch.isin(image, settled)
+            image, mask = image[left], mask[left]
+        return answer
 
 
 def spans(length: int, box: int, masks: int) -> list[Span]:

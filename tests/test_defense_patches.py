@@ -1,5 +1,6 @@
 """Transforms that look for attacked regions or pixels: LGS, DW, Jedi, PSD, N-pixel and APG."""
 
+import importlib
 from collections.abc import Callable
 
 import numpy as np
@@ -147,6 +148,16 @@ def test_a_planted_pixel_is_restored_and_nothing_else_is_touched(text: str) -> N
     assert (cleaned - images).abs().amax() < 0.05
     assert torch.equal(cleaned.masked_fill(where, 0), images.masked_fill(where, 0))
     assert torch.equal(clean(text, images), images)
+
+
+@pytest.mark.parametrize("size", [(20, 33), (33, 20), (1, 1), (7, 7)])
+def test_apg_shrinks_singular_values_as_an_svd_does(size: tuple[int, int]) -> None:
+    matrices = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(0))
+    matrices[0], matrices[1] = 0, matrices[1, :, :, :1]
+    left, values, right = torch.linalg.svd(matrices.double(), full_matrices=False)
+    expected = (left * (values - 0.7).clamp_min(0)[..., None, :]) @ right
+    shrink = importlib.import_module("bench.defenses.apg")._shrink_singular_values
+    torch.testing.assert_close(shrink(matrices, torch.full((4, 3, 1), 0.7)).double(), expected, rtol=0, atol=1e-5)
 
 
 def test_n_pixel_is_idempotent_and_repairs_neighbouring_pixels() -> None:

@@ -316,24 +316,25 @@ def test_masks_that_leave_a_gap_do_not_count_as_a_cover() -> None:
     assert not covers([(0, 5), (3, 8)], 4, 8)  # type: ignore[operator]  # loaded by name
 
 
-def test_double_masking_answers_as_the_algorithm_read_image_by_image() -> None:
-    defense = load("defense", "patchcleanser")(area=0.02, masks=3)
+@pytest.mark.parametrize("masks", [2, 3, 6])
+def test_double_masking_answers_as_the_algorithm_read_image_by_image(masks: int) -> None:
+    defense = load("defense", "patchcleanser")(area=0.02, masks=masks)
     model = Hash(49)
     images = torch.rand(150, 1, 7, 7, generator=torch.Generator().manual_seed(0))
-    masks = defense.hiding(7, 7)
+    hidden = defense.hiding(7, 7)
 
-    def classes(image: Tensor, hidden: Tensor) -> list[int]:
-        seen = torch.where(hidden[:, None], torch.tensor(0.5), image)
-        return [int(one) for one in model(seen, streams(len(hidden))).argmax(1)]
+    def classes(image: Tensor, under: Tensor) -> list[int]:
+        seen = torch.where(under[:, None], torch.tensor(0.5), image)
+        return [int(one) for one in model(seen, streams(len(under))).argmax(1)]
 
     expected, second_rounds = [], 0
     for image in images:
-        votes = classes(image, masks)
+        votes = classes(image, hidden)
         answer = max(range(3), key=lambda one: (votes.count(one), -one))
         for number, vote in enumerate(votes):
             if vote == answer:
                 continue
-            if set(classes(image, masks[number] | masks)) == {vote}:
+            if set(classes(image, hidden[number] | hidden)) == {vote}:
                 answer, second_rounds = vote, second_rounds + 1
                 break
         expected.append(answer)

@@ -1,4 +1,4 @@
-"""What PatchCleanser's first round costs beside the forward passes that it cannot do without."""
+"""What PatchCleanser's rounds cost: the first beside its forward passes, the second beside trying every pair."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bench.contracts import Classifier, Streams
 from bench.memory import piece_of
+from bench.scene import Setting, scene_of
 
 COUNT, REPEATS = 16, 3
 
@@ -66,3 +67,27 @@ def test_the_first_round_costs_little_more_than_its_masked_forwards(benchmark: A
     ratio = min(pair[0] for pair in pairs) / min(pair[1] for pair in pairs)
     benchmark.extra_info["first round / its masked forwards (at most 1.1)"] = round(ratio, 3)
     print(f"\nPatchCleanser: first round / its {len(masked)} masked forwards = {ratio:.3f} (goal: at most 1.1)")  # noqa: T201
+
+
+def test_the_second_round_asks_for_few_of_the_pairs(benchmark: Any) -> None:
+    module = importlib.import_module("bench.defenses.patchcleanser")
+    scene = scene_of(Setting("photos", "photos-cnn", images=48))
+    defense = module.PatchCleanser()
+    defended = module._DoubleMasking(defense, scene.bare)
+    hidden = defense.hiding(32, 32)
+    asked = 0
+
+    def count(model: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
+        nonlocal asked
+        asked += len(logits)
+
+    with torch.no_grad():
+        votes = defended.under(scene.images, hidden, scene.streams).argmax(2)
+        hook = scene.bare.register_forward_hook(count)
+        benchmark.pedantic(lambda: defended(scene.images, scene.streams), rounds=1)
+        hook.remove()
+    pairs = int((votes != votes.mode(1).values[:, None]).sum()) * len(hidden)
+    assert pairs
+    second = asked - votes.numel()
+    benchmark.extra_info["second round / all of its pairs"] = round(second / pairs, 3)
+    print(f"\nPatchCleanser: its second round asks for {second} of {pairs} pairs")  # noqa: T201
