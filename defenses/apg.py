@@ -90,4 +90,4 @@ def _shrink_singular_values(matrices: Matrices, by: Tensor) -> Matrices:
     squares, vectors = torch.linalg.eigh(exact.mT @ exact)
     values = squares.clamp_min(0).sqrt()
     left = (values - by).clamp_min(0) / values.clamp_min(torch.finfo(values.dtype).tiny)
-    return matrices @ ((vectors * left[..., None, :]) @ vectors.mT).to(matrices.dtype)
+    return torch.matmul(matrices, ((vectors * left[..., None, :]) @ vectors.mT).to(matrices.dtype))
