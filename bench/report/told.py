@@ -115,7 +115,8 @@ def _costs(entry: Entry) -> dict[str, Shown]:
     for name in ("forwards", "backwards"):
         mean, most = (first.queries.get(f"{name}_{which}", 0.0) for which in ("mean", "max"))
         found[f"{name} for an image"] = Shown(f"{mean:,.0f}", f"at most {most:,.0f}", value=mean)
-    for kind, values in (("seconds", first.seconds), ("training", first.training)):
+    timed = {"run, cached parts left out" if key == "total" else key: value for key, value in first.seconds.items()}
+    for kind, values in (("seconds", timed), ("training", first.training)):
         for key, value in values.items():
             found[f"{kind}, {plain(key.replace('_', ' '))}"] = Shown(f"{value:.4g}".replace("-", "−"), value=value)
     return found
