@@ -66,6 +66,14 @@ def test_the_page_of_a_cell_tells_numbers_costs_parameters_origin_and_command(tm
     assert set(map(str, wanted)) <= set(links(folder, address))
 
 
+def test_the_page_of_a_cell_tells_which_view_gave_the_strongest_attack(tmp_path: Path) -> None:
+    through = {"through bare": [1.0, 0.0, 0.0, 0.0, None], "through <b>": [0.0, 1.0, 1.0, 0.0, None]}
+    found = replace(facts(0.4), noted=through | {"zero_gradient": [1.0]})
+    folder = saved(tmp_path, LGS[2], replace(LGS[3], facts=found))
+    assert "strongest view <b> on 2, bare on 1 images" in page(folder, cell_page(LGS[3].cell))
+    assert "strongest view" not in page(saved(tmp_path / "other", LGS[2]), cell_page(LGS[2].cell))
+
+
 def test_rounding_to_8_bits_has_a_line_where_it_changes_something(tmp_path: Path) -> None:
     rounded = facts(0.4, defended_attacked_8bit=facts(0.5).defended_attacked)
     told = page(saved(tmp_path, *LGS[:3], outcome("patch", "lgs", "adaptive", rounded)), cell_page(LGS[3].cell))

@@ -15,7 +15,7 @@ from bench.report.board import WORST, Board
 from bench.report.guide import choices, column_names, meanings
 from bench.report.links import anchor, cell_page, place, plugin_page
 from bench.report.shown import Shown, plain
-from bench.report.told import costs, findings, measures, raised, unchecked
+from bench.report.told import costs, findings, measures, raised, unchecked, views
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -59,7 +59,19 @@ def environment() -> Environment:
         "sort_key": _sort_key,
         "ticked": _ticked,
     }
-    functions = (choices, column_names, costs, findings, meanings, measures, place, plugin_page, raised, unchecked)
+    functions = (
+        choices,
+        column_names,
+        costs,
+        findings,
+        meanings,
+        measures,
+        place,
+        plugin_page,
+        raised,
+        unchecked,
+        views,
+    )
     made.globals |= {function.__name__: function for function in functions}
     made.globals |= {"WORST": WORST}
     return made

@@ -106,6 +106,16 @@ def costs(entries: Sequence[Entry]) -> dict[str, list[Shown]]:
     return {name: [one.get(name, Shown()) for one in told] for name in names}
 
 
+def views(pages: Iterable[Page]) -> dict[str, int]:
+    """What an informed attacker worked through -> on how many images it gave the strongest attack; most first."""
+    found: Counter[str] = Counter()
+    for facts in (facts for page in pages for facts in page.sample.facts.values()):
+        for name, won in facts.noted.items():
+            if name.startswith("through "):
+                found[name.removeprefix("through ")] += sum(value == 1 for value in won)
+    return dict(found.most_common())
+
+
 def _costs(entry: Entry) -> dict[str, Shown]:
     """Of the first of its seeds."""
     if entry.sample is None:
