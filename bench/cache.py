@@ -61,7 +61,7 @@ def _save(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _prune(folder: Path) -> None:
-    kept = (*folder.glob("*.safetensors"), *folder.glob("*.training/*"))
+    kept = (*folder.glob("*.safetensors"), *folder.glob("*.pt"), *folder.glob("*.training/*"))
     files = sorted(kept, key=lambda one: one.stat().st_mtime, reverse=True)
     total = 0
     for file in files:

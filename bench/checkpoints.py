@@ -50,3 +50,9 @@ class Checkpoint:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
         self._saved = monotonic()
+
+    def drop(self) -> None:
+        """Forgets the state: the work is done."""
+        if self._path is not None:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)

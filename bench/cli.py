@@ -74,7 +74,10 @@ def run(
     effort: Effort = "standard",
     seed: Seeds = "0",
     device: Device = "cpu",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images attacked at once.")] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images attacked at once; an interrupted cell goes on after whole batches."),
+    ] = None,
     workers: Workers = 1,
     timeout: Timeout = None,
     results: Results = Path("results"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bench.checkpoints import Checkpoint
 from bench.contracts import (
     Artifact,
     Attack,
@@ -70,7 +71,9 @@ class Crafted:
         return cls(**whole, noted=group("noted."), artifact=group("artifact."), seconds=seconds)
 
 
-def craft(attack: Attack, view: Classifier, scene: Scene, draws: int, progress: Progress) -> Crafted:
+def craft(
+    attack: Attack, view: Classifier, scene: Scene, draws: int, progress: Progress, checkpoint: Checkpoint
+) -> Crafted:
     """Attacks every eligible image of the scene through `view`.
 
     Args:
@@ -79,15 +82,21 @@ def craft(attack: Attack, view: Classifier, scene: Scene, draws: int, progress: 
         scene: images, goal and streams.
         draws: for expectation over transformation.
         progress: told the share done and what is being done.
+        checkpoint: of the same work; after a kill it goes on behind the last batch that was saved.
     """
-    started = time.perf_counter()
-    artifact: Artifact = {}
+    state = checkpoint.load()
+    if state is None:
+        started = time.perf_counter()
+        learned = _learn(attack, view, scene, draws, progress) if isinstance(attack, UniversalAttack) else {}
+        state = {"artifact": learned, "parts": [], "seconds": {"learn": time.perf_counter() - started, "attack": 0.0}}
+        if checkpoint.due:
+            checkpoint.save(state)
+    artifact, parts, seconds = _on(scene.device, state["artifact"]), state["parts"], state["seconds"]
     if isinstance(attack, UniversalAttack):
-        artifact = _learn(attack, view, scene, draws, progress)
         attack = attack.given(artifact)
-    learned = time.perf_counter()
-    parts, size, start = [], scene.batch_size, 0
+    size, start = scene.batch_size, sum(len(part["right"]) for part in parts)
     while start < len(scene):
+        started = time.perf_counter()
         rows = torch.arange(start, min(start + size, len(scene)), device=scene.device)
         try:
             parts.append(_batch(attack, view, scene, rows, draws, progress))
@@ -97,14 +106,23 @@ def craft(attack: Attack, view: Classifier, scene: Scene, draws: int, progress: 
             size //= 2
             continue
         start += len(rows)
+        seconds["attack"] += time.perf_counter() - started
+        if checkpoint.due:
+            checkpoint.save(state)
+    parts = [_on(scene.device, part) for part in parts]
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if not name.startswith("noted.")}
     noted = {name: _joined(name, parts) for part in parts for name in part if name.startswith("noted.")}
     return Crafted(
         **whole,
         noted={name.removeprefix("noted."): values for name, values in sorted(noted.items())},
         artifact=artifact,
-        seconds={"learn": learned - started, "attack": time.perf_counter() - learned},
+        seconds=seconds,
     )
+
+
+def _on(device: torch.device, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state that was loaded lies on the CPU."""
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def _batch(

@@ -8,7 +8,8 @@ from time import perf_counter
 import torch
 
 from bench import records
-from bench.cache import cached
+from bench.cache import cached, path_of
+from bench.checkpoints import Checkpoint
 from bench.contracts import Attack, Classifier
 from bench.craft import Crafted, Progress, craft
 from bench.judge import audit, certified, judge, refute, strongest
@@ -84,7 +85,7 @@ def _crafted(
 ) -> Crafted:
     """Adversarial images through each view (the strongest for each image), from the cache if they were made before.
 
-    A view that is the bare model itself is shared by all defenses: it is made once.
+    What was killed goes on where it was. A view that is the bare model is shared by all defenses: it is made once.
     """
     draws = DRAWS[cell.effort]
 
@@ -98,10 +99,17 @@ def _crafted(
             "engine": f"{records.PROTOCOL} torch {torch.__version__} {scene.device.type}",
         }
 
-        def make() -> dict[str, torch.Tensor]:
-            return craft(attack, view, scene, draws, lambda share, doing: progress(share, doing + through)).tensors()
+        checkpoint = Checkpoint(path_of("crafted", inputs).with_suffix(".pt"))
 
-        return Crafted.of_tensors(cached("crafted", inputs, make), scene.device)
+        def tell(share: float, doing: str) -> None:
+            progress(share, doing + through)
+
+        def make() -> dict[str, torch.Tensor]:
+            return craft(attack, view, scene, draws, tell, checkpoint).tensors()
+
+        tensors = cached("crafted", inputs, make)
+        checkpoint.drop()
+        return Crafted.of_tensors(tensors, scene.device)
 
     crafted = {name: made(name, view) for name, view in views.items()}
     return strongest(crafted, protected.model if protected else scene.bare, scene)

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bench.checkpoints import Checkpoint
 from bench.contracts import Artifact, Classifier, Goal, InputError, Model, Patch, Streams, UniversalAttack
 from bench.craft import craft
 from bench.models import load_model
@@ -357,7 +358,7 @@ def test_other_models_come_with_parameters_and_weights_and_the_cache_knows_their
 def test_a_run_in_the_transfer_setting_learns_without_a_look_at_the_victim(shared_run: Any) -> None:
     scene, asked = shared_run
     attack = make_attack("patch:steps=2,restarts=1,training_images=20,models=photos-cnn:trained=false")
-    crafted = craft(attack, asked, scene, 1, lambda share, doing: None)
+    crafted = craft(attack, asked, scene, 1, lambda share, doing: None, Checkpoint(None))
     assert asked.rows == 2 * len(scene)  # which images are eligible, and what became of them
     assert crafted.artifact["patch"].shape[0] == 3
 

@@ -10,6 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from bench.checkpoints import Checkpoint
 from bench.contracts import Classifier, Goal, Model, UniversalAttack
 from bench.craft import craft
 from bench.nets import Net
@@ -153,7 +154,7 @@ def test_a_learned_patch_is_far_stronger_than_its_controls_on_photos() -> None:
     """Not on digits: a patch over a third of one hides what it is."""
     scene = scene_of(Setting("photos", "photos-cnn", images=40))
     left = [
-        int(craft(make_attack(text), scene.bare, scene, 1, lambda share, doing: None).right.sum())
+        int(craft(make_attack(text), scene.bare, scene, 1, lambda share, doing: None, Checkpoint(None)).right.sum())
         for text in ("patch:restarts=1,steps=30,batch_size=16", "occlusion", "random-patch")
     ]
     assert left[0] < 24

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +99,48 @@ def test_oblivious_images_are_crafted_once_for_all_defenses(empty_cache: None, m
     for defense in ("none", "jpeg", "lgs"):
         computed(replace(CELL, defense=defense, tier="oblivious"))
     assert asked == ["Net"]
+
+
+@pytest.mark.parametrize(
+    "attack", ["pixel:population=4,generations=1", "patch:quick,restarts=1,steps=2,training_images=20"]
+)
+def test_a_killed_cell_goes_on_behind_its_last_batch(
+    attack: str, empty_cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = replace(CELL, attack=attack, defense="jpeg")
+    setting = replace(SETTING, batch_size=8)
+    code = (
+        "import os, signal, torch\n"
+        "torch.set_num_threads(1)\n"
+        "from bench import checkpoints, craft\n"
+        "from bench.outcome import Cell\n"
+        "from bench.run import run_cell\n"
+        "from bench.scene import Setting\n"
+        "checkpoints.SECONDS, real, calls = 0.0, craft._batch, []\n"
+        "def batch(*given):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 4:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(*given)\n"
+        "craft._batch = batch\n"
+        f"run_cell({cell!r}, {setting!r}, lambda share, doing: None)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], env=os.environ, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob("crafted-*.pt"))) == 1
+
+    from bench import craft
+
+    batch, learn, firsts, learnt = craft._batch, craft._learn, [], []
+    monkeypatch.setattr(craft, "_batch", lambda *given: firsts.append(int(given[3][0])) or batch(*given))
+    monkeypatch.setattr(craft, "_learn", lambda *given: learnt.append(1) or learn(*given))
+    resumed = computed(cell, setting)
+    assert firsts == [24, 32, 0, 8, 16, 24, 32], "the first view goes on, the second begins"
+    assert len(learnt) == attack.startswith("patch"), "what the first view learned was learned again"
+    assert not list(tmp_path.glob("*.pt")), "the state stayed behind"
+
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "another"))
+    assert lasting(resumed) == lasting(computed(cell, setting))
 
 
 def test_the_informed_attacker_is_not_weaker(empty_cache: None) -> None:
