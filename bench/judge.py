@@ -163,7 +163,7 @@ def warnings_of(facts: Facts) -> list[str]:
     if sum(bare) > 0.5 * len(bare):
         told.append(
             f"on {sum(bare):.0f} of {len(bare)} images the strongest attack was the one crafted on the bare model: the "
-            f"gradient through the defense is weak"
+            f"attack through the defense is weak"
         )
     died = sum(
         on_grid > off_grid

@@ -26,7 +26,7 @@ class Cell:
 
     Attributes:
         dataset, model, attack, defense: their texts; folders and files by their last name only.
-        tier: `oblivious` (crafted on the bare model) or `adaptive` (crafted through the defense).
+        tier: `oblivious` (crafted on the bare model) or `adaptive` (through the defense, too).
         goal: `untargeted`, or `targeted` (a random other class for each image), or `targeted:K` (class K).
         effort: which preset of the attacks.
         images: how many images, 0 for all.

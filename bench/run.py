@@ -67,12 +67,15 @@ def run_cell(cell: Cell, setting: Setting, progress: Progress) -> Computed:
 def _views(attack: Attack, protected: Protected, scene: Scene) -> dict[str, Classifier]:
     """What an informed attacker works through.
 
-    Scores come from the defended model. Gradients come from the defense's views, and from the bare model, too: who
-    knows the defense knows what stands behind it, and transfer is at times the stronger attack.
+    Gradients come from the defense's views, scores from the defended model. The bare model is there, too: who knows the
+    defense knows what stands behind it, and transfer is at times the stronger attack.
     """
-    if protected.model is scene.bare or attack.access != "gradients":
-        return {"defended": protected.model}
-    return protected.defense.attacker_views(scene.bare, protected.learned) | {"bare": scene.bare}
+    if protected.model is scene.bare:
+        return {"bare": scene.bare}
+    own = {"defended": protected.model}
+    if attack.access == "gradients":
+        own = protected.defense.attacker_views(scene.bare, protected.learned)
+    return own | {"bare": scene.bare}
 
 
 def _crafted(

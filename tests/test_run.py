@@ -143,14 +143,20 @@ def test_a_killed_cell_goes_on_behind_its_last_batch(
     assert lasting(resumed) == lasting(computed(cell, setting))
 
 
-def test_the_informed_attacker_is_not_weaker(empty_cache: None) -> None:
-    for defense in ("lgs", "jpeg"):
-        right = {}
-        for tier in ("oblivious", "adaptive"):
-            facts = computed(replace(CELL, defense=defense, tier=tier)).facts  # type: ignore[arg-type]
-            assert facts is not None
-            right[tier] = sum(facts.defended_attacked)
-        assert right["adaptive"] <= right["oblivious"]
+@pytest.mark.parametrize(
+    ("attack", "defense"),
+    [(CELL.attack, "lgs"), (CELL.attack, "jpeg"), ("sparse-rs:queries=100,pixels=10", "bit-depth")],
+)
+def test_no_image_withstands_the_informed_attacker_that_the_other_one_turns(
+    attack: str, defense: str, empty_cache: None
+) -> None:
+    right = {}
+    for tier in ("oblivious", "adaptive"):
+        facts = computed(replace(CELL, attack=attack, defense=defense, tier=tier)).facts  # type: ignore[arg-type]
+        assert facts is not None
+        right[tier] = facts.defended_attacked
+    assert all(told <= untold for told, untold in zip(right["adaptive"], right["oblivious"], strict=True))
+    assert sum(right["adaptive"]) < sum(right["oblivious"])
 
 
 def test_a_targeted_cell_counts_only_its_target() -> None:

@@ -16,10 +16,10 @@ _INTRODUCTION = """# Results
 Made by `bench report` from the records in this folder; do not edit. As a site: [site/index.html](site/index.html).
 
 Numbers are percent of **all** images, with 95 % intervals in parentheses. *Oblivious*: attacked images were made on the
-model without the defense. *Adaptive*: they were made through the defense. δ is clean − attacked accuracy in points, β
-the share still right of the images that are lost without a defense. In the worst case an image counts only if it
-survives every attack. Ranks are shared where the paired interval of the difference holds zero. No flag means that no
-check fired, never that a defense is robust.
+model without the defense. *Adaptive*: they were made through the defense, or without it where that hurts more. δ is
+clean − attacked accuracy in points, β the share still right of the images that are lost without a defense. In the
+worst case an image counts only if it survives every attack. Ranks are shared where the paired interval of the
+difference holds zero. No flag means that no check fired, never that a defense is robust.
 """
 
 
