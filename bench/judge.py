@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -88,6 +89,17 @@ def strongest(crafted: dict[str, Crafted], defended: Classifier, scene: Scene) -
     )
 
 
+def spare_lost(crafted: Crafted, protected: Protected, scene: Scene) -> Crafted:
+    """What an informed attacker shows: images that the defended model gets wrong on its own stay as they are.
+
+    A clean image that a detector rejects is an error already. Changed, it would count as an attack that was caught.
+    """
+    if scene.goal.targets is not None:
+        return crafted
+    lost = (protected.clean.argmax(-1) != scene.labels).all(0)
+    return replace(crafted, adversarial=torch.where(lost[:, None, None, None], scene.images, crafted.adversarial))
+
+
 def judge(attack: Attack, protected: Protected, oblivious: Crafted, attacked: Crafted, scene: Scene) -> Facts:
     """Asks the defended model about every attacked image, and puts the facts of all images together."""
     model, clean = protected.model, protected.clean
@@ -103,6 +115,8 @@ def judge(attack: Attack, protected: Protected, oblivious: Crafted, attacked: Cr
     final, rounded = asked(attacked.adversarial), asked((attacked.adversarial * 255).round() / 255)
     eligible = goal.eligible(clean[0])
     reached = torch.stack([goal.reached(one) for one in final]).double().mean(0) * eligible
+    changed = attacked.adversarial != scene.images
+    caught = changed.flatten(1).any(1) if model.rejects else None
     facts = Facts(
         index=scene.indices.tolist(),
         label=scene.labels.tolist(),
@@ -110,15 +124,14 @@ def judge(attack: Attack, protected: Protected, oblivious: Crafted, attacked: Cr
         bare_clean=_right(scene.bare_clean[None], goal),
         bare_attacked=oblivious.right.double().tolist(),
         defended_clean=_right(clean, goal),
-        defended_attacked=_right(final, goal, model.rejects),
-        defended_attacked_8bit=_right(rounded, goal, model.rejects),
+        defended_attacked=_right(final, goal, caught),
+        defended_attacked_8bit=_right(rounded, goal, caught),
         reached=_plain(reached),
         noted={name: _plain(values) for name, values in attacked.noted.items()},
     )
     if attack.budget.threat_model == "patch":
-        changed = (attacked.adversarial != scene.images).any(1, keepdim=True)
-        occluded = torch.where(changed, GREY, scene.images)
-        facts.defended_occluded = _right(asked(occluded), goal, model.rejects)
+        occluded = torch.where(changed.any(1, keepdim=True), GREY, scene.images)
+        facts.defended_occluded = _right(asked(occluded), goal, caught)
     if model.rejects:
         facts.rejected_clean = _share(clean.argmax(-1) == clean.shape[-1] - 1)
         facts.rejected_attacked = _share(final.argmax(-1) == final.shape[-1] - 1)
@@ -174,11 +187,12 @@ def warnings_of(facts: Facts) -> list[str]:
     return told
 
 
-def _right(logits: Tensor, goal: Goal, rejection_is_right: bool = False) -> list[float]:
+def _right(logits: Tensor, goal: Goal, caught: Tensor | None = None) -> list[float]:
+    """Share of the draws in which each image is classified rightly, or rejected where that catches an attack."""
     predicted = logits.argmax(-1)
     right = predicted == goal.labels
-    if rejection_is_right:
-        right |= predicted == logits.shape[-1] - 1
+    if caught is not None:
+        right |= caught & (predicted == logits.shape[-1] - 1)
     return _share(right)
 
 

@@ -100,8 +100,8 @@ class Facts:
         label: its class.
         eligible: whether there was something to gain for the attacker on the attacked model.
         bare_clean, bare_attacked: bare model right on the clean image, on the image crafted on the bare model.
-        defended_clean, defended_attacked: defended model right; an attacked image that is rejected counts as
-            right, a clean one as wrong.
+        defended_clean, defended_attacked: defended model right; a changed image that is rejected counts as
+            right, an unchanged one as wrong.
         defended_attacked_8bit: the same after rounding the attacked image to the 8-bit grid.
         reached: whether the attacker's goal was reached on the defended model (eligible images only).
         defended_occluded: defended model right with the changed pixels grey instead (patch attacks only).

@@ -12,7 +12,7 @@ from bench.cache import cached, path_of
 from bench.checkpoints import Checkpoint
 from bench.contracts import Attack, Classifier
 from bench.craft import Crafted, Progress, craft
-from bench.judge import audit, certified, judge, refute, strongest
+from bench.judge import audit, certified, judge, refute, spare_lost, strongest
 from bench.outcome import Cell, Effort, Outcome
 from bench.protect import Protected, key_of, protect
 from bench.registry import make_attack
@@ -50,6 +50,7 @@ def run_cell(cell: Cell, setting: Setting, progress: Progress) -> Computed:
     oblivious = attacked = _crafted(attack, bare, None, cell, scene, progress)
     if cell.tier == "adaptive":
         attacked = _crafted(attack, _views(attack, protected, scene), protected, cell, scene, progress)
+        attacked = spare_lost(attacked, protected, scene)
 
     progress(1, "judging")
     audit(attack, scene.images, oblivious.adversarial)

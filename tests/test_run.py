@@ -16,8 +16,10 @@ import torch
 
 from bench.contracts import Classifier, Goal, Images, NotApplicableError, Streams
 from bench.craft import Crafted
-from bench.judge import strongest
+from bench.judge import judge, spare_lost, strongest
 from bench.outcome import Cell, Outcome
+from bench.protect import Protected
+from bench.registry import make_attack, make_defense
 from bench.run import run_cell
 from bench.scene import Scene, Setting, scene_of, without_folders
 
@@ -157,6 +159,41 @@ def test_no_image_withstands_the_informed_attacker_that_the_other_one_turns(
         right[tier] = facts.defended_attacked
     assert all(told <= untold for told, untold in zip(right["adaptive"], right["oblivious"], strict=True))
     assert sum(right["adaptive"]) < sum(right["oblivious"])
+
+
+def test_a_rejection_counts_as_a_defense_only_where_the_image_was_changed() -> None:
+    scene = scene_of(replace(SETTING, images=10))
+
+    class Refuser(Classifier):
+        num_classes, rejects = scene.classes, True
+
+        def forward(self, images: Images, rng: Streams) -> torch.Tensor:
+            return torch.eye(scene.classes + 1)[torch.full((len(images),), scene.classes)]
+
+    model = Refuser()
+    clean = model(scene.images, scene.streams)[None]
+    protected = Protected(make_defense("squeeze"), {}, model, clean)
+    adversarial = scene.images.clone()
+    adversarial[:4, :, 0, 0] = 1 - adversarial[:4, :, 0, 0].round()
+    nothing = torch.zeros(10)
+    crafted = Crafted(adversarial, nothing == 0, nothing > 0, nothing, nothing)
+    attack = make_attack("random-pixel")
+
+    facts = judge(attack, protected, crafted, crafted, scene)
+    assert facts.defended_attacked == facts.defended_attacked_8bit == [1.0] * 4 + [0.0] * 6
+    assert facts.rejected_attacked == [1.0] * 10
+    told = spare_lost(crafted, protected, scene)
+    assert torch.equal(told.adversarial, scene.images)
+    assert judge(attack, protected, crafted, told, scene).defended_attacked == [0.0] * 10
+    wanted = scene_of(replace(SETTING, images=10, goal="targeted:3"))
+    assert torch.equal(spare_lost(crafted, protected, wanted).adversarial, adversarial)
+
+
+@pytest.mark.parametrize("defense", ["squeeze", "jpeg"])
+def test_an_informed_attack_never_makes_an_image_right(defense: str) -> None:
+    facts = computed(replace(CELL, attack="sparse-rs:queries=10,pixels=4", defense=defense)).facts
+    assert facts is not None
+    assert all(after <= before for after, before in zip(facts.defended_attacked, facts.defended_clean, strict=True))
 
 
 def test_a_targeted_cell_counts_only_its_target() -> None:

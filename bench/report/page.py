@@ -18,7 +18,7 @@ MEASURES = {
     "accuracy_8bit": ("8-bit", "attacked, rounded to 8 bits"),
     "adversarial_effect": ("beyond occlusion", "with grey in the attack's place − attacked, in points"),
     "rejection_clean": ("rejects clean", "these count as wrong"),
-    "rejection_attacked": ("rejects attacked", "these count as defended"),
+    "rejection_attacked": ("rejects attacked", "these count as defended where they were changed"),
     "certified_accuracy": ("certified", "proven within the budget"),
 }
 """Measure -> its heading, and what it means."""
