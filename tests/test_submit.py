@@ -657,6 +657,17 @@ def test_images_that_are_not_given_count_as_not_attacked(board: Path, tmp_path: 
     assert result.outcome.attack.parameters["images"] == 2
 
 
+def test_what_a_detector_rejects_anyway_is_not_caught(tmp_path: Path) -> None:
+    defense = "squeeze:quick,bits=3,false_positive_rate=0.5,search=0"
+    cell = Cell("photos", "photos-cnn", "fgsm:eps=8/255", defense, "adaptive", effort="quick", images=12)
+    Store(tmp_path).save(run_cell(cell, SETTING, lambda share, doing: None).outcome)
+    file = attack_file(tmp_path / "a.safetensors", 8 / 255)
+    result = import_attack(file, "x", "A", defense, cell.attack, SETTING, tmp_path, "quick", "adaptive")
+    facts = result.outcome.facts
+    assert 0 < sum(facts.rejected_clean) < 12
+    assert all(after <= before for before, after in zip(facts.defended_clean, facts.defended_attacked, strict=True))
+
+
 def test_the_first_image_outside_the_budget_is_named(board: Path, tmp_path: Path) -> None:
     scene = scene_of(SETTING)
     images = scene.images.clone()

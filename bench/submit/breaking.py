@@ -16,7 +16,7 @@ from torch import Tensor
 from bench import records
 from bench.contracts import Attack, Goal, InputError, answers
 from bench.craft import Crafted
-from bench.judge import judge, warnings_of
+from bench.judge import judge, spare_lost, warnings_of
 from bench.metrics import attacked_accuracy, worst_case
 from bench.outcome import Cell, Effort, Outcome, PluginRecord, Tier
 from bench.plan import cell_of
@@ -62,7 +62,8 @@ def import_attack(
 ) -> Imported:
     """Judges somebody's adversarial images and puts them on the board as an attack of their own.
 
-    Images that the file does not have count as not attacked.
+    Images that the file does not have count as not attacked; so do, in the adaptive tier, those that the defended model
+    gets wrong on its own, since a detector that rejects these would otherwise be credited with having caught them.
 
     Args:
         file: safetensors with `adversarial`, (n, c, h, w), float32 in [0, 1] or uint8, and `index`, (n,), int64:
@@ -198,6 +199,8 @@ def _judged(cell: Cell, scene: Scene, attack: Attack, protected: Protected, adve
     nothing = torch.zeros(len(scene), dtype=torch.int64, device=scene.device)
     eligible, right = goal.eligible(protected.clean[0]), logits.argmax(-1) == scene.labels
     crafted = Crafted(adversarial, eligible, right, forwards=nothing, backwards=nothing)
+    if cell.tier == "adaptive":
+        crafted = spare_lost(crafted, protected, scene)
     facts = judge(attack, protected, crafted, crafted, scene)
     made = records.outcome(cell, scene, attack, protected, crafted, facts, 1, {})
     return replace(made, queries={}, warnings=warnings_of(facts))
