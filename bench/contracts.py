@@ -267,9 +267,13 @@ class Attack(Plugin):
         return self.budget.allows(images, adversarial)
 
 
-def _undisturbed(model: Model, images: Images) -> Logits:
-    """Logits on clean images, without a count: they are no attack queries."""
-    return answers(model.classifier, images, model._rng[model._images].derive("clean"))
+def _undisturbed(model: Model, images: Images) -> Float[Tensor, "draws n k"]:
+    """Logits on clean images, without a count: they are no attack queries.
+
+    Every draw counts: an image that a random model gets right now and then is worth an attack.
+    """
+    rng = model._rng[model._images].derive("clean")
+    return torch.stack([answers(model.classifier, images, rng.derive(f"draw {draw}")) for draw in range(model.draws)])
 
 
 class UniversalAttack(Attack):

@@ -51,15 +51,17 @@ class Goal:
                 hit = hit & (predicted != logits.shape[-1] - 1)
         return hit if hit.dim() == 1 else hit.all(0)
 
-    def eligible(self, logits: Float[Tensor, "n k"]) -> Bool[Tensor, "n"]:
-        """Which clean images there is something to gain on.
+    def eligible(self, logits: Draws) -> Bool[Tensor, "n"]:
+        """Which clean images there is something to gain on; where there are draws, in any of them.
 
         Untargeted: those classified rightly. Targeted: those neither of the target class nor classified so.
         """
         predicted = logits.argmax(-1)
         if self.targets is None:
-            return predicted == self.labels
-        return (predicted != self.targets) & (self.labels != self.targets)
+            hit = predicted == self.labels
+        else:
+            hit = (predicted != self.targets) & (self.labels != self.targets)
+        return hit if hit.dim() == 1 else hit.any(0)
 
     def cross_entropy(self, logits: Draws) -> Float[Tensor, "n"]:
         """Targeted: −log p_target. Untargeted: log p_label (log of p_label + p_rejected with `rejects`)."""

@@ -100,6 +100,19 @@ def test_an_attack_leaves_ineligible_images_alone_and_asks_nothing_for_them() ->
     assert (adversarial[1:] != images[1:]).any()
 
 
+def test_an_image_that_a_random_model_gets_right_now_and_then_is_attacked() -> None:
+    rng = Streams.of(0, torch.arange(400))
+    images = torch.full((400, 3, 2, 2), 5 / 12)  # right in about one answer of four
+    attacked = []
+    for draws in (1, 20):
+        model = Model(Noisy(), rng, draws)
+        Darken()(model, images, Goal(torch.zeros(400, dtype=torch.int64)), rng)
+        attacked.append(int(model.eligible.sum()))
+        assert torch.equal(model.eligible, model.forwards > 0)
+    assert 60 < attacked[0] < 140
+    assert attacked[1] > 390
+
+
 def test_notes_of_some_images_stand_with_those_images() -> None:
     model, _, _, _ = scene(Sums())
     model[torch.tensor([2, 0])].note("pixels", torch.tensor([5, 7]))

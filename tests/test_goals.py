@@ -59,6 +59,12 @@ def test_eligible_images_are_those_with_something_to_gain() -> None:
     assert torch.equal(Goal(LABELS, targets).eligible(LOGITS), torch.tensor([False, True, False]))
 
 
+def test_what_one_draw_gets_right_is_worth_an_attack() -> None:
+    never = LOGITS.scatter(1, LABELS[:, None], -1e3)
+    assert torch.equal(Goal(LABELS).eligible(torch.stack([never, LOGITS])), Goal(LABELS).eligible(LOGITS))
+    assert not Goal(LABELS).eligible(torch.stack([never, never])).any()
+
+
 def test_rows_of_a_goal_are_the_goal_of_those_rows() -> None:
     goal = Goal(LABELS, torch.tensor([1, 2, 2]), True)[torch.tensor([2, 0])]
     assert goal.labels.tolist() == [1, 0]
