@@ -98,6 +98,11 @@ def answers(classifier: Classifier, images: Images, rng: Streams) -> Logits:
         return in_pieces(lambda part: classifier(images[part], rng[part]), len(images), piece_of(images.shape))
 
 
+def drawn(classifier: Classifier, images: Images, rng: Streams, draws: int) -> Float[Tensor, "draws n k"]:
+    """Logits of any number of images, as `answers` gives them, for each of several draws of a random classifier."""
+    return torch.stack([answers(classifier, images, rng.derive(f"draw {draw}")) for draw in range(draws)])
+
+
 class Model:
     """A classifier as an attack sees it: a batch of images under attack, and a count of what was asked.
 
@@ -255,7 +260,10 @@ class Attack(Plugin):
             rng: one stream for each image.
         """
         goal = Goal(goal.labels, goal.targets, model.classifier.rejects)
-        model.eligible = goal.eligible(_undisturbed(model, images))
+        # Asked past the count, since these are no attack queries. An image that a random model gets right now and
+        # then is worth an attack.
+        clean = drawn(model.classifier, images, model._rng[model._images].derive("clean"), model.draws)
+        model.eligible = goal.eligible(clean)
         rows = model.eligible.nonzero()[:, 0]
         adversarial = images.clone()
         if len(rows):
@@ -265,15 +273,6 @@ class Attack(Plugin):
     def allows(self, images: Images, adversarial: Images) -> Bool[Tensor, "n"]:
         """Which images keep the budget."""
         return self.budget.allows(images, adversarial)
-
-
-def _undisturbed(model: Model, images: Images) -> Float[Tensor, "draws n k"]:
-    """Logits on clean images, without a count: they are no attack queries.
-
-    Every draw counts: an image that a random model gets right now and then is worth an attack.
-    """
-    rng = model._rng[model._images].derive("clean")
-    return torch.stack([answers(model.classifier, images, rng.derive(f"draw {draw}")) for draw in range(model.draws)])
 
 
 class UniversalAttack(Attack):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.cache import cached, path_of
-from bench.contracts import Artifact, Attack, Classifier, Defense, Images, Labels, Streams, answers
+from bench.contracts import Artifact, Attack, Classifier, Defense, Images, Labels, Streams, drawn
 from bench.datasets import Split
 from bench.peak import Peak
 from bench.registry import make_defense
@@ -71,8 +71,7 @@ def protect(scene: Scene, text: str, progress: Callable[[float, str], None]) -> 
 
 def fresh_answers(classifier: Classifier, images: Images, rng: Streams) -> Tensor:
     """Logits of shape (draws, n, k): one draw, or several fresh ones of a random classifier."""
-    draws = FRESH_DRAWS if classifier.random else 1
-    return torch.stack([answers(classifier, images, rng.derive(f"draw {draw}")) for draw in range(draws)])
+    return drawn(classifier, images, rng, FRESH_DRAWS if classifier.random else 1)
 
 
 def key_of(plugin: Attack | Defense) -> str:
