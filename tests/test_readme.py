@@ -89,10 +89,6 @@ def test_every_command_of_the_readme_works(folder: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    the_python_example_prints_a_frame(folder)
-
-
-def the_python_example_prints_a_frame(folder: Path) -> None:
     (code,) = [text for kind, text in BLOCKS if kind == "python" and "load_results" in text]
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
