@@ -112,7 +112,8 @@ def test_installed_packages_come_through_entry_points_and_broken_ones_break_no_l
         "make_defense('wrecked')"
     )
     environment = {"PYTHONPATH": str(tmp_path), "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
     assert "acme-blur" in done.stdout
     assert "Replaces each pixel" in done.stdout
     assert "Blur(size=3)" in done.stdout
