@@ -98,8 +98,16 @@ def test_a_cell_that_failed_has_a_page_that_says_so_and_no_number(tmp_path: Path
         assert "Accuracy under attack" not in told
         assert f"--attack {one.cell.attack}" in told
     front = page(folder, "index.html")
-    assert "2 failed or stale" in front
+    assert "2 without a number or stale" in front
     assert "patch on jpeg, adaptive" in front
+
+
+@pytest.mark.parametrize(
+    ("status", "word"), [("timeout", "timeout"), ("out-of-memory", "memory"), ("not-applicable", "n/a")]
+)
+def test_the_page_of_a_defense_says_why_it_has_no_number(status: str, word: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path, *LGS, replace(outcome("patch", "jpeg", "adaptive", None), status=status))
+    assert f" patch {word} " in page(folder, plugin_page("defense", "jpeg"))
 
 
 def made(defense: str, code: str, **more: object) -> Outcome:
@@ -112,7 +120,7 @@ def test_a_cell_that_was_computed_with_other_code_is_stale_and_its_page_says_so(
     assert stale_cells([old, new]) == {old.cell: "computed with another code of the defense"}
     folder = saved(tmp_path, old, new)
     assert "stale: computed with another code of the defense" in page(folder, cell_page(old.cell))
-    assert "stale" not in page(folder, cell_page(new.cell)).replace("failed or stale", "")
+    assert "stale" not in page(folder, cell_page(new.cell))
 
 
 def test_a_cell_that_disagrees_with_the_newest_record_of_its_data_is_stale() -> None:

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from bench.report.board import WORST, Board
 from bench.report.guide import choices, column_names, meanings
 from bench.report.links import anchor, cell_page, place, plugin_page
-from bench.report.shown import Shown, plain
+from bench.report.shown import Shown, failed, plain
 from bench.report.told import costs, findings, measures, raised, unchecked, views
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -63,6 +63,7 @@ def environment() -> Environment:
         choices,
         column_names,
         costs,
+        failed,
         findings,
         meanings,
         measures,

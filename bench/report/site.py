@@ -165,12 +165,12 @@ class Site:
 
     @property
     def troubles(self) -> list[tuple[Page, str]]:
-        """The cells that failed or are stale, with what is wrong."""
+        """The cells without a number or with a stale one, with what is wrong."""
         told = [(page, self.trouble(page)) for page in self.cells]
         return [(page, words) for page, words in told if words]
 
     def trouble(self, page: Page) -> str:
-        """How a cell failed, and why it is stale; "" for a good one."""
+        """Why a cell has no number, and why it is stale; "" for a good one."""
         seeds = "seed " if page.sample.facts else ""
         failures = [
             f"{f'{seeds}{one.cell.seed}: ' if seeds else ''}{one.status}: {plain(one.reason)}"
