@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ _WITH_TENSORS = "streams goals budgets contracts adaptive memory craft judge spl
 install_import_hook([f"bench.{name}" for name in _WITH_TENSORS.split()], "checking.checked")
 
 torch.set_num_threads(1)  # test processes run side by side
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's &, also by what tests start
 
 ROOT = Path(__file__).resolve().parent.parent
 
