@@ -1,5 +1,5 @@
 """python -m bench: the same as the console script."""
 
-from bench.cli import main
+from bench.cli.main import main
 
 main()

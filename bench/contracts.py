@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from bench.adaptive import BPDA
-from bench.budgets import L2, Budget, Images, Linf, Patch, Pixels, number
+from bench.core.bpda import BPDA
+from bench.core.budgets import L2, Budget, Images, Linf, Patch, Pixels, number
+from bench.core.goals import Goal
+from bench.core.streams import Streams
 from bench.errors import InputError, MissingExtraError, NotApplicableError
-from bench.goals import Goal
 from bench.memory import in_pieces, piece_of
-from bench.streams import Streams
 
 __all__ = [
     "BPDA",

@@ -1,5 +1,7 @@
 """The errors that a user can mend."""
 
+from __future__ import annotations
+
 
 class InputError(ValueError):
     """Something that was asked for cannot be done as asked; says what was expected, what came, what to do."""
@@ -14,3 +16,7 @@ class MissingExtraError(InputError):
 
 class NotApplicableError(ValueError):
     """An attack or a defense that is right in itself makes no sense for this cell; the reason is its text."""
+
+
+class RefusedError(RuntimeError):
+    """Untrusted code, or a bundle with it, did what it must not; the text says what."""

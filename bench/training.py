@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.checkpoints import Checkpoint
 from bench.contracts import Images, InputError, Streams
-from bench.schedule import groups, set_rate
+from bench.core.checkpoints import Checkpoint
+from bench.core.one_cycle import groups, set_rate
 
 Augment = Callable[[Images, torch.Generator], Images]
 """A minibatch and a generator (on the CPU) -> the minibatch, changed at random."""

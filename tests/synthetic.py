@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.outcome import TIERS, Cell, Facts, Latency, Outcome, PluginRecord
-from bench.store import Store
+from bench.records.schema import TIERS, Cell, Facts, Latency, Outcome, PluginRecord
+from bench.records.store import Store
 
 N = 200
 THREATS = {

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import registry
 from bench.contracts import Attack, Classifier, Goal, InputError, MissingExtraError, Model, NotApplicableError, Streams
-from bench.registry import make_attack
+from bench.plugins import registry
+from bench.plugins.registry import make_attack
 
 from .toys import LinearClassifier, SmallConvNet, SmoothClassifier, images_of, model_of, streams
 

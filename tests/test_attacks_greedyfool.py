@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.contracts import Classifier, Goal, InputError, Linf, Model, Pixels, Streams
-from bench.registry import make_attack
+from bench.plugins.registry import make_attack
 
 from .toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
 

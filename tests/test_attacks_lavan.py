@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bench.contracts import Attack, Classifier, Goal, InputError
-from bench.registry import make_attack
+from bench.plugins.registry import make_attack
 
 from .toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
 

@@ -14,13 +14,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.checkpoints import Checkpoint
 from bench.contracts import Artifact, Classifier, Goal, InputError, Model, Patch, Streams, UniversalAttack
-from bench.craft import craft
+from bench.core.checkpoints import Checkpoint
+from bench.engine.craft import craft
+from bench.engine.protect import key_of
+from bench.engine.setting import Setting
+from bench.engine.testbed import Testbed, testbed_of
 from bench.models import load_model
-from bench.protect import key_of
-from bench.registry import make_attack
-from bench.scene import Scene, Setting, scene_of
+from bench.plugins.registry import make_attack
 
 from .toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
 
@@ -356,26 +357,26 @@ def test_other_models_come_with_parameters_and_weights_and_the_cache_knows_their
 
 
 def test_a_run_in_the_transfer_setting_learns_without_a_look_at_the_victim(shared_run: Any) -> None:
-    scene, asked = shared_run
+    testbed, asked = shared_run
     attack = make_attack("patch:steps=2,restarts=1,training_images=20,models=photos-cnn:trained=false")
-    crafted = craft(attack, asked, scene, 1, lambda share, doing: None, Checkpoint(None))
-    assert asked.rows == 2 * len(scene)  # which images are eligible, and what became of them
+    crafted = craft(attack, asked, testbed, 1, lambda share, doing: None, Checkpoint(None))
+    assert asked.rows == 2 * len(testbed)  # which images are eligible, and what became of them
     assert crafted.artifact["patch"].shape[0] == 3
 
 
 @pytest.fixture
-def shared_run() -> tuple[Scene, Any]:
-    scene = scene_of(Setting("photos", "photos-cnn", images=10))
+def shared_run() -> tuple[Testbed, Any]:
+    testbed = testbed_of(Setting("photos", "photos-cnn", images=10))
 
     class Asked(Classifier):
-        rows, num_classes = 0, scene.classes
+        rows, num_classes = 0, testbed.classes
 
         def forward(self, images: Tensor, rng: Streams) -> Tensor:
             self.rows += len(images)
-            logits: Tensor = scene.bare(images, rng)
+            logits: Tensor = testbed.bare(images, rng)
             return logits
 
-    return scene, Asked()
+    return testbed, Asked()
 
 
 def test_a_given_picture_is_the_patch_and_nothing_is_asked(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from scipy.optimize import differential_evolution
 from torch import Tensor
 
 from bench.contracts import Attack, Classifier, Goal, InputError, Model, Pixels, Streams
-from bench.registry import make_attack
+from bench.plugins.registry import make_attack
 
 from .toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
 

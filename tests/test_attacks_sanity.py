@@ -10,12 +10,13 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from bench.checkpoints import Checkpoint
 from bench.contracts import Classifier, Goal, Model, UniversalAttack
-from bench.craft import craft
-from bench.nets import Net
-from bench.registry import make_attack
-from bench.scene import Setting, scene_of
+from bench.core.checkpoints import Checkpoint
+from bench.engine.craft import craft
+from bench.engine.setting import Setting
+from bench.engine.testbed import testbed_of
+from bench.models.nets import Net
+from bench.plugins.registry import make_attack
 from bench.training import fit, private_randomness
 
 from .toys import streams
@@ -152,9 +153,9 @@ def test_what_nobody_optimised_is_far_weaker(attack: str, control: str) -> None:
 
 def test_a_learned_patch_is_far_stronger_than_its_controls_on_photos() -> None:
     """Not on digits: a patch over a third of one hides what it is."""
-    scene = scene_of(Setting("photos", "photos-cnn", images=40))
+    testbed = testbed_of(Setting("photos", "photos-cnn", images=40))
     left = [
-        int(craft(make_attack(text), scene.bare, scene, 1, lambda share, doing: None, Checkpoint(None)).right.sum())
+        int(craft(make_attack(text), testbed.bare, testbed, 1, lambda share, doing: None, Checkpoint(None)).right.sum())
         for text in ("patch:restarts=1,steps=30,batch_size=16", "occlusion", "random-patch")
     ]
     assert left[0] < 24

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.contracts import Artifact, Classifier, Goal, InputError
-from bench.registry import make_attack
+from bench.plugins.registry import make_attack
 
 from .toys import LinearClassifier, SmallConvNet, images_of, model_of, streams
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from bench.records.store import Store
 from bench.report import write_report
-from bench.store import Store
 
 from . import synthetic
 from .browser import CHROMIUM, Browser

@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-from bench.budgets import number
 from bench.contracts import L2, Budget, Goal, Linf, Patch, Pixels
-from bench.registry import make_attack
+from bench.core.budgets import number
+from bench.plugins.registry import make_attack
 
 from .toys import SmoothClassifier, model_of, streams
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from bench.chain import Chain
 from bench.contracts import Artifact, Classifier, Defense, Examples, InputError, Streams
-from bench.registry import make_defense
+from bench.plugins.chain import Chain
+from bench.plugins.registry import make_defense
 
 from .toys import SmallConvNet, images_of, streams
 

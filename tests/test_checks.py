@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from bench import check, registry
+from bench.checks import run as check
 from bench.contracts import Attack, Budget, Defense, Goal, Images, Linf, Model, Streams, Transform
 from bench.errors import MissingExtraError
-from bench.registry import addresses, make_attack, make_defense
+from bench.plugins import registry
+from bench.plugins.registry import addresses, make_attack, make_defense
 
 PLUGIN = Path(__file__).parent / "plugin" / "acme_blur.py"
 

@@ -173,7 +173,7 @@ def test_bad_input_is_refused_before_any_work_with_exit_code_2(
 ) -> None:
     from PIL import Image
 
-    from bench.cli import main
+    from bench.cli.main import main
 
     (tmp_path / "empty").mkdir()
     for name in ("a", "b"):

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import export as exporting
-from bench.compare import Change, compare, drops, markdown
 from bench.errors import InputError, MissingExtraError
-from bench.export import export, latex_text
-from bench.outcome import Cell, Facts, Outcome, PluginRecord
-from bench.store import Store
+from bench.records import export as exporting
+from bench.records.compare import Change, compare, drops, markdown
+from bench.records.export import export, latex_text
+from bench.records.schema import Cell, Facts, Outcome, PluginRecord
+from bench.records.store import Store
 
 N = 100
 

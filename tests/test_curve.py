@@ -15,16 +15,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc, roc_auc_score
 
-from bench.curve import along, trace
+from bench.engine.roc import trace
+from bench.engine.sweep import along
 from bench.errors import InputError
-from bench.outcome import Latency, Outcome, PluginRecord
+from bench.records.roc import Roc, save
+from bench.records.schema import Latency, Outcome, PluginRecord
+from bench.records.store import Store
 from bench.report import generate
-from bench.report.charts import charts
-from bench.report.curves import draw, find, words
-from bench.report.roc import Roc, save
-from bench.report.samples import Sample
-from bench.report.svg import LABEL, Panel, Series
-from bench.store import Store
+from bench.report.charts.all import charts
+from bench.report.charts.curves import draw, find, words
+from bench.report.charts.svg import LABEL, Panel, Series
+from bench.report.grouping import Sample
 
 from .test_report import LGS, NASTY, PATCH, outcome, saved
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import photos as photographs
 from bench.contracts import InputError
-from bench.datasets import DATASETS, Split, choose, fingerprint, load_dataset
-from bench.folders import Preparation
+from bench.data import photos as photographs
+from bench.data.folders import Preparation
+from bench.data.load import DATASETS, Split, choose, fingerprint, load_dataset
 
 
 def image_file(path: Path, size: tuple[int, int] = (12, 10), mode: str = "RGB", seed: int = 0) -> Path:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from bench.contracts import Classifier, InputError, NotApplicableError, Streams, Transform
-from bench.registry import make_defense
+from bench.plugins.registry import make_defense
 
 
 class Corner(Classifier):
@@ -325,7 +325,7 @@ def test_jedis_entropy_is_that_of_the_histogram() -> None:
 
 
 def test_the_shipped_denoiser_restores_planted_pixels_of_real_photographs_and_leaves_clean_ones_alone() -> None:
-    from bench.datasets import choose, load_dataset
+    from bench.data.load import choose, load_dataset
 
     data = load_dataset("photos")
     chosen = choose(data.test, 60)

@@ -12,7 +12,7 @@ from skimage import data
 from skimage.restoration import denoise_tv_chambolle
 
 from bench.contracts import Streams, Transform
-from bench.registry import InputError, make_defense
+from bench.plugins.registry import InputError, make_defense
 
 LEVEL = 1 / 255
 NONE = Streams.of(0, torch.arange(0))

@@ -21,7 +21,7 @@ from bench.contracts import (
     Pixels,
     Streams,
 )
-from bench.registry import load, make_defense
+from bench.plugins.registry import load, make_defense
 
 SMALL = "training_images=60,epochs=6"
 NAMES = {

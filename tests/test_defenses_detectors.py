@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.contracts import Classifier, Goal, InputError, Streams
-from bench.registry import load, make_defense
+from bench.plugins.registry import load, make_defense
 
 NAMES = {
     "squeeze": "squeeze:calibration_images=40,search=5",

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.check_case import ToyExamples
+from bench.checks.case import ToyExamples
 from bench.contracts import Artifact, CertifiedDefense, Classifier, Defense, InputError, Linf, Patch, Pixels, Streams
-from bench.registry import make_defense
+from bench.plugins.registry import make_defense
 
 SMALL = "training_images=20,epochs=1"
 TEXTS = [

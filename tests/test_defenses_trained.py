@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.contracts import Classifier, Goal, InputError, Model, Patch, Streams, answers
-from bench.datasets import load_dataset
-from bench.nets import MnistCNN, Net, SmallResNet
-from bench.outcome import Cell
-from bench.registry import make_attack, make_defense
-from bench.run import run_cell
-from bench.scene import Setting
-from bench.show import views
+from bench.data.load import load_dataset
+from bench.engine.pictures import views
+from bench.engine.run import run_cell
+from bench.engine.setting import Setting
+from bench.models.nets import MnistCNN, Net, SmallResNet
+from bench.plugins.registry import make_attack, make_defense
+from bench.records.schema import Cell
 from bench.training import Batch, private_randomness
 
 from .toys import LinearClassifier, streams

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.contracts import Classifier, Streams, Transform
-from bench.registry import make_defense
+from bench.plugins.registry import make_defense
 
 NAMES = ["apg", "bilateral", "bit-depth", "gaussian", "jedi", "jpeg", "lgs", "median", "n-pixel", "tvm", "tvm-guo"]
 

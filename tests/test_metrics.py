@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from bench import metrics
 from bench.errors import InputError
-from bench.metrics import PerImage, difference, mean, ranks, worst_case
-from bench.outcome import Cell, Facts, Outcome, PluginRecord
-from bench.store import Store
+from bench.records import metrics
+from bench.records.metrics import PerImage, difference, mean, ranks, worst_case
+from bench.records.schema import Cell, Facts, Outcome, PluginRecord
+from bench.records.store import Store
 
 
 def vector(*values: float) -> PerImage:

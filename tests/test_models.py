@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench import models, train_classifier
 from bench.augment import scaled_crops
 from bench.contracts import Classifier, InputError, Streams
-from bench.datasets import choose, load_dataset
-from bench.models import Net, load_model, weights_fingerprint
-from bench.nets import MnistCNN, ResNet20, SmallResNet
+from bench.data.load import choose, load_dataset
+from bench.models import Net, load_model, train_classifier, weights_fingerprint
+from bench.models import load as models
+from bench.models.nets import MnistCNN, ResNet20, SmallResNet
 from bench.training import fit, private_randomness
 
 small = partial(load_model, num_classes=10, image_shape=(3, 32, 32))

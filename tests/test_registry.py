@@ -7,11 +7,11 @@ from typing import Literal
 
 import pytest
 
-from bench import registry
 from bench.errors import InputError
-from bench.registry import make_attack, make_defense
-from bench.sources import code_fingerprint, fingerprint_of_text
-from bench.specs import Spec, canonical, read, split_specs
+from bench.plugins import registry
+from bench.plugins.registry import make_attack, make_defense
+from bench.plugins.source_code import code_fingerprint, fingerprint_of_text
+from bench.plugins.specs import Spec, canonical, read, split_specs
 
 PLUGIN = Path(__file__).parent / "plugin" / "acme_blur.py"
 

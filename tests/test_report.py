@@ -17,16 +17,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.outcome import TIERS, Cell, Facts, Latency, Outcome, PluginRecord
+from bench.core.text import escape
+from bench.plugins.specs import split_specs
+from bench.records.command import command, commands
+from bench.records.schema import TIERS, Cell, Facts, Latency, Outcome, PluginRecord
+from bench.records.store import Store
 from bench.report import describe, generate, print_boards, stale, write_report
-from bench.report.about import about
 from bench.report.board import WORST, Board, Row
-from bench.report.build import make_boards
+from bench.report.boards import make_boards
 from bench.report.checks import CHECKS, NOT_RUN
-from bench.report.markdown import escape
-from bench.report.shown import arxiv, command, commands
-from bench.specs import split_specs
-from bench.store import Store
+from bench.report.format import arxiv
+from bench.report.plugin_docs import about
 
 NASTY = "<script>alert(1)</script>|`x`\n# *y* [z](http://evil.example) \x1b[31m &amp;"
 LINF = {"threat_model": "linf", "budget": "L∞ ≤ 8/255", "access": "gradients", "universal": False}

@@ -15,13 +15,14 @@ import pytest
 import torch
 
 from bench.contracts import Classifier, Goal, Images, NotApplicableError, Streams
-from bench.craft import Crafted
-from bench.judge import judge, spare_lost, strongest
-from bench.outcome import Cell, Outcome
-from bench.protect import Protected
-from bench.registry import make_attack, make_defense
-from bench.run import run_cell
-from bench.scene import Scene, Setting, scene_of, without_folders
+from bench.engine.craft import Crafted
+from bench.engine.judge import judge, spare_lost, strongest
+from bench.engine.protect import Protected
+from bench.engine.run import run_cell
+from bench.engine.setting import Setting, without_folders
+from bench.engine.testbed import Testbed, testbed_of
+from bench.plugins.registry import make_attack, make_defense
+from bench.records.schema import Cell, Outcome
 
 SETTING = Setting("photos", "photos-cnn", images=40)
 CELL = Cell("photos", "photos-cnn", "ifgsm:eps=4/255,steps=5", "jpeg", "adaptive", images=40)
@@ -63,7 +64,7 @@ def test_a_cell_computed_twice_is_the_same_record(
 ) -> None:
     first = computed(replace(CELL, attack="patch:quick,steps=3"))
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "another"))
-    scene_of.cache_clear()
+    testbed_of.cache_clear()
     computed(replace(CELL, attack="occlusion"))  # another order of the cells
     second = computed(replace(CELL, attack="patch:quick,steps=3"))
     assert lasting(first) == lasting(second)
@@ -89,7 +90,7 @@ def test_without_a_defense_both_attackers_are_the_same() -> None:
 
 def test_oblivious_images_are_crafted_once_for_all_defenses(empty_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    from bench import run
+    from bench.engine import run
 
     craft = run.craft
 
@@ -117,7 +118,7 @@ def test_a_killed_cell_goes_on_behind_its_last_batch(
         "from bench import checkpoints, craft\n"
         "from bench.outcome import Cell\n"
         "from bench.run import run_cell\n"
-        "from bench.scene import Setting\n"
+        "from bench.testbed import Setting\n"
         "checkpoints.SECONDS, real, calls = 0.0, craft._batch, []\n"
         "def batch(*given):\n"
         "    calls.append(1)\n"
@@ -131,7 +132,7 @@ def test_a_killed_cell_goes_on_behind_its_last_batch(
     assert killed.returncode == -signal.SIGKILL
     assert len(list(tmp_path.glob("crafted-*.pt"))) == 1
 
-    from bench import craft
+    from bench.engine import craft
 
     batch, learn, firsts, learnt = craft._batch, craft._learn, [], []
     monkeypatch.setattr(craft, "_batch", lambda *given: firsts.append(int(given[3][0])) or batch(*given))
@@ -162,30 +163,30 @@ def test_no_image_withstands_the_informed_attacker_that_the_other_one_turns(
 
 
 def test_a_rejection_counts_as_a_defense_only_where_the_image_was_changed() -> None:
-    scene = scene_of(replace(SETTING, images=10))
+    testbed = testbed_of(replace(SETTING, images=10))
 
     class Refuser(Classifier):
-        num_classes, rejects = scene.classes, True
+        num_classes, rejects = testbed.classes, True
 
         def forward(self, images: Images, rng: Streams) -> torch.Tensor:
-            return torch.eye(scene.classes + 1)[torch.full((len(images),), scene.classes)]
+            return torch.eye(testbed.classes + 1)[torch.full((len(images),), testbed.classes)]
 
     model = Refuser()
-    clean = model(scene.images, scene.streams)[None]
+    clean = model(testbed.images, testbed.streams)[None]
     protected = Protected(make_defense("squeeze"), {}, model, clean)
-    adversarial = scene.images.clone()
+    adversarial = testbed.images.clone()
     adversarial[:4, :, 0, 0] = 1 - adversarial[:4, :, 0, 0].round()
     nothing = torch.zeros(10)
     crafted = Crafted(adversarial, nothing == 0, nothing > 0, nothing, nothing)
     attack = make_attack("random-pixel")
 
-    facts = judge(attack, protected, crafted, crafted, scene)
+    facts = judge(attack, protected, crafted, crafted, testbed)
     assert facts.defended_attacked == facts.defended_attacked_8bit == [1.0] * 4 + [0.0] * 6
     assert facts.rejected_attacked == [1.0] * 10
-    told = spare_lost(crafted, protected, scene)
-    assert torch.equal(told.adversarial, scene.images)
-    assert judge(attack, protected, crafted, told, scene).defended_attacked == [0.0] * 10
-    wanted = scene_of(replace(SETTING, images=10, goal="targeted:3"))
+    told = spare_lost(crafted, protected, testbed)
+    assert torch.equal(told.adversarial, testbed.images)
+    assert judge(attack, protected, crafted, told, testbed).defended_attacked == [0.0] * 10
+    wanted = testbed_of(replace(SETTING, images=10, goal="targeted:3"))
     assert torch.equal(spare_lost(crafted, protected, wanted).adversarial, adversarial)
 
 
@@ -205,10 +206,10 @@ def test_a_targeted_cell_counts_only_its_target() -> None:
 
 
 def test_random_targets_are_other_classes_and_fixed_by_the_seed() -> None:
-    scene = scene_of(replace(SETTING, goal="targeted"))
-    assert scene.goal.targets is not None
-    assert (scene.goal.targets != scene.labels).all()
-    assert torch.equal(scene.goal.targets, Scene(replace(SETTING, goal="targeted")).goal.targets)  # type: ignore[arg-type]
+    testbed = testbed_of(replace(SETTING, goal="targeted"))
+    assert testbed.goal.targets is not None
+    assert (testbed.goal.targets != testbed.labels).all()
+    assert torch.equal(testbed.goal.targets, Testbed(replace(SETTING, goal="targeted")).goal.targets)  # type: ignore[arg-type]
 
 
 def test_a_universal_attack_wants_one_target_for_all() -> None:
@@ -218,7 +219,7 @@ def test_a_universal_attack_wants_one_target_for_all() -> None:
 
 
 def test_a_random_defense_is_asked_ten_times_and_its_share_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.protect import fresh_answers
+    from bench.engine.protect import fresh_answers
 
     class Coin(Classifier):
         num_classes = 2
@@ -246,28 +247,28 @@ def test_the_real_cifar_classifier_gets_470_of_500_real_images(shared: Path) -> 
     setting = Setting(
         f"folder:{shared}/data/cifar10-500", "resnet20", weights=shared / "models" / "cifar10-resnet20.safetensors"
     )
-    scene = Scene(setting)
-    assert (scene.bare_clean.argmax(1) == scene.labels).sum() == 470
+    testbed = Testbed(setting)
+    assert (testbed.bare_clean.argmax(1) == testbed.labels).sum() == 470
 
 
 def test_an_oracle_is_judged_with_the_originals_beside_the_attacked_images() -> None:
     cell = Cell("photos", "photos-cnn", "lavan:area=0.2,steps=20", "dw-oracle", "oblivious", images=20)
     done = run_cell(cell, Setting("photos", "photos-cnn", images=20), lambda share, doing: None)
-    attacked, scene, facts = done.attacked.adversarial, done.scene, done.outcome.facts
+    attacked, testbed, facts = done.attacked.adversarial, done.testbed, done.outcome.facts
     assert facts is not None
-    shown = done.protected.model(torch.cat([attacked, scene.images], 1), scene.streams)
-    assert facts.defended_attacked == (shown.argmax(1) == scene.labels).double().tolist()
+    shown = done.protected.model(torch.cat([attacked, testbed.images], 1), testbed.streams)
+    assert facts.defended_attacked == (shown.argmax(1) == testbed.labels).double().tolist()
     assert sum(facts.defended_attacked) > sum(facts.bare_attacked), "the attack shows, and the oracle mends"
 
 
 def test_a_gradient_has_vanished_only_if_none_of_the_views_has_one() -> None:
-    scene = scene_of(SETTING)
-    count = len(scene)
+    testbed = testbed_of(SETTING)
+    count = len(testbed)
 
     def through(*zero: float) -> Crafted:
         ones = torch.ones(count)
         shares = torch.tensor(zero).repeat(count)[:count]
-        return Crafted(scene.images, ones.bool(), ones.bool(), ones, ones, {"zero_gradient": shares})
+        return Crafted(testbed.images, ones.bool(), ones.bool(), ones, ones, {"zero_gradient": shares})
 
     views = {"plain": through(1, 1), "tempered": through(0, 1), "bare": through(0, 0)}
-    assert strongest(views, scene.bare, scene).noted["zero_gradient"].tolist() == [0, 1] * (count // 2)
+    assert strongest(views, testbed.bare, testbed).noted["zero_gradient"].tolist() == [0, 1] * (count // 2)

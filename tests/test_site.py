@@ -14,16 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.outcome import Cell, Outcome
-from bench.registry import make_attack, make_defense
+from bench.plugins.registry import make_attack, make_defense
+from bench.plugins.source_code import code_fingerprint
+from bench.records.schema import Cell, Outcome
+from bench.records.sheets import Sheet, load, save
+from bench.records.store import Store
 from bench.report import generate, stale, write_report
-from bench.report.about import about
-from bench.report.fresh import stale_cells
 from bench.report.html import environment
-from bench.report.links import cell_page, plugin_page
-from bench.report.pictures import Sheet, load, save
-from bench.sources import code_fingerprint
-from bench.store import Store
+from bench.report.plugin_docs import about
+from bench.report.staleness import stale_cells
+from bench.report.urls import cell_page, plugin_page
 
 from . import synthetic
 from .test_report import LGS, NASTY, PATCH, Tags, both, facts, outcome, saved
@@ -264,9 +264,9 @@ def test_pictures_that_were_made_are_on_the_page_and_in_the_check(tmp_path: Path
 
 
 def test_a_sheet_shows_what_was_changed_and_where_the_model_looks() -> None:
-    from bench.run import run_cell
-    from bench.scene import Setting
-    from bench.show import first, sheet_of, views
+    from bench.engine.pictures import first, sheet_of, views
+    from bench.engine.run import run_cell
+    from bench.engine.setting import Setting
 
     cell = Cell("photos", "photos-cnn", "occlusion:area=0.1", "lgs", "oblivious", effort="quick", images=6)
     computed = run_cell(cell, Setting("photos", "photos-cnn", images=6), lambda share, doing: None)

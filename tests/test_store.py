@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import cache
+from bench.core import tensor_cache as cache
+from bench.core.files import write
 from bench.errors import InputError
-from bench.outcome import Cell, Facts, Latency, Outcome
-from bench.store import Store, write
+from bench.records.schema import Cell, Facts, Latency, Outcome
+from bench.records.store import Store
 
 CELL = Cell("photos", "photos-cnn", "patch:area=0.1", "lgs", "adaptive", seed=3)
 FACTS = Facts([4, 9], [0, 1], [1, 0], [1, 1], [0, 1], [1, 0.5], [0, 0.3], [0, 0.3], [1, 0], noted={"pixels": [3, None]})

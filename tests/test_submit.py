@@ -21,28 +21,29 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from bench import registry
 from bench.contracts import CertifiedDefense, Patch, Streams
-from bench.errors import InputError
-from bench.metrics import attacked_accuracy, load_results
-from bench.outcome import Cell
-from bench.registry import add_file, make_defense
-from bench.run import run_cell
-from bench.sandbox.box import Box, Limits, RefusedError
-from bench.sandbox.remote import Remote, remote_defense
-from bench.sandbox.walls import IsolationError, lacking, shut_in
-from bench.scene import scene_of
-from bench.sources import fingerprint_of_text
-from bench.store import Store
+from bench.engine.run import run_cell
+from bench.engine.testbed import testbed_of
+from bench.errors import InputError, RefusedError
+from bench.plugins import registry
+from bench.plugins.registry import add_file, make_defense
+from bench.plugins.source_code import fingerprint_of_text
+from bench.records.frame import load_results
+from bench.records.metrics import attacked_accuracy
+from bench.records.schema import Cell
+from bench.records.store import Store
+from bench.sandbox.client import Remote, remote_defense
+from bench.sandbox.isolation import IsolationError, lacking, shut_in
+from bench.sandbox.process import Box, Limits
 from bench.submit import protocol as protocols
 from bench.submit.accept import accept
 from bench.submit.agreement import compare_fresh
-from bench.submit.breaking import import_attack
 from bench.submit.bundle import unpack
 from bench.submit.consistency import contradiction
-from bench.submit.make import submit
-from bench.submit.new import new
-from bench.submit.told import lines, markdown
+from bench.submit.import_attack import import_attack
+from bench.submit.scaffold import new
+from bench.submit.submit import submit
+from bench.submit.verdict_text import lines, markdown
 from bench.submit.verify import Verdict, sample, verify
 
 PLUGIN = Path(__file__).parent / "plugin" / "acme_blur.py"
@@ -62,7 +63,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("honest") / "acme-blur.zip"
     assert submit(PLUGIN, out, protocol="smoke", workers=0)
     registry._from_files = before
-    scene_of.cache_clear()
+    testbed_of.cache_clear()
     return out
 
 
@@ -449,13 +450,13 @@ def test_a_defense_behind_walls_answers_as_it_would_in_the_open() -> None:
         torch.rand(9, 3, 32, 32, generator=torch.Generator().manual_seed(0)),
         Streams.of(0, torch.arange(9)),
     )
-    scene = scene_of(protocols.load("smoke").setting(0))
+    testbed = testbed_of(protocols.load("smoke").setting(0))
     about = {"model": "photos-cnn", "shape": (3, 32, 32), "classes": 10, "learned": {}, "code": "x"}
     with Box({"acme_blur.py": PLUGIN.read_bytes()}, QUICK) as box:
         remote = remote_defense(box, box, text="acme-blur:size=5", **about)  # type: ignore[arg-type]  # one dict for two calls
         add_file(PLUGIN)
-        here = make_defense("acme-blur:size=5").protect(scene.bare, {})
-        there = remote.attacker_views(scene.bare, {})["exact"]
+        here = make_defense("acme-blur:size=5").protect(testbed.bare, {})
+        there = remote.attacker_views(testbed.bare, {})["exact"]
         torch.testing.assert_close(there(images, streams), here(images, streams), rtol=0, atol=1e-5)
         gradients = []
         for model in (here, there):
@@ -465,7 +466,7 @@ def test_a_defense_behind_walls_answers_as_it_would_in_the_open() -> None:
     size = save({"size": torch.tensor(0.5)})
     with Box({"noise.py": RANDOM.encode(), "size.safetensors": size}, QUICK) as box:
         remote = remote_defense(box, box, text="noise", **about)  # type: ignore[arg-type]  # as above
-        noisy = remote.protect(scene.bare, {})
+        noisy = remote.protect(testbed.bare, {})
         assert noisy.random
         first = noisy(images, streams)
         torch.testing.assert_close(noisy(images[3:], streams[3:]), first[3:], rtol=0, atol=1e-5)
@@ -485,16 +486,16 @@ class Masks(PatchCleanser):
 
 @walled
 def test_a_certificate_behind_walls_is_the_one_in_the_open() -> None:
-    scene, budget = scene_of(protocols.load("smoke").setting(0)), Patch(0.01, turned=False)
+    testbed, budget = testbed_of(protocols.load("smoke").setting(0)), Patch(0.01, turned=False)
     defense = make_defense("patchcleanser")
     assert isinstance(defense, CertifiedDefense)
-    here = defense.certify(scene.bare, {}, scene.images, scene.labels, budget)
+    here = defense.certify(testbed.bare, {}, testbed.images, testbed.labels, budget)
     about = {"model": "photos-cnn", "shape": (3, 32, 32), "classes": 10, "learned": {}, "code": "x"}
     with Box({"masks.py": MASKS.encode()}, QUICK) as box:
         remote = remote_defense(box, box, text="masks", **about)  # type: ignore[arg-type]  # as above
         assert isinstance(remote, CertifiedDefense)
-        there = remote.certify(scene.bare, {}, scene.images, scene.labels, budget)
-        wrong = remote.certify(scene.bare, {}, scene.images, (scene.labels + 1) % 10, budget)
+        there = remote.certify(testbed.bare, {}, testbed.images, testbed.labels, budget)
+        wrong = remote.certify(testbed.bare, {}, testbed.images, (testbed.labels + 1) % 10, budget)
     assert here.any()
     assert torch.equal(there, here)
     assert not wrong[here].any()
@@ -597,14 +598,16 @@ SETTING = protocols.load("smoke").setting(0)
 
 
 def attack_file(path: Path, eps: float, rows: slice = slice(None), **more: torch.Tensor) -> Path:
-    scene = scene_of(SETTING)
-    leaf = scene.images.clone().requires_grad_()
+    testbed = testbed_of(SETTING)
+    leaf = testbed.images.clone().requires_grad_()
     for _ in range(10):
-        loss = scene.goal.cross_entropy(scene.bare(leaf, scene.streams)).sum()
+        loss = testbed.goal.cross_entropy(testbed.bare(leaf, testbed.streams)).sum()
         (gradient,) = torch.autograd.grad(loss, leaf)
         moved = leaf.detach() - 0.3 * eps * gradient.sign()
-        leaf = moved.clamp(scene.images - eps, scene.images + eps).clamp(0, 1).requires_grad_()
-    save_file({"adversarial": leaf.detach()[rows].contiguous(), "index": scene.indices[rows].contiguous()} | more, path)
+        leaf = moved.clamp(testbed.images - eps, testbed.images + eps).clamp(0, 1).requires_grad_()
+    save_file(
+        {"adversarial": leaf.detach()[rows].contiguous(), "index": testbed.indices[rows].contiguous()} | more, path
+    )
     return path
 
 
@@ -669,15 +672,15 @@ def test_what_a_detector_rejects_anyway_is_not_caught(tmp_path: Path) -> None:
 
 
 def test_the_first_image_outside_the_budget_is_named(board: Path, tmp_path: Path) -> None:
-    scene = scene_of(SETTING)
-    images = scene.images.clone()
+    testbed = testbed_of(SETTING)
+    images = testbed.images.clone()
     images[4:6, :, 0, 0] = 1 - images[4:6, :, 0, 0].round()
-    save_file({"adversarial": images, "index": scene.indices}, tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match=rf"Image {int(scene.indices[4])} is outside the budget.*and 1 more"):
+    save_file({"adversarial": images, "index": testbed.indices}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=rf"Image {int(testbed.indices[4])} is outside the budget.*and 1 more"):
         imported(tmp_path / "a.safetensors", board, name="broken")
     images[3, 0, 0, 0] = torch.nan
-    save_file({"adversarial": images, "index": scene.indices}, tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match=rf"Image {int(scene.indices[3])} holds a value that is no number"):
+    save_file({"adversarial": images, "index": testbed.indices}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=rf"Image {int(testbed.indices[3])} holds a value that is no number"):
         imported(tmp_path / "a.safetensors", board, name="broken")
     assert not list(board.rglob("*broken*.json"))
 

@@ -19,19 +19,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.cli.listing import DATASETS, MODELS
 from bench.errors import InputError
-from bench.filled import Filled, Value, fill
-from bench.fitting import fits
-from bench.listing import DATASETS, MODELS
-from bench.measured import MEASURES, TIMES, TRAINING, Measured
-from bench.order import Point, agreement
-from bench.outcome import TIERS, Cell, Facts, Latency, Outcome, PluginRecord
-from bench.registry import addresses, make_attack, make_defense
-from bench.report import latex
-from bench.reported import Reported, Table, load
-from bench.specs import Spec
-from bench.store import Store
-from bench.tables import FIELDS, generate_tables, stale_tables, write_tables
+from bench.papers import latex
+from bench.papers.fill import Filled, Value, fill
+from bench.papers.match import fits
+from bench.papers.measure import MEASURES, TIMES, TRAINING, Measured
+from bench.papers.rank_agreement import Point, agreement
+from bench.papers.reported import Reported, Table, load
+from bench.papers.write import FIELDS, generate_tables, stale_tables, write_tables
+from bench.plugins.registry import addresses, make_attack, make_defense
+from bench.plugins.specs import Spec
+from bench.records.schema import TIERS, Cell, Facts, Latency, Outcome, PluginRecord
+from bench.records.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTED = load(ROOT / "results" / "reported")

@@ -16,21 +16,24 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from bench import checkpoints, peak, train_classifier, training
+from bench import training
 from bench.augment import mirrored_shifts
-from bench.cli import app
+from bench.cli.main import app
 from bench.contracts import InputError
-from bench.datasets import load_dataset
-from bench.models import weights_fingerprint
-from bench.nets import MnistCNN
-from bench.outcome import Cell
-from bench.peak import Peak
-from bench.protect import learn, protect
-from bench.registry import make_defense
+from bench.core import checkpoints
+from bench.core import peak_memory as peak
+from bench.core.one_cycle import set_rate
+from bench.core.peak_memory import Peak
+from bench.data.load import load_dataset
+from bench.engine.protect import learn, protect
+from bench.engine.run import run_cell
+from bench.engine.setting import Setting
+from bench.engine.testbed import Testbed
+from bench.models import train_classifier, weights_fingerprint
+from bench.models.nets import MnistCNN
+from bench.plugins.registry import make_defense
+from bench.records.schema import Cell
 from bench.report import describe
-from bench.run import run_cell
-from bench.scene import Scene, Setting
-from bench.schedule import set_rate
 from bench.training import Batch, cross_entropy, fit, private_randomness
 
 DIGITS = Setting("digits", "mnist-cnn", images=20)
@@ -124,7 +127,7 @@ class TestCheckpoints:
             "from bench import checkpoints, training\n"
             "from bench.protect import learn\n"
             "from bench.registry import make_defense\n"
-            "from bench.scene import Scene, Setting\n"
+            "from bench.testbed import Testbed, Setting\n"
             "checkpoints.SECONDS, real, calls = 0.0, training._Run.step, []\n"
             "def step(run, loss):\n"
             "    real(run, loss)\n"
@@ -132,11 +135,11 @@ class TestCheckpoints:
             "    if len(calls) == 6:\n"
             "        os.kill(os.getpid(), signal.SIGKILL)\n"
             "training._Run.step = step\n"
-            f"scene = Scene(Setting('digits', 'mnist-cnn', images=20))\n"
-            f"learn(make_defense({SMALL!r}), scene, lambda share, doing: None)\n"
+            f"testbed = Testbed(Setting('digits', 'mnist-cnn', images=20))\n"
+            f"learn(make_defense({SMALL!r}), testbed, lambda share, doing: None)\n"
         )
-        scene, defense = Scene(DIGITS), make_defense(SMALL)
-        whole = learn(defense, scene, lambda share, doing: None)
+        testbed, defense = Testbed(DIGITS), make_defense(SMALL)
+        whole = learn(defense, testbed, lambda share, doing: None)
 
         monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
         killed = subprocess.run([sys.executable, "-c", code], env=os.environ, check=False)
@@ -145,7 +148,7 @@ class TestCheckpoints:
         assert list(states.glob("*.pt"))
 
         shares: list[float] = []
-        resumed = learn(defense, scene, lambda share, doing: shares.append(share))
+        resumed = learn(defense, testbed, lambda share, doing: shares.append(share))
         assert shares[1] == 1, "it began anew instead of with the second epoch"
         weights = [name for name in whole if name.startswith("net.")]
         assert len(weights) > 5
@@ -278,12 +281,12 @@ class TestCosts:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            protect(Scene(DIGITS), SMALL, kill)
+            protect(Testbed(DIGITS), SMALL, kill)
         (told,) = tmp_path.glob("*.training/spent.json")
         before = json.loads(told.read_text())
         assert before["seconds"] > 0
         told.write_text(json.dumps(before | {"seconds": 1000.0, "peak_mib": 5000.0}))
-        cost = protect(Scene(DIGITS), SMALL, lambda share, doing: None).cost
+        cost = protect(Testbed(DIGITS), SMALL, lambda share, doing: None).cost
         assert 1000 < cost["seconds"] < 1100
         assert cost["peak_mib"] == 5000
         assert not list(tmp_path.glob("*.training"))
@@ -321,8 +324,8 @@ class TestCommand:
         assert "2 epochs" in told
         assert "median (seed 0): learns nothing" in told
         assert "trained before" in command(f"--defense {SMALL} {where}")[1]
-        scene, shares = Scene(DIGITS), list[str]()
-        protect(scene, SMALL, lambda share, doing: shares.append(doing))
+        testbed, shares = Testbed(DIGITS), list[str]()
+        protect(testbed, SMALL, lambda share, doing: shares.append(doing))
         assert "training" not in shares
 
     @pytest.mark.parametrize(
@@ -366,8 +369,8 @@ class TestClassifiers:
         found = re.search(r"evaluation images of digits: ([0-9.]+)%", capsys.readouterr().err)
         assert found
         assert float(found[1]) > 80
-        scene = Scene(Setting("digits", "mnist-cnn", weights=file))
-        right = (scene.bare_clean.argmax(1) == scene.labels).double().mean()
+        testbed = Testbed(Setting("digits", "mnist-cnn", weights=file))
+        right = (testbed.bare_clean.argmax(1) == testbed.labels).double().mean()
         assert 100 * float(right) == pytest.approx(float(found[1]), abs=0.06)
 
     @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torchvision.models.vgg import VGG, make_layers
 
 from bench import training
 from bench.contracts import Classifier, InputError, Streams
-from bench.nets import MnistCNN, Net, ResNet20, SmallResNet
+from bench.models.nets import MnistCNN, Net, ResNet20, SmallResNet
 
 from .toys import LinearClassifier, streams
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import checkpoints
 from bench.contracts import Artifact, CertifiedDefense, Classifier, InputError, Linf, Patch, Pixels, answers
-from bench.nets import MnistCNN, Net
-from bench.registry import make_defense
+from bench.core import checkpoints
+from bench.models.nets import MnistCNN, Net
+from bench.plugins.registry import make_defense
 from bench.training import fit
 
 from .toys import streams

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bench.core.files import write
+from bench.records.store import Store
 from bench.report.describe import describe
 from bench.report.terminal import print_boards
-from bench.store import Store, write
 
 __all__ = ["describe", "generate", "print_boards", "stale", "write_report"]
 
@@ -20,7 +21,7 @@ def generate(folder: Path) -> dict[Path, str]:
     Raises InputError where a file is no record.
     """
     from bench.report import markdown
-    from bench.report.build import make_boards
+    from bench.report.boards import make_boards
     from bench.report.site import Site
 
     store = Store(folder)

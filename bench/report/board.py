@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.outcome import Cell, PluginRecord, Tier
+from bench.core.text import plain
+from bench.records.schema import Cell, PluginRecord, Tier
 from bench.report.flags import Flag
-from bench.report.samples import Sample, Setting
-from bench.report.shown import Shown, arxiv, plain
+from bench.report.format import Shown, arxiv
+from bench.report.grouping import Sample, Setting
 
 WORST = ""
 """Stands where an attack's text would, for the worst case over all of them."""

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bench.metrics import rejection_clean
+from bench.core.text import plain, signed
+from bench.records.metrics import rejection_clean
 from bench.report.flags import Flag, Row, bare_loss, beaten, figures, grows, same_tier
-from bench.report.shown import plain, signed
 
 NOT_RUN = {
     "S04": "silent success",

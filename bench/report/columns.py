@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from statistics import median
 
-from bench.metrics import certified_accuracy, rejection_clean
-from bench.outcome import TIERS, Tier
+from bench.core.text import plain
+from bench.records.metrics import certified_accuracy, rejection_clean
+from bench.records.schema import TIERS, Tier
 from bench.report.board import WORST, Column, Entry, Key
 from bench.report.evidence import Evidence
-from bench.report.shown import Shown, duration, plain, ratio, share
+from bench.report.format import Shown, duration, ratio, share
 
 Filled = tuple[Column, Callable[[str], Shown]]
 """A column, and the number that a defense has in it."""

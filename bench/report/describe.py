@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from bench.outcome import Outcome, PluginRecord
-from bench.report.build import numbers, provenance
-from bench.report.shown import Shown, command, plain
+from bench.core.text import plain
+from bench.records.command import command
+from bench.records.schema import Outcome, PluginRecord
+from bench.report.boards import numbers, provenance
+from bench.report.format import Shown
 
 
 def describe(outcome: Outcome) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-from bench.metrics import PerImage, mean, per_image, ranks
-from bench.outcome import TIERS, Facts, Latency, Outcome, PluginRecord, Tier
+from bench.core.text import plain
+from bench.records.metrics import PerImage, mean, per_image, ranks
+from bench.records.schema import TIERS, Facts, Latency, Outcome, PluginRecord, Tier
 from bench.report import flags
 from bench.report.checks import judge
-from bench.report.samples import Sample, Samples, Setting, of_row, worst
-from bench.report.shown import NONE, plain
+from bench.report.format import NONE
+from bench.report.grouping import Sample, Samples, Setting, of_row, worst
 
 
 class Evidence:

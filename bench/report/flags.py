@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Literal
 
-from bench.metrics import Estimate, difference, per_image
-from bench.outcome import Latency, PluginRecord
-from bench.report.samples import Sample, Samples
-from bench.report.shown import signed
+from bench.core.text import signed
+from bench.records.metrics import Estimate, difference, per_image
+from bench.records.schema import Latency, PluginRecord
+from bench.report.grouping import Sample, Samples
 
 Colour = Literal["red", "amber", "grey"]
 _SIZES = ("area", "eps", "pixels", "count", "size")

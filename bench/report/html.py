@@ -11,11 +11,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from bench.core.text import plain
 from bench.report.board import WORST, Board
-from bench.report.guide import choices, column_names, meanings
-from bench.report.links import anchor, cell_page, place, plugin_page
-from bench.report.shown import Shown, failed, plain
-from bench.report.told import costs, findings, measures, raised, unchecked, views
+from bench.report.format import Shown, failed
+from bench.report.legend import choices, column_names, meanings
+from bench.report.summary import costs, findings, measures, raised, unchecked, views
+from bench.report.urls import anchor, cell_page, place, plugin_page
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

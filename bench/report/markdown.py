@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from bench.outcome import Outcome, Tier
+from bench.core.text import escape
+from bench.records.command import commands
+from bench.records.schema import Outcome, Tier
 from bench.report.board import WORST, Board, Entry, Plugin
-from bench.report.shown import Shown, commands, lost, plain
-from bench.report.told import raised
+from bench.report.format import Shown, lost
+from bench.report.summary import raised
 
 _INTRODUCTION = """# Results
 
@@ -21,12 +22,6 @@ clean − attacked accuracy in points, β the share still right of the images th
 worst case an image counts only if it survives every attack. Ranks are shared where the paired interval of the
 difference holds zero. No flag means that no check fired, never that a defense is robust.
 """
-
-
-def escape(text: str) -> str:
-    """Text that means itself in Markdown and in a cell of a table."""
-    text = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", text).replace("://", ":\\//")
 
 
 def page(boards: Sequence[Board], homeless: Sequence[Outcome]) -> str:

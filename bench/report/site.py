@@ -9,24 +9,25 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
-from bench.outcome import TIERS, Cell, Latency, Outcome
-from bench.registry import Kind
-from bench.report.about import about
+from bench.core.text import plain
+from bench.plugins.registry import Kind
+from bench.records.command import commands
+from bench.records.roc import load as load_rocs
+from bench.records.schema import TIERS, Cell, Latency, Outcome
+from bench.records.sheets import Sheet, load
+from bench.records.store import Store
 from bench.report.board import Board, Entry, Plugin
-from bench.report.build import entry_of, provenance
-from bench.report.charts import Chart, charts
+from bench.report.boards import entry_of, provenance
+from bench.report.cell_page import Page
+from bench.report.charts.all import Chart, charts
 from bench.report.checks import NOT_RUN
-from bench.report.fresh import stale_cells
-from bench.report.guide import told_checks
+from bench.report.grouping import Sample
 from bench.report.html import asset, lean, render
-from bench.report.links import plugin_page
-from bench.report.page import Page
-from bench.report.pictures import Sheet, load
-from bench.report.roc import load as load_rocs
-from bench.report.samples import Sample
-from bench.report.shown import commands, plain
-from bench.report.told import Pair, Place, pairs
-from bench.store import Store
+from bench.report.legend import told_checks
+from bench.report.plugin_docs import about
+from bench.report.staleness import stale_cells
+from bench.report.summary import Pair, Place, pairs
+from bench.report.urls import plugin_page
 
 
 @dataclass(frozen=True)

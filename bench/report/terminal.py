@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.outcome import TIERS, Latency, Outcome, Tier
+from bench.core.text import plain
+from bench.records.schema import TIERS, Latency, Outcome, Tier
 from bench.report.board import WORST, Board, Row
-from bench.report.build import make_boards
-from bench.report.shown import NONE, Shown, lost, plain
+from bench.report.boards import make_boards
+from bench.report.format import NONE, Shown, lost
 
 _MEASURES = ("attacked_accuracy", "delta", "beta")
 _COLOURS = {"red": "red", "amber": "yellow"}

@@ -7,14 +7,15 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.core.files import write, write_bytes
 from bench.errors import InputError
-from bench.judge import warnings_of
-from bench.outcome import Outcome
-from bench.registry import addresses
+from bench.plugins.registry import addresses
+from bench.records.schema import Outcome
+from bench.records.store import Store
+from bench.records.warnings import warnings_of
 from bench.report import write_report
-from bench.store import Store, write, write_bytes
 from bench.submit.bundle import Bundle
-from bench.submit.make import manifest_text
+from bench.submit.submit import manifest_text
 from bench.submit.verify import Verdict
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from bench.metrics import Estimate, difference, per_image
-from bench.outcome import Cell, Facts, Outcome
+from bench.records.metrics import Estimate, difference, per_image
+from bench.records.schema import Cell, Facts, Outcome
 
 MEASURES = [one.name for one in fields(Facts) if one.name not in ("index", "label", "noted")]
 ALLOWED, ALLOWED_RANDOM = 0.02, 0.05

@@ -19,12 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from bench.contracts import Artifact
-from bench.outcome import SCHEMA as RECORD_SCHEMA
-from bench.outcome import Outcome
-from bench.sandbox.box import RefusedError
-from bench.sources import fingerprint_of_text
-from bench.specs import Spec
-from bench.store import write_bytes
+from bench.core.files import write_bytes
+from bench.errors import RefusedError
+from bench.plugins.source_code import fingerprint_of_text
+from bench.plugins.specs import Spec
+from bench.records.schema import SCHEMA as RECORD_SCHEMA
+from bench.records.schema import Outcome
 
 SCHEMA = 1
 FILES, BYTES = 2_000, 2**28

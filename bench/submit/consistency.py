@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields
 
-from bench.outcome import Facts, Outcome
+from bench.records.schema import Facts, Outcome
 
 
 def contradiction(outcomes: Sequence[Outcome]) -> str | None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
-from bench.outcome import Cell, Effort, Tier
-from bench.scene import Setting
-from bench.specs import canonical, lookup
+from bench.engine.setting import Setting
+from bench.plugins.specs import canonical, lookup
+from bench.records.schema import Cell, Effort, Tier
 
 _FOLDER = Path(__file__).parent.parent / "protocols"
 

@@ -11,21 +11,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from bench.judge import CertificateError
-from bench.outcome import Cell, Facts, Outcome, PluginRecord
-from bench.records import PROTOCOL, of_attack
-from bench.registry import make_attack
-from bench.run import run_cell
-from bench.sandbox.box import Limits, RefusedError
-from bench.sandbox.remote import RemoteDefense
-from bench.sandbox.walls import IsolationError
-from bench.scene import Scene, Setting, scene_of
-from bench.sources import code_fingerprint
+from bench.engine.judge import CertificateError
+from bench.engine.protect import at_work
+from bench.engine.provenance import PROTOCOL, of_attack
+from bench.engine.run import evaluate
+from bench.engine.setting import Setting
+from bench.engine.testbed import Testbed, testbed_of
+from bench.errors import RefusedError
+from bench.plugins.registry import make_attack
+from bench.plugins.source_code import code_fingerprint
+from bench.records.schema import Cell, Facts, Outcome, PluginRecord
+from bench.sandbox.client import RemoteDefense
+from bench.sandbox.isolation import IsolationError
+from bench.sandbox.process import Limits
 from bench.submit import protocol as protocols
 from bench.submit.agreement import Compared, MismatchError, compare, compare_fresh, in_words
 from bench.submit.bundle import Bundle, unpack
 from bench.submit.consistency import contradiction
-from bench.submit.walled import at_work, behind_walls
+from bench.submit.sandboxed import behind_walls
 
 Status = Literal["verified", "mismatch", "unverified", "refused"]
 
@@ -76,11 +79,11 @@ def verify(
         chooser = random.Random(secrets.randbits(64) if seed is None else seed)
         chosen = sample(bundle.outcomes, share, chooser)
         for number in protocol.seeds:
-            scene = scene_of(protocol.setting(number))
-            _check_scene([one for one in bundle.outcomes if one.cell.seed == number], scene)
+            testbed = testbed_of(protocol.setting(number))
+            _check_scene([one for one in bundle.outcomes if one.cell.seed == number], testbed)
             cells = [one for one in chosen if one.cell.seed == number]
             if cells:
-                compared += _compute(bundle, protocol, scene, cells, chooser, limits, told)
+                compared += _compute(bundle, protocol, testbed, cells, chooser, limits, told)
     except RefusedError as error:
         return Verdict("refused", str(error), compared, bundle)
     except MismatchError as error:
@@ -133,19 +136,19 @@ def _check_defense(bundle: Bundle, protocol: protocols.Protocol) -> None:
             raise MismatchError(told)
 
 
-def _check_scene(outcomes: Sequence[Outcome], scene: Scene) -> None:
+def _check_scene(outcomes: Sequence[Outcome], testbed: Testbed) -> None:
     """Whether the records are of the images, the model and the attacks that are here."""
     for one in outcomes:
         if one.facts is None:
             continue
         attack = make_attack(one.cell.attack, one.cell.effort)
-        here = scene.fingerprints | {"attack": code_fingerprint(attack), "protocol": PROTOCOL}
+        here = testbed.fingerprints | {"attack": code_fingerprint(attack), "protocol": PROTOCOL}
         other = sorted(name for name, value in here.items() if one.fingerprints.get(name) != value)
         if other:
             raise _UnverifiedError(f"{one.cell} was computed with another {', '.join(other)} than there is here")
-        if one.facts.index != scene.indices.tolist() or one.facts.label != scene.labels.tolist():
+        if one.facts.index != testbed.indices.tolist() or one.facts.label != testbed.labels.tolist():
             raise MismatchError(f"{one.cell} has other images or labels than its data set")
-        if one.attack != _as_recorded(of_attack(one.cell.attack, attack)) or one.classes != scene.classes:
+        if one.attack != _as_recorded(of_attack(one.cell.attack, attack)) or one.classes != testbed.classes:
             raise MismatchError(f"{one.cell} describes its attack or its classes in another way than they are")
 
 
@@ -157,7 +160,7 @@ def _as_recorded(record: PluginRecord) -> PluginRecord:
 def _compute(
     bundle: Bundle,
     protocol: protocols.Protocol,
-    scene: Scene,
+    testbed: Testbed,
     recorded: Sequence[Outcome],
     chooser: random.Random,
     limits: Limits | None,
@@ -165,7 +168,7 @@ def _compute(
 ) -> list[Compared]:
     """Computes the cells of one seed again, and one of them on other images of the data set."""
     told("starting the defense behind walls")
-    with behind_walls(bundle, scene, limits) as defense:
+    with behind_walls(bundle, testbed, limits) as defense:
         for one in recorded:
             if one.defense is None or asdict(one.defense) != defense.about["defense"]:
                 raise MismatchError(f"{one.cell} describes its defense in another way than the code does")
@@ -173,7 +176,7 @@ def _compute(
         for one in recorded:
             told(f"computing again: {one.cell.attack}, {one.cell.tier}")
             compared += compare(
-                one, _again(one.cell, scene.setting, defense), bool(defense.about["views"][""]["random"])
+                one, _again(one.cell, testbed.setting, defense), bool(defense.about["views"][""]["random"])
             )
         first = chooser.choice(recorded)
         other = replace(first.cell, seed=chooser.randrange(2**16, 2**31))
@@ -182,19 +185,16 @@ def _compute(
 
 
 def _again(cell: Cell, setting: Setting, defense: RemoteDefense) -> Facts:
-    """The facts of a cell, with the defense in its boxes in the place where the engine would put its own."""
-    scene = scene_of(setting)
+    """The facts of a cell, with the defense in its boxes."""
+    testbed = testbed_of(setting)
     try:
-        scene.protected[cell.defense] = at_work(defense, scene)
-        facts = run_cell(cell, setting, lambda share, doing: None).outcome.facts
+        facts = evaluate(cell, testbed, at_work(defense, {}, testbed), lambda share, doing: None).outcome.facts
     except (RefusedError, IsolationError):
         raise
     except CertificateError as error:
         raise RefusedError(f"the certificate is broken: {error}") from error
     except Exception as error:
         raise _UnverifiedError(f"{cell} cannot be computed again: {type(error).__name__}: {error}") from error
-    finally:
-        scene.protected.pop(cell.defense, None)
     if facts is None:
         raise _UnverifiedError(f"{cell} has no facts when it is computed again")
     return facts

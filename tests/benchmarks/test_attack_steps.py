@@ -12,8 +12,8 @@ import torch
 
 from bench.contracts import Goal, Model, Streams, UniversalAttack
 from bench.models import Net
-from bench.nets import SmallResNet
-from bench.registry import make_attack
+from bench.models.nets import SmallResNet
+from bench.plugins.registry import make_attack
 
 IMAGES, ROUNDS = 64, 9
 

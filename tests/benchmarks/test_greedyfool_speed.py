@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from bench.contracts import Classifier, Goal, Model, Streams
-from bench.datasets import load_dataset
+from bench.data.dataset import choose
+from bench.data.load import load_dataset
 from bench.models import load_model
-from bench.registry import make_attack
-from bench.split import choose
+from bench.plugins.registry import make_attack
 
 
 class Recorder(Classifier):

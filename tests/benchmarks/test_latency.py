@@ -8,8 +8,8 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench import clock
 from bench.contracts import Classifier, Images, Streams
+from bench.engine import latency as clock
 
 
 class Sleeper(Classifier):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.contracts import Classifier, Streams
+from bench.engine.setting import Setting
+from bench.engine.testbed import testbed_of
 from bench.memory import piece_of
-from bench.scene import Setting, scene_of
 
 COUNT, REPEATS = 16, 3
 
@@ -71,9 +72,9 @@ def test_the_first_round_costs_little_more_than_its_masked_forwards(benchmark: A
 
 def test_the_second_round_asks_for_few_of_the_pairs(benchmark: Any) -> None:
     module = importlib.import_module("bench.defenses.patchcleanser")
-    scene = scene_of(Setting("photos", "photos-cnn", images=48))
+    testbed = testbed_of(Setting("photos", "photos-cnn", images=48))
     defense = module.PatchCleanser()
-    defended = module._DoubleMasking(defense, scene.bare)
+    defended = module._DoubleMasking(defense, testbed.bare)
     hidden = defense.hiding(32, 32)
     asked = 0
 
@@ -82,9 +83,9 @@ def test_the_second_round_asks_for_few_of_the_pairs(benchmark: Any) -> None:
         asked += len(logits)
 
     with torch.no_grad():
-        votes = defended.under(scene.images, hidden, scene.streams).argmax(2)
-        hook = scene.bare.register_forward_hook(count)
-        benchmark.pedantic(lambda: defended(scene.images, scene.streams), rounds=1)
+        votes = defended.under(testbed.images, hidden, testbed.streams).argmax(2)
+        hook = testbed.bare.register_forward_hook(count)
+        benchmark.pedantic(lambda: defended(testbed.images, testbed.streams), rounds=1)
         hook.remove()
     pairs = int((votes != votes.mode(1).values[:, None]).sum()) * len(hidden)
     assert pairs

@@ -17,7 +17,7 @@ from skimage import data
 from skimage.restoration import denoise_bilateral, denoise_tv_chambolle
 
 from bench.contracts import Classifier, Streams, Transform
-from bench.registry import make_defense
+from bench.plugins.registry import make_defense
 
 COUNT = 16
 

@@ -15,7 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.contracts import Streams
-from bench.nets import Net, SmallResNet
+from bench.models.nets import Net, SmallResNet
 
 COUNT, SIDE = 64, 32
 volume, inflating = (importlib.import_module(f"bench.defenses.{name}") for name in ("_volume", "_inflate"))

@@ -1,0 +1,92 @@
+"""Reference pages of all attacks and defenses, made from their docstrings, fields and presets."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import MISSING, fields
+from typing import Any
+
+from bench.contracts import Attack, Defense, Transform, UniversalAttack
+from bench.errors import MissingExtraError
+from bench.plugins.docstrings import parts
+from bench.plugins.registry import Kind, addresses, load
+
+
+def page(kind: Kind) -> str:
+    """The Markdown page of all built-in and installed plugins of a kind."""
+    names = sorted(addresses(kind))
+    intro = (
+        f"# {kind.capitalize()}s\n\nMade by `bench list {kind}s --markdown` from the code; parameters are given as "
+        f"`{names[0]}:name=value`, presets as `NAME:PRESET`.\n"
+    )
+    contents = "\n".join(f"- [`{name}`](#{name})" for name in names)
+    return "\n".join([intro, contents, "", *(_section(kind, name) for name in names)])
+
+
+def _section(kind: Kind, name: str) -> str:
+    plugin = load(kind, name)
+    told, _ = parts(inspect.getdoc(plugin) or "")
+    attributes: dict[str, str] = {}
+    for one in reversed(plugin.__mro__):  # parameters may be told where they are inherited from
+        attributes |= parts(inspect.cleandoc(one.__doc__ or ""))[1]
+    lines = [f"## {name}", "", f"**{_escaped(plugin.title)}**. {_escaped(told)}", ""]
+    lines += [f"- {label}: {value}" for label, value in _traits(plugin) if value]
+    parameters = fields(plugin)
+    if parameters:
+        lines += ["", "| parameter | default | meaning |", "|---|---|---|"]
+        lines += [
+            f"| `{one.name}` | {_default(one)} | {_escaped(attributes.get(one.name, ''))} |" for one in parameters
+        ]
+    if plugin.presets:
+        lines += ["", "| preset | sets |", "|---|---|"]
+        lines += [f"| `{preset}` | {_values(values)} |" for preset, values in plugin.presets.items()]
+    return "\n".join([*lines, ""])
+
+
+def _traits(plugin: type[Any]) -> list[tuple[str, str]]:
+    paper = ("Paper", _escaped(plugin.paper))
+    note = ("Note", _escaped(plugin.note))
+    if issubclass(plugin, Attack):
+        try:
+            made = plugin()
+        except MissingExtraError as error:
+            return [("Needs", _escaped(str(error))), ("Access", plugin.access), paper, note]
+        budget = f"{made.budget.threat_model}, {_escaped(str(made.budget))}"
+        universal = "yes, learned from training images" if isinstance(made, UniversalAttack) else "no, for each image"
+        return [("Threat model and budget", budget), ("Access", made.access), ("Universal", universal), paper, note]
+    return [
+        ("Kind", plugin.kind),
+        ("The informed attacker differentiates", _escaped(_views(plugin))),
+        ("Random", "yes" if issubclass(plugin, Transform) and plugin.random else ""),
+        ("Learns", "yes, from training images" if plugin.learn is not Defense.learn else ""),
+        ("Tuned on", ", ".join(plugin.tuned_on)),
+        ("Ranked", "" if plugin.ranked else "no: an upper bound"),
+        paper,
+        note,
+    ]
+
+
+def _views(plugin: type[Any]) -> str:
+    """What its `attacker_views` says, beside the names of a transform's own views."""
+    own = plugin.attacker_views not in (Defense.attacker_views, Transform.attacker_views)
+    told = [" and ".join(f"`{view}`" for view in plugin.views)] if issubclass(plugin, Transform) else []
+    told += [parts(inspect.cleandoc(plugin.attacker_views.__doc__ or ""))[0]] if own else []
+    return ". ".join(told) or "the defended model"
+
+
+def _default(field: Any) -> str:
+    return "required" if field.default is MISSING else _value(field.default)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "`" + ":".join(f"{one:g}" if isinstance(one, float) else str(one) for one in value) + "`"
+    return f"`{value:.6g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _values(values: Any) -> str:
+    return ", ".join(f"`{key}` = {_value(value)}" for key, value in values.items()) or "the defaults"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,1 @@
+"""The main path: plan, craft, judge, record."""

@@ -1,0 +1,141 @@
+"""What a record says of an attack, a defense, the queries and the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import torch
+
+from bench.contracts import Attack, Defense, Transform, UniversalAttack
+from bench.engine.craft import Crafted
+from bench.engine.protect import Protected
+from bench.engine.setting import Setting
+from bench.engine.testbed import Testbed
+from bench.plugins.source_code import code_fingerprint
+from bench.plugins.specs import Spec
+from bench.records.schema import Cell, Facts, Outcome, PluginRecord
+from bench.records.warnings import warnings_of
+
+PROTOCOL = "1"
+"""Raised when the engine itself changes what a cell's numbers mean; every older record is then stale."""
+
+
+def outcome(
+    cell: Cell,
+    testbed: Testbed,
+    attack: Attack,
+    protected: Protected,
+    attacked: Crafted,
+    facts: Facts,
+    draws: int,
+    seconds: dict[str, float],
+) -> Outcome:
+    """The record of a cell that went well."""
+    return Outcome(
+        cell=cell,
+        status="ok",
+        classes=testbed.classes,
+        attack=of_attack(cell.attack, attack),
+        defense=of_defense(cell.defense, protected),
+        facts=facts,
+        queries=of_queries(attacked),
+        warnings=warnings_of(facts),
+        fingerprints=fingerprints(attack, protected.defense, testbed),
+        provenance=provenance(testbed.setting, draws if protected.model.random else 1),
+        training={name: round(value, 3) for name, value in protected.cost.items()},
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def fingerprints(attack: Attack, defense: Defense, testbed: Testbed) -> dict[str, str]:
+    """The inputs of a cell; where one differs from its record's, the record is stale."""
+    return testbed.fingerprints | {
+        "attack": code_fingerprint(attack),
+        "defense": code_fingerprint(defense),
+        "protocol": PROTOCOL,
+    }
+
+
+def of_attack(text: str, attack: Attack) -> PluginRecord:
+    """What tables need to know of an attack."""
+    traits = {
+        "threat_model": attack.budget.threat_model,
+        "budget": str(attack.budget),
+        "access": attack.access,
+        "universal": isinstance(attack, UniversalAttack),
+    }
+    return _plugin(text, attack, traits)
+
+
+def of_defense(text: str, protected: Protected) -> PluginRecord:
+    """What tables need to know of a defense."""
+    defense, defended = protected.defense, protected.model
+    traits = {
+        "kind": defense.kind,
+        "views": list(defense.views) if isinstance(defense, Transform) else [],
+        "trained": defense.learns,
+        "random": defended.random,
+        "rejects": defended.rejects,
+        "passes": defended.passes,
+        "tuned_on": list(defense.tuned_on),
+        "ranked": defense.ranked,
+    }
+    return _plugin(text, defense, traits)
+
+
+def _plugin(text: str, plugin: Attack | Defense, traits: Mapping[str, object]) -> PluginRecord:
+    values = {field.name: getattr(plugin, field.name) for field in fields(plugin)}  # type: ignore[arg-type]  # dataclasses
+    parameters = {key: [str(one) for one in value] if key == "parts" else value for key, value in values.items()}
+    return PluginRecord(
+        name="+".join(Spec.parse(part).name for part in text.split("+")),
+        title=plugin.title,
+        paper=plugin.paper,
+        parameters=parameters,
+        traits=dict(traits),
+        note=plugin.note,
+    )
+
+
+def of_queries(attacked: Crafted) -> dict[str, float]:
+    """Mean and largest number of queries over the attacked images."""
+    found = {}
+    for name, counts in (("forwards", attacked.forwards), ("backwards", attacked.backwards)):
+        of_attacked = counts[attacked.eligible].double()
+        found[f"{name}_mean"] = round(float(of_attacked.mean()), 3) if len(of_attacked) else 0.0
+        found[f"{name}_max"] = float(of_attacked.max()) if len(of_attacked) else 0.0
+    return found
+
+
+def provenance(setting: Setting, draws: int) -> dict[str, str]:
+    """Versions and device; nothing that names a person or a folder."""
+    device = "cpu" if setting.device == "cpu" else torch.cuda.get_device_name(setting.device)
+    packages = ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow")
+    return {
+        "defense-bench": version("defense-bench"),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "device": f"{device} {platform.machine()}",
+        "draws": str(draws),
+    }
+
+
+def inputs_of(defense: Defense, testbed: Testbed) -> dict[str, str]:
+    """What a timing depends on; where one differs from its record's, the record is stale."""
+    return {
+        "weights": testbed.fingerprints["weights"],
+        "defense": code_fingerprint(defense),
+        "machine": machine(testbed.setting.device),
+    }
+
+
+def machine(device: str) -> str:
+    """The kind of machine; times of two machines are never compared."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"

@@ -1,0 +1,103 @@
+"""Cells along one parameter, computed like any others, and ROC curves of what a defended model says of their images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from sklearn.metrics import roc_curve
+from torch import Tensor
+
+from bench.contracts import Images, Streams
+from bench.engine.plan import Plan
+from bench.engine.protect import Protected, fresh_answers
+from bench.engine.run import run_cell
+from bench.engine.setting import Setting
+from bench.records.roc import Roc, Trace, save
+from bench.records.store import Store
+
+POINTS = 101
+RESAMPLES = 200
+
+
+def measure_roc(planned: Plan, setting: Setting, store: Store) -> int:
+    """Measures and saves the ROC curves of all cells of a plan that have numbers; returns how many."""
+    cells = [one.cell for one in planned.done] + [one.cell for one in planned.tasks if not one.latency]
+    done = 0
+    for cell in cells:
+        record = store.load(cell)
+        if record and record.status == "ok":
+            computed = run_cell(cell, replace(setting, seed=cell.seed), lambda share, doing: None)
+            testbed, protected, attacked = computed.testbed, computed.protected, computed.attacked.adversarial
+            rng, labels = testbed.streams.derive("judging"), testbed.labels.cpu().numpy()
+            logits = [_asked(protected, one, testbed.images, rng) for one in (testbed.images, attacked)]
+            clean, under_attack = (_of_classes(one, labels, testbed.classes) for one in logits)
+            rejected = _of_rejection(*logits) if protected.model.rejects else None
+            save(store, Roc(cell, clean, under_attack, rejected, computed.outcome.fingerprints))
+            done += 1
+    return done
+
+
+def _asked(protected: Protected, images: Images, originals: Images, rng: Streams) -> Float[Tensor, "draws n k"]:
+    """The defended model's logits, one set for each draw of a random defense."""
+    shown = torch.cat([images, originals], dim=1) if protected.defense.sees_originals else images
+    return fresh_answers(protected.model, shown, rng).double().cpu()
+
+
+def _of_classes(logits: Float[Tensor, "draws n k"], labels: Int[np.ndarray, "n"], classes: int) -> Trace:
+    """The right class against all others, pooled over the classes; what rejection says has no part in it."""
+    scores = logits[:, :, :classes].softmax(-1).mean(0).numpy()
+    return trace(np.arange(classes) == labels[:, None], scores)
+
+
+def _of_rejection(clean: Float[Tensor, "draws n k"], attacked: Float[Tensor, "draws n k"]) -> Trace:
+    """Attacked against clean images, by the logit that rejects less the largest other; rejected above zero."""
+    margins = [(one[:, :, -1] - one[:, :, :-1].amax(-1)).mean(0) for one in (clean, attacked)]
+    scores = torch.stack(margins, 1).numpy()
+    return trace(np.broadcast_to([False, True], scores.shape), scores)
+
+
+def trace(positive: Bool[np.ndarray, "n m"], scores: Float[np.ndarray, "n m"]) -> Trace:
+    """The ROC curve of pooled scores.
+
+    Args:
+        positive: what a high score should find, shape (images, scores of each).
+        scores: as large.
+
+    Returns:
+        The curve, thinned to points that lie evenly along it; the area is that of all points, and its interval from
+        images drawn with replacement.
+    """
+    rates = np.stack(roc_curve(positive.ravel(), scores.ravel())[:2])
+    length = np.concatenate([[0.0], np.abs(np.diff(rates)).sum(0).cumsum()])
+    places = np.linspace(0, length[-1], min(POINTS, len(length)))
+    false_positives, true_positives = (np.interp(places, length, rate).round(4).tolist() for rate in rates)
+    draws = Streams.of(0, torch.arange(RESAMPLES)).derive("resampling").integers(len(scores), len(scores)).numpy()
+    counts = [np.ones(len(scores), dtype=np.int64), *(np.bincount(one, minlength=len(scores)) for one in draws)]
+    area, *areas = _areas(positive, scores, counts)
+    low, high = np.quantile(areas, (0.025, 0.975))
+    return Trace(
+        auc=round(area, 4),
+        low=round(float(low), 4),
+        high=round(float(high), 4),
+        false_positives=tuple(false_positives),
+        true_positives=tuple(true_positives),
+    )
+
+
+def _areas(
+    positive: Bool[np.ndarray, "n m"], scores: Float[np.ndarray, "n m"], counts: Sequence[Int[np.ndarray, "n"]]
+) -> list[float]:
+    """The area with each image as often as `counts` say: how often a positive beats a negative, ties half."""
+    order = np.argsort(-scores.ravel(), kind="stable")
+    levels, right, image = scores.ravel()[order], positive.ravel()[order], order // scores.shape[1]
+    starts = np.flatnonzero(np.diff(levels, prepend=np.inf))
+    found = []
+    for count in counts:
+        weight = count[image].astype(np.float64)
+        wins, losses = (np.add.reduceat(weight * one, starts) for one in (right, ~right))
+        found.append(float(losses @ (wins.cumsum() - wins / 2) / (wins.sum() * losses.sum())))
+    return found

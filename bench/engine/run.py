@@ -1,0 +1,133 @@
+"""THE MAIN PATH: one cell, from images to an outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+
+from bench.contracts import Attack, Classifier
+from bench.core.checkpoints import Checkpoint
+from bench.core.tensor_cache import cached, path_of
+from bench.engine import provenance as records
+from bench.engine.audit import audit
+from bench.engine.craft import Crafted, Progress, craft
+from bench.engine.judge import certified, judge, refute, spare_lost, strongest
+from bench.engine.protect import Protected, key_of, protect
+from bench.engine.setting import Setting
+from bench.engine.testbed import Testbed, testbed_of
+from bench.plugins.registry import make_attack
+from bench.records.schema import Cell, Effort, Outcome
+
+DRAWS: dict[Effort, int] = {"quick": 5, "standard": 20, "paper": 30}
+"""Answers of a random defense that an adaptive attacker averages for each gradient or score (EOT)."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A cell's outcome, with the images behind it."""
+
+    outcome: Outcome
+    testbed: Testbed
+    protected: Protected
+    attacked: Crafted
+
+
+def run_cell(cell: Cell, setting: Setting, progress: Progress) -> Computed:
+    """Computes one cell. Whatever goes wrong is raised.
+
+    Args:
+        cell: what is to be known.
+        setting: the cell's inputs as they lie on this machine.
+        progress: told the share done (0 … 1) and what is being done.
+    """
+    testbed = testbed_of(setting)
+    make_attack(cell.attack, cell.effort).check(testbed.image_shape, testbed.classes)  # before any training
+    return evaluate(cell, testbed, protect(testbed, cell.defense, progress), progress)
+
+
+def evaluate(cell: Cell, testbed: Testbed, protected: Protected, progress: Progress) -> Computed:
+    """The experiment of this benchmark: one attack on one defense that is at work.
+
+    Args:
+        cell: what is to be known.
+        testbed: images, bare model and streams of the cell.
+        protected: the defense of the cell.
+        progress: told the share done (0 … 1) and what is being done.
+    """
+    started = perf_counter()
+    attack = make_attack(cell.attack, cell.effort)
+    attack.check(testbed.image_shape, testbed.classes)
+
+    bare = {"bare": testbed.bare}
+    oblivious = attacked = _crafted(attack, bare, None, cell, testbed, progress)
+    if cell.tier == "adaptive":
+        attacked = _crafted(attack, _views(attack, protected, testbed), protected, cell, testbed, progress)
+        attacked = spare_lost(attacked, protected, testbed)
+
+    progress(1, "judging")
+    audit(attack, testbed.images, oblivious.adversarial)
+    audit(attack, testbed.images, attacked.adversarial)
+    facts = judge(attack, protected, oblivious, attacked, testbed)
+    facts.certified = certified(attack, protected, testbed)
+    refute(facts, attack, protected)
+
+    seconds = attacked.seconds | {"train": protected.cost.get("seconds", 0)}
+    seconds["total"] = perf_counter() - started
+    outcome = records.outcome(cell, testbed, attack, protected, attacked, facts, DRAWS[cell.effort], seconds)
+    return Computed(outcome, testbed, protected, attacked)
+
+
+def _views(attack: Attack, protected: Protected, testbed: Testbed) -> dict[str, Classifier]:
+    """What an informed attacker works through.
+
+    Gradients come from the defense's views, scores from the defended model. The bare model is there, too: who knows the
+    defense knows what stands behind it, and transfer is at times the stronger attack.
+    """
+    if protected.model is testbed.bare:
+        return {"bare": testbed.bare}
+    own = {"defended": protected.model}
+    if attack.access == "gradients":
+        own = protected.defense.attacker_views(testbed.bare, protected.learned)
+    return own | {"bare": testbed.bare}
+
+
+def _crafted(
+    attack: Attack,
+    views: dict[str, Classifier],
+    protected: Protected | None,
+    cell: Cell,
+    testbed: Testbed,
+    progress: Progress,
+) -> Crafted:
+    """Adversarial images through each view (the strongest for each image), from the cache if they were made before.
+
+    What was killed goes on where it was. A view that is the bare model is shared by all defenses: it is made once.
+    """
+    draws = DRAWS[cell.effort]
+
+    def made(name: str, view: Classifier) -> Crafted:
+        through = "" if view is testbed.bare or protected is None else f" through {name}"
+        inputs = testbed.fingerprints | {
+            "attack": key_of(attack),
+            "view": f"{name} of {key_of(protected.defense)}" if through and protected else "bare",
+            "goal": f"{cell.goal} seed {cell.seed}",
+            "draws": str(draws if view.random else 1),
+            "engine": f"{records.PROTOCOL} torch {torch.__version__} {testbed.device.type}",
+        }
+
+        checkpoint = Checkpoint(path_of("crafted", inputs).with_suffix(".pt"))
+
+        def tell(share: float, doing: str) -> None:
+            progress(share, doing + through)
+
+        def make() -> dict[str, torch.Tensor]:
+            return craft(attack, view, testbed, draws, tell, checkpoint).tensors()
+
+        tensors = cached("crafted", inputs, make)
+        checkpoint.drop()
+        return Crafted.of_tensors(tensors, testbed.device)
+
+    crafted = {name: made(name, view) for name, view in views.items()}
+    return strongest(crafted, protected.model if protected else testbed.bare, testbed)

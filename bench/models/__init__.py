@@ -1,0 +1,7 @@
+"""Names to classifiers, with normalisation inside."""
+
+from __future__ import annotations
+
+from bench.models.load import MODELS, Net, load_model, weights_fingerprint
+
+__all__ = ["MODELS", "Net", "load_model", "weights_fingerprint"]

@@ -1,0 +1,162 @@
+"""The small networks that this project defines itself, and the normalisation before any network."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bench.contracts import Classifier, Logits, Streams
+from bench.core.budgets import Images
+from bench.errors import InputError
+
+Features = Float[Tensor, "n features h w"]
+Smaller = Float[Tensor, "n new_features new_h new_w"]
+
+
+class Net(Classifier):
+    """A network behind its normalisation.
+
+    Three means make three channels of a grey image, so that a network for colour reads it.
+
+    Attributes:
+        network: normalised images -> logits.
+        mean, std: for each channel, of images in [0, 1].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: nn.Module, num_classes: int, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)
+    ) -> None:
+        """Wraps `network`.
+
+        Args:
+            network: normalised images -> logits of shape (n, num_classes).
+            num_classes: how many classes there are.
+            mean, std: one number for each channel, or one for all.
+
+        Raises:
+            InputError: mean or std is no list of finite numbers, or a std is not above zero.
+        """
+        super().__init__()
+        self.network = network
+        self.num_classes = num_classes
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        if not (self.mean.isfinite().all() and self.std.isfinite().all() and (self.std > 0).all()):
+            raise InputError(f"Expected finite mean= and positive std=, but got {mean} and {std}.")
+
+    def forward(self, images: Images, rng: Streams | None = None) -> Logits:
+        """Logits of shape (n, num_classes); draws no random numbers."""
+        return cast("Tensor", self.network((images - self.mean) / self.std))
+
+
+class _Halved(nn.Module):
+    """Every other pixel, with zeros for the new channels: the shortcut without weights ("option A")."""
+
+    def __init__(self, padding: int) -> None:
+        super().__init__()
+        self.padding = padding
+
+    def forward(self, features: Features) -> Smaller:
+        return F.pad(features[:, :, ::2, ::2], (0, 0, 0, 0, self.padding, self.padding))
+
+
+class _Projected(nn.Sequential):
+    """A strided 1×1 convolution: the shortcut with weights ("option B")."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, 1, stride=2, bias=False), nn.BatchNorm2d(outputs))
+
+
+class _Block(nn.Module):
+    """Two 3×3 convolutions beside a shortcut (He et al., arXiv 1512.03385).
+
+    It halves the image where a shortcut is given; without one the features stand beside themselves.
+    """
+
+    def __init__(self, inputs: int, outputs: int, shortcut: nn.Module | None = None) -> None:
+        super().__init__()
+        stride = 1 if shortcut is None else 2
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = shortcut or nn.Identity()
+
+    def forward(self, features: Features) -> Smaller:
+        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(features)))))
+        return F.relu(residual + self.shortcut(features))
+
+
+class SmallResNet(nn.Module):
+    """A residual net for images from 16 pixels a side: 0.30 M weights, 11 M multiplications for 3×32×32.
+
+    A 3×3 convolution at full size, then three blocks that each halve the image and double the channels
+    (16-32-64-128), then the mean over all places.
+    """
+
+    def __init__(self, num_classes: int, channels: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        widths = (16, 32, 64)
+        self.blocks = nn.Sequential(*(_Block(width, 2 * width, _Projected(width, 2 * width)) for width in widths))
+        self.linear = nn.Linear(128, num_classes)
+
+    def forward(self, images: Images) -> Logits:
+        """Logits of shape (n, num_classes); images of shape (n, channels, h, w), of any size."""
+        features = self.blocks(F.relu(self.bn1(self.conv1(images))))
+        return cast("Tensor", self.linear(features.mean((2, 3))))
+
+
+class ResNet20(nn.Module):
+    """ResNet-20 for CIFAR (He et al., arXiv 1512.03385, section 4.2): three stages of three blocks, 0.27 M weights.
+
+    Shortcuts are of option A: where the image is halved, every other pixel, and the channels are padded with zeros,
+    a half of them on each side.
+    """
+
+    def __init__(self, num_classes: int, channels: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*(_Block(16, 16) for _ in range(3)))
+        self.layer2 = nn.Sequential(_Block(16, 32, _Halved(8)), _Block(32, 32), _Block(32, 32))
+        self.layer3 = nn.Sequential(_Block(32, 64, _Halved(16)), _Block(64, 64), _Block(64, 64))
+        self.linear = nn.Linear(64, num_classes)
+
+    def forward(self, images: Images) -> Logits:
+        """Logits of shape (n, num_classes); images of shape (n, channels, h, w), of any size."""
+        features = self.layer1(F.relu(self.bn1(self.conv1(images))))
+        features = self.layer3(self.layer2(features))
+        return cast("Tensor", self.linear(features.mean((2, 3))))
+
+
+class MnistCNN(nn.Module):
+    """Two 3×3 convolutions (32, 64), pooling, and two linear layers (128, classes), with dropout of 25 and 50 %.
+
+    For 28×28 images the first linear layer has 9216 inputs; for other sizes as many as there are.
+    """
+
+    def __init__(self, num_classes: int, image_shape: tuple[int, int, int] = (1, 28, 28)) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        places = ((height - 4) // 2) * ((width - 4) // 2)
+        self.conv1 = nn.Conv2d(channels, 32, 3)
+        self.conv2 = nn.Conv2d(32, 64, 3)
+        self.dropout1 = nn.Dropout(0.25)
+        self.linear1 = nn.Linear(64 * places, 128)
+        self.dropout2 = nn.Dropout(0.5)
+        self.linear2 = nn.Linear(128, num_classes)
+
+    def forward(self, images: Images) -> Logits:
+        """Logits of shape (n, num_classes)."""
+        features = F.max_pool2d(F.relu(self.conv2(F.relu(self.conv1(images)))), 2)
+        features = F.relu(self.linear1(self.dropout1(features).flatten(1)))
+        return cast("Tensor", self.linear2(self.dropout2(features)))

@@ -1,0 +1,1 @@
+"""The tables of papers, with our numbers beside the reported ones."""

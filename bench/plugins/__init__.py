@@ -1,0 +1,1 @@
+"""Names to plugins: registry, specs, chains, source code."""

@@ -1,0 +1,1 @@
+"""Records: schema, store, metrics and exports. Nothing here imports torch."""

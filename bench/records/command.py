@@ -1,0 +1,83 @@
+"""The commands that compute given cells."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import replace
+
+from bench.core.text import plain
+from bench.plugins.specs import Spec
+from bench.records.schema import TIERS, Cell
+
+
+def command(cell: Cell, tier: str = "", seeds: str = "") -> str:
+    """The command that computes a cell, or the cells of these tiers and seeds; folders have to be written out."""
+    if cell.attack.startswith("imported:"):
+        name, tier = shlex.quote(cell.attack.removeprefix("imported:")), cell.tier
+        return f"bench import-attack FILE --defense {shlex.quote(cell.defense)} --attack-name {name} --tier {tier}"
+    model = Spec.parse(cell.model)
+    given = {key: value for key, value in model.parameters if key in ("mean", "std") or _is_file(key, value)}
+    rest = tuple(pair for pair in model.parameters if pair[0] not in given)
+    options = {
+        "attack": cell.attack,
+        "defense": cell.defense,
+        "dataset": cell.dataset,
+        "model": str(Spec(model.name, model.first, rest)),
+        **given,
+        "images": str(cell.images or "all"),
+        "tier": tier or cell.tier,
+        "effort": cell.effort,
+        "seed": seeds or str(cell.seed),
+    }
+    words = [f"--{name} {shlex.quote(plain(value))}" for name, value in options.items()]
+    kind, _, target = cell.goal.partition(":")
+    if kind == "targeted":
+        words.append(f"--target {shlex.quote(plain(target))}" if target else "--targeted")
+    return "bench run " + " ".join(words)
+
+
+def commands(cells: Iterable[Cell]) -> list[str]:
+    """As few commands as compute exactly these cells, beside the bare model, which every command computes.
+
+    Two cells share one if all that it crosses is wanted. Folders have to be written out by whoever calls it.
+    """
+    found: list[str] = []
+    crossed: dict[Cell, list[Cell]] = {}
+    for cell in dict.fromkeys(cells):
+        if cell.attack.startswith("imported:"):
+            found.append(command(cell))
+        else:
+            crossed.setdefault(replace(cell, attack="", defense="", tier=TIERS[0], seed=0), []).append(cell)
+    for group in crossed.values():
+        options = [(one.attack, one.defense, one.tier, str(one.seed)) for one in group]
+        for attacks, defenses, tiers, seeds in _crossed(options):
+            tier = tiers[0] if len(tiers) == 1 else "both"
+            cell = replace(group[0], attack=",".join(attacks), defense=",".join(defenses))
+            found.append(command(cell, tier, ",".join(seeds)))
+    return found
+
+
+_Product = tuple[tuple[str, ...], ...]
+"""Attacks, defenses, tiers and seeds, all crossed."""
+
+
+def _crossed(points: Iterable[tuple[str, ...]]) -> list[_Product]:
+    """Points as products of sets: each in one of them, and nothing else in any."""
+    products: list[_Product] = [tuple((word,) for word in point) for point in points]
+    for axis in (2, 0, 1, 3):
+        merged: dict[_Product, tuple[str, ...]] = {}
+        for one in products:
+            rest = one[:axis] + one[axis + 1 :]
+            merged[rest] = merged.get(rest, ()) + one[axis]
+        products = [(*rest[:axis], words, *rest[axis:]) for rest, words in merged.items()]
+    return products
+
+
+def _is_file(key: str, value: str) -> bool:
+    """Whether a model's weights are a file, not the name of weights that its library knows."""
+    return key == "weights" and "." in value
+
+
+LEAST = 3
+"""Values of a parameter that make a curve."""

@@ -1,0 +1,126 @@
+"""Two results folders side by side: what changed in each cell, with paired intervals. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.core.text import escape, signed
+from bench.errors import InputError
+from bench.records.metrics import Estimate, difference, per_image
+from bench.records.schema import Cell, Facts, Outcome
+from bench.records.store import Store
+
+_NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one cell.
+
+    Attributes:
+        before, after: accuracy under attack, as shares; NaN where there is no number.
+        gap: after − before, paired over the images that both have; n is 0 where they cannot be compared.
+        clean: the same of clean accuracy.
+        why: why they cannot be compared, "" where they can.
+    """
+
+    cell: Cell
+    before: float
+    after: float
+    gap: Estimate
+    clean: Estimate
+    why: str = ""
+
+    @property
+    def significant(self) -> bool:
+        """Whether the 95 % interval of the difference leaves out zero."""
+        return self.gap.n > 0 and (self.gap.low > 0 or self.gap.high < 0)
+
+    @property
+    def lost(self) -> bool:
+        """Whether there was a number and there is none now."""
+        return not math.isnan(self.before) and math.isnan(self.after)
+
+
+def compare(first: Path, second: Path) -> list[Change]:
+    """Every cell that one of the two has, in order; raises InputError where a folder holds no records."""
+    before, after = _records(first), _records(second)
+    cells = sorted({*before, *after}, key=str)
+    return [_change(cell, before.get(cell), after.get(cell)) for cell in cells]
+
+
+def drops(changes: Sequence[Change], max_drop: float) -> list[Change]:
+    """The cells whose accuracy, clean or under attack, fell by more than `max_drop` points, or that lost their number.
+
+    A drop counts with its value, whatever its interval: whoever has few images wants no drop to hide behind them.
+    """
+    limit = -max_drop / 100 - 1e-9
+    return [one for one in changes if one.lost or one.gap.value < limit or one.clean.value < limit]
+
+
+def markdown(changes: Sequence[Change], first: str, second: str) -> str:
+    """A summary and a table for a pull request; names are safe in it."""
+    compared = [one for one in changes if one.gap.n]
+    moved = [one for one in compared if one.significant]
+    lines = [
+        f"**{escape(second)}** against **{escape(first)}**: {len(compared)} cells in both, "
+        f"{sum(one.gap.value != 0 for one in compared)} changed, {len(moved)} beyond the 95 % interval "
+        f"(about {0.05 * len(compared):.0f} would be so by chance if all images were new), "
+        f"{len(changes) - len(compared)} that cannot be compared.",
+        "",
+        "| defense | attack | attacker | seed | before | after | change (95 %) | clean (95 %) | significant |",
+        "| --- | --- | --- | --: | --: | --: | --: | --: | --- |",
+    ]
+    order = sorted(changes, key=lambda one: (one.gap.value if one.gap.n else math.inf, str(one.cell)))
+    lines += [_line(one) for one in order if one.gap.value != 0 or one.clean.value != 0]
+    return "\n".join(lines) + "\n"
+
+
+def _line(one: Change) -> str:
+    cell = one.cell
+    cells = [escape(cell.defense), escape(cell.attack), cell.tier, str(cell.seed), _percent(one.before)]
+    told = "yes" if one.significant else escape(one.why) or "no"
+    return f"| {' | '.join([*cells, _percent(one.after), _points(one.gap), _points(one.clean), told])} |"
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _points(gap: Estimate) -> str:
+    if not gap.n:
+        return "–"
+    return f"{signed(100 * gap.value)} ({signed(100 * gap.low)} to {signed(100 * gap.high)})"
+
+
+def _records(folder: Path) -> dict[Cell, Outcome]:
+    found = {one.cell: one for one in Store(folder).outcomes()}
+    if not found:
+        raise InputError(f"Expected records in {folder / 'records'}, but there are none. 'bench run' makes them.")
+    return found
+
+
+def _change(cell: Cell, before: Outcome | None, after: Outcome | None) -> Change:
+    rates = _rate(before), _rate(after)
+    if before is None or after is None:
+        return Change(cell, *rates, _NOTHING, _NOTHING, "new" if before is None else "gone")
+    if before.facts is None or after.facts is None:
+        silent = after if after.facts is None else before
+        return Change(cell, *rates, _NOTHING, _NOTHING, silent.status)
+    if any(before.fingerprints.get(name) != after.fingerprints.get(name) for name in ("data", "weights")):
+        return Change(cell, *rates, _NOTHING, _NOTHING, "other data or weights")
+    gaps = [_gap(before.facts, after.facts, name) for name in ("defended_attacked", "defended_clean")]
+    return Change(cell, *rates, gaps[0], gaps[1])
+
+
+def _gap(before: Facts, after: Facts, name: str) -> Estimate:
+    old, new = per_image([before], name), per_image([after], name)
+    return difference(new, old) if old and new else _NOTHING
+
+
+def _rate(outcome: Outcome | None) -> float:
+    values = outcome.facts.defended_attacked if outcome and outcome.facts else []
+    return sum(values) / len(values) if values else math.nan

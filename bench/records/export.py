@@ -1,0 +1,113 @@
+"""All records as one table for other programs: CSV, Parquet, JSON, Markdown, LaTeX. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.core.text import escape
+from bench.errors import InputError, MissingExtraError
+from bench.plugins.specs import lookup
+from bench.records.frame import load_results
+
+if TYPE_CHECKING:
+    import pandas
+
+READ = ("dataset", "model", "defense", "attack", "tier", "seed", "n", "clean_accuracy", "attacked_accuracy", "delta")
+"""The columns of the formats that are read by people; the others have all."""
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "≤": r"$\leq$", "≥": r"$\geq$", "∞": r"$\infty$", "−": "$-$", "×": r"$\times$", "–": "--",
+    "δ": r"$\delta$", "β": r"$\beta$", "ε": r"$\varepsilon$", '"': "''", "`": r"\textasciigrave{}",
+}  # fmt: skip
+
+
+def export(folder: Path, kind: str) -> bytes:
+    """The records below a results folder in another format.
+
+    Args:
+        folder: the results folder.
+        kind: csv, parquet, latex, markdown or json.
+
+    Raises:
+        InputError: there are no records, or no such format.
+        MissingExtraError: parquet without pyarrow.
+    """
+    lookup(kind, FORMATS, "format")
+    if kind == "parquet" and find_spec("pyarrow") is None:
+        raise MissingExtraError("The format parquet", "parquet")
+    frame = load_results(folder)
+    if frame.empty:
+        raise InputError(f"Expected records in {folder / 'records'}, but there are none. 'bench run' makes them.")
+    return FORMATS[kind](frame)
+
+
+def latex_text(text: str) -> str:
+    """Text that means itself in LaTeX; letters that no usual font has become question marks."""
+    plain = "".join(_LATEX.get(one, one if one.isprintable() else " ") for one in text)
+    return "".join(one if ord(one) < 0x250 else "?" for one in plain)
+
+
+def _csv(frame: pandas.DataFrame) -> bytes:
+    return str(frame.to_csv(index=False, lineterminator="\n")).encode()
+
+
+def _json(frame: pandas.DataFrame) -> bytes:
+    return (str(frame.to_json(orient="records", indent=1, force_ascii=False)) + "\n").encode()
+
+
+def _parquet(frame: pandas.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False, engine="pyarrow")
+    return buffer.getvalue()
+
+
+def _markdown(frame: pandas.DataFrame) -> bytes:
+    rows = [[escape(one) for one in row] for row in _cells(frame)]
+    lines = [f"| {' | '.join(row)} |" for row in [[escape(one) for one in READ], ["---"] * len(READ), *rows]]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _latex(frame: pandas.DataFrame) -> bytes:
+    """A table for the package booktabs."""
+    rows = [" & ".join(latex_text(one) for one in row) + r" \\" for row in [list(READ), *_cells(frame)]]
+    head, *body = rows
+    columns = "".join("r" if name in READ[5:] else "l" for name in READ)
+    lines = [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _cells(frame: pandas.DataFrame) -> list[list[str]]:
+    """What people read: shares in percent with their intervals."""
+    return [[_cell(row, name) for name in READ] for row in frame.to_dict("records")]
+
+
+def _cell(row: dict[Any, Any], name: str) -> str:
+    value = row[name]
+    if f"{name}_low" not in row:
+        return str(value)
+    if math.isnan(value):
+        return "–" if row["status"] == "ok" else str(row["status"])
+    return f"{100 * value:.1f} ({100 * row[f'{name}_low']:.1f} to {100 * row[f'{name}_high']:.1f})"
+
+
+FORMATS: dict[str, Callable[[pandas.DataFrame], bytes]] = {
+    "csv": _csv,
+    "parquet": _parquet,
+    "latex": _latex,
+    "markdown": _markdown,
+    "json": _json,
+}

@@ -1,0 +1,46 @@
+"""Records as a pandas frame."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.records.metrics import MEASURES
+from bench.records.schema import Outcome
+from bench.records.store import Store
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def load_results(folder: Path | str = "results") -> pandas.DataFrame:
+    """All records below a results folder as a tidy frame: one row a cell, measures as shares from 0 to 1.
+
+    Each measure has three columns (`delta`, `delta_low`, `delta_high`), and `beta_n` and `attack_success_n`
+    hold the denominators. Cells without facts have their status and reason, and NaN for every measure.
+    Raises InputError where a file is no record.
+    """
+    import pandas
+
+    return pandas.DataFrame([_flat(outcome) for outcome in Store(Path(folder)).outcomes()])
+
+
+def _flat(outcome: Outcome) -> dict[str, Any]:
+    row: dict[str, Any] = {**asdict(outcome.cell), "status": outcome.status, "reason": outcome.reason}
+    for kind, traits in (("attack", ("threat_model", "budget", "access")), ("defense", ("kind",))):
+        record = getattr(outcome, kind)
+        row[f"{kind}_title"] = record.title if record else ""
+        row |= {name: record.traits.get(name) if record else None for name in traits}
+    row["n"] = len(outcome.facts.index) if outcome.facts else 0
+    for name, measure in MEASURES.items():
+        estimate = measure(outcome.facts) if outcome.facts else None
+        values = (estimate.value, estimate.low, estimate.high) if estimate else (math.nan,) * 3
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
+        if name in ("beta", "attack_success"):
+            row[f"{name}_n"] = estimate.n if estimate else 0
+    row |= {f"queries_{name}": value for name, value in sorted(outcome.queries.items())}
+    row |= {f"training_{name}": value for name, value in sorted(outcome.training.items())}
+    row |= {f"seconds_{name}": value for name, value in sorted(outcome.seconds.items())}
+    return {**row, "date": outcome.date}

@@ -1,0 +1,59 @@
+"""What the code says of the plugins that come with the benchmark; it is read, never imported."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from inspect import cleandoc
+
+from bench.errors import InputError
+from bench.plugins.docstrings import parts
+from bench.plugins.registry import Kind
+from bench.plugins.source_code import docstrings_of, fingerprint_of, source_of
+from bench.plugins.specs import Spec
+
+
+@dataclass(frozen=True)
+class About:
+    """A plugin's own words; all of them empty for one that does not come with the benchmark.
+
+    Attributes:
+        told: its description.
+        attributes: parameter -> what it means.
+        code: file name -> source.
+        fingerprint: of that code, as in records.
+    """
+
+    told: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: str = ""
+
+
+@lru_cache(maxsize=512)
+def about(kind: Kind, text: str) -> About:
+    """What there is to tell of the attack or defense of this text; of a chain, of all its parts."""
+    built_in: dict[str, str] = importlib.import_module(f"bench.{kind}s").BUILT_IN
+    try:
+        names = list(dict.fromkeys(Spec.parse(part).name for part in text.split("+")))
+    except InputError:
+        return About()
+    if not all(name in built_in for name in names):
+        return About()
+    addresses = [built_in[name] for name in names]
+    modules = [address.partition(":")[0] for address in addresses]
+    lineages = [[parts(cleandoc(one)) for one in docstrings_of(*address.split(":"))] for address in addresses]
+    sources = [source for source in map(source_of, modules) if source]
+    return About(
+        told=tuple(lineage[0][0] for lineage in lineages if lineage),
+        attributes={
+            name: meaning
+            for lineage in lineages
+            for _, attributes in reversed(lineage)
+            for name, meaning in attributes.items()
+        },
+        code={source.name: source.read_text(encoding="utf-8") for source in sources},
+        fingerprint=fingerprint_of([*modules, *(["bench.chain"] if "+" in text else [])]),
+    )

@@ -1,0 +1,49 @@
+"""Starts a new defense: a file that works, its test, and a stub of what readers will want to know."""
+
+from __future__ import annotations
+
+from keyword import iskeyword
+from pathlib import Path
+
+from bench.core.files import write
+from bench.errors import InputError
+from bench.plugins.registry import addresses
+from bench.submit.bundle import NAME
+
+_TEMPLATES = Path(__file__).parent.parent / "templates"
+_FILES = {"{}.py": "defense.py.txt", "test_{}.py": "test.py.txt", "{}.toml": "about.toml.txt"}
+
+
+def new(name: str, folder: Path) -> list[Path]:
+    """Writes `NAME.py` with an identity, `test_NAME.py` and `NAME.toml`; returns their paths.
+
+    Args:
+        name: small letters, digits and hyphens, such as my-blur; the files are then called my_blur.
+        folder: where they go.
+
+    Raises:
+        InputError: the name is none or is taken, or a file is there already.
+    """
+    if not NAME.fullmatch(name) or name.endswith("-"):
+        raise InputError(f"Expected a name of small letters, digits and hyphens, such as my-blur, but got {name!r}.")
+    if name in addresses("defense"):
+        raise InputError(f"There is a defense {name!r} already ({addresses('defense')[name]}). Choose another name.")
+    module = name.replace("-", "_")
+    if iskeyword(module) or module in ("bench", "torch", "numpy"):
+        raise InputError(f"Expected a name that can be a Python module, but got {name!r}.")
+    made = {folder / pattern.format(module): template for pattern, template in _FILES.items()}
+    there = [str(path) for path in made if path.exists()]
+    if there:
+        raise InputError(f"Expected no file in the way, but there is {', '.join(there)}. Nothing was written.")
+    words = {
+        "@NAME@": name,
+        "@FILE@": module,
+        "@TITLE@": name.replace("-", " ").capitalize(),
+        "@CLASS@": "".join(part.capitalize() for part in name.split("-")),
+    }
+    for path, template in made.items():
+        text = (_TEMPLATES / template).read_text(encoding="utf-8")
+        for mark, word in words.items():
+            text = text.replace(mark, word)
+        write(path, text)
+    return list(made)
