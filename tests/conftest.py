@@ -17,7 +17,7 @@ from jaxtyping import install_import_hook
 _checking = ModuleType("checking")
 _checking.checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]  # made here
 sys.modules["checking"] = _checking
-_WITH_TENSORS = "streams goals budgets contracts adaptive memory craft judge split photos nets models attacks defenses"
+_WITH_TENSORS = "core contracts memory engine data models attacks defenses"
 install_import_hook([f"bench.{name}" for name in _WITH_TENSORS.split()], "checking.checked")
 
 torch.set_num_threads(1)  # test processes run side by side

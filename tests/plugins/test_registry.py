@@ -13,7 +13,7 @@ from bench.plugins.registry import make_attack, make_defense
 from bench.plugins.source_code import code_fingerprint, fingerprint_of_text
 from bench.plugins.specs import Spec, canonical, read, split_specs
 
-PLUGIN = Path(__file__).parent / "plugin" / "acme_blur.py"
+PLUGIN = Path(__file__).parent.parent / "plugin" / "acme_blur.py"
 
 
 @pytest.mark.parametrize(

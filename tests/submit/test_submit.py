@@ -46,7 +46,7 @@ from bench.submit.submit import submit
 from bench.submit.verdict_text import lines, markdown
 from bench.submit.verify import Verdict, sample, verify
 
-PLUGIN = Path(__file__).parent / "plugin" / "acme_blur.py"
+PLUGIN = Path(__file__).parent.parent / "plugin" / "acme_blur.py"
 QUICK = Limits(start=100, answer=12, memory=2**30)
 walled = pytest.mark.skipif(bool(lacking()), reason=f"this machine cannot shut untrusted code in: {lacking()}")
 

@@ -12,7 +12,7 @@ from bench.contracts import Artifact, Classifier, Defense, Examples, InputError,
 from bench.plugins.chain import Chain
 from bench.plugins.registry import make_defense
 
-from .toys import SmallConvNet, images_of, streams
+from ..toys import SmallConvNet, images_of, streams
 
 
 class Few:

@@ -53,7 +53,7 @@ def test_a_second_run_computes_nothing_and_leaves_every_file_as_it_was(results: 
 
 def test_a_changed_plugin_makes_its_cells_stale_and_says_so(tmp_path: Path) -> None:
     plugin = tmp_path / "mine.py"
-    plugin.write_text((Path(__file__).parent / "plugin" / "acme_blur.py").read_text())
+    plugin.write_text((Path(__file__).parent.parent / "plugin" / "acme_blur.py").read_text())
     words = [
         "run",
         "--plugin",
@@ -208,7 +208,7 @@ def test_a_wrong_choice_of_an_option_names_the_right_ones(tmp_path: Path) -> Non
 
 
 def test_the_reference_pages_are_those_of_the_code() -> None:
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parent.parent.parent
     for kind in ("attacks", "defenses"):
         done = bench("list", kind, "--markdown", folder=root)
         assert (root / "docs" / f"{kind}.md").read_text() == done.stdout

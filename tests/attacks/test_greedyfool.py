@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.contracts import Classifier, Goal, InputError, Linf, Model, Pixels, Streams
 from bench.plugins.registry import make_attack
 
-from .toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
+from ..toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
 
 
 def attacked(text: str, classifier: Classifier, images: Tensor, goal: Goal) -> tuple[Tensor, Model]:

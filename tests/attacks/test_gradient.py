@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.contracts import Attack, Classifier, Goal, InputError
 from bench.plugins.registry import make_attack
 
-from .toys import LinearClassifier, SmallConvNet, SmoothClassifier, images_of, model_of, streams
+from ..toys import LinearClassifier, SmallConvNet, SmoothClassifier, images_of, model_of, streams
 
 EPS = 8 / 255
 

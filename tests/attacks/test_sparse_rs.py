@@ -9,7 +9,7 @@ from torch import Tensor
 from bench.contracts import Classifier, Goal, InputError, Model, Patch, Streams
 from bench.plugins.registry import make_attack
 
-from .toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
+from ..toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
 
 ATTACKS = ("sparse-rs:pixels=4,queries=60", "sparse-rs-patch:area=0.2,queries=60")
 

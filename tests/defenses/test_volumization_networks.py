@@ -17,7 +17,7 @@ from bench import training
 from bench.contracts import Classifier, InputError, Streams
 from bench.models.nets import MnistCNN, Net, ResNet20, SmallResNet
 
-from .toys import LinearClassifier, streams
+from ..toys import LinearClassifier, streams
 
 
 def part(name: str) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.contracts import Attack, Classifier, Goal, InputError, Model, Pixels, Streams
 from bench.plugins.registry import make_attack
 
-from .toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
+from ..toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
 
 ATTACKS = (
     "pixel:population=12,generations=3",

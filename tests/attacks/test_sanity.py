@@ -19,7 +19,7 @@ from bench.models.nets import Net
 from bench.plugins.registry import make_attack
 from bench.training import fit, private_randomness
 
-from .toys import streams
+from ..toys import streams
 
 ATTACKED = 100
 NOISE = 3

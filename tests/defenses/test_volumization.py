@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from bench.contracts import InputError
 
-from .toys import streams
+from ..toys import streams
 
 measures, volume = (importlib.import_module(f"bench.defenses.{name}") for name in ("_measures", "_volume"))
 MEASURES = sorted(measures._MEASURES)

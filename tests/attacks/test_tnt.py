@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.contracts import Artifact, Classifier, Goal, InputError
 from bench.plugins.registry import make_attack
 
-from .toys import LinearClassifier, SmallConvNet, images_of, model_of, streams
+from ..toys import LinearClassifier, SmallConvNet, images_of, model_of, streams
 
 generators: Any = importlib.import_module("bench.attacks._generators")
 training: Any = importlib.import_module("bench.attacks.train_generator")

@@ -33,7 +33,7 @@ from bench.plugins.specs import Spec
 from bench.records.schema import TIERS, Cell, Facts, Latency, Outcome, PluginRecord
 from bench.records.store import Store
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 REPORTED = load(ROOT / "results" / "reported")
 TABLES = {one.name: one for one in REPORTED.tables}
 CELLS = [(one, *at) for one in REPORTED.tables for at in np.ndindex(len(one.rows), len(one.columns))]

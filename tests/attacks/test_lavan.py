@@ -9,7 +9,7 @@ from torch import Tensor
 from bench.contracts import Attack, Classifier, Goal, InputError
 from bench.plugins.registry import make_attack
 
-from .toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
+from ..toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
 
 FIXED = "area=0.25,location=fixed,at=2:1"  # 3×3 of 6×6 pixels
 INSIDE = (slice(None), slice(None), slice(2, 5), slice(1, 4))

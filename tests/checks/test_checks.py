@@ -14,7 +14,7 @@ from bench.errors import MissingExtraError
 from bench.plugins import registry
 from bench.plugins.registry import addresses, make_attack, make_defense
 
-PLUGIN = Path(__file__).parent / "plugin" / "acme_blur.py"
+PLUGIN = Path(__file__).parent.parent / "plugin" / "acme_blur.py"
 
 
 def made(kind: str, name: str) -> Attack | Defense:

@@ -23,7 +23,7 @@ from bench.engine.testbed import Testbed, testbed_of
 from bench.models import load_model
 from bench.plugins.registry import make_attack
 
-from .toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
+from ..toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
 
 pasting: Any = importlib.import_module("bench.attacks._paste")
 Placed, paste, side_of = pasting.Placed, pasting.paste, pasting.side_of

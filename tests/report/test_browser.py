@@ -18,7 +18,7 @@ from . import synthetic
 from .browser import CHROMIUM, Browser
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 SHOWN = """(() => {
   const seen = (one) => one.getClientRects().length > 0;

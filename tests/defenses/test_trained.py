@@ -24,7 +24,7 @@ from bench.plugins.registry import make_attack, make_defense
 from bench.records.schema import Cell
 from bench.training import Batch, private_randomness
 
-from .toys import LinearClassifier, streams
+from ..toys import LinearClassifier, streams
 
 TRAINED = ["retrained", "adversarial-training", "distillation", "autoencoder", "apr", "vax-a-net-style"]
 

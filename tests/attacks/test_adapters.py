@@ -16,7 +16,7 @@ from bench.contracts import Attack, Classifier, Goal, InputError, MissingExtraEr
 from bench.plugins import registry
 from bench.plugins.registry import make_attack
 
-from .toys import LinearClassifier, SmallConvNet, SmoothClassifier, images_of, model_of, streams
+from ..toys import LinearClassifier, SmallConvNet, SmoothClassifier, images_of, model_of, streams
 
 borrowed: Any = importlib.import_module("bench.attacks._borrowed")
 NEEDS_EXTRA = {"apgd", "square", "autoattack"}

@@ -9,7 +9,7 @@ from bench.contracts import L2, Budget, Goal, Linf, Patch, Pixels
 from bench.core.budgets import number
 from bench.plugins.registry import make_attack
 
-from .toys import SmoothClassifier, model_of, streams
+from ..toys import SmoothClassifier, model_of, streams
 
 IMAGES = torch.full((1, 3, 20, 20), 0.5)
 

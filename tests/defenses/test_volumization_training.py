@@ -18,7 +18,7 @@ from bench.models.nets import MnistCNN, Net
 from bench.plugins.registry import make_defense
 from bench.training import fit
 
-from .toys import streams
+from ..toys import streams
 
 volume, deciding, curricula = (
     importlib.import_module(f"bench.defenses.{name}") for name in ("_volume", "_slices", "_curriculum")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-FAULTY = Path(__file__).parent / "plugin" / "faulty.py"
+FAULTY = Path(__file__).parent.parent / "plugin" / "faulty.py"
 SMALL = ["--images", "20", "--effort", "quick"]
 
 
