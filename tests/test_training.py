@@ -29,12 +29,14 @@ from bench.engine.protect import learn, protect
 from bench.engine.run import run_cell
 from bench.engine.setting import Setting
 from bench.engine.testbed import Testbed
-from bench.models import train_classifier, weights_fingerprint
+from bench.models import weights_fingerprint
 from bench.models.nets import MnistCNN
 from bench.plugins.registry import make_defense
 from bench.records.schema import Cell
 from bench.report import describe
 from bench.training import Batch, cross_entropy, fit, private_randomness
+
+from .toys import tool
 
 DIGITS = Setting("digits", "mnist-cnn", images=20)
 SMALL = "retrained:start=scratch,epochs=2,training_images=256,batch_size=64,mirror=false"
@@ -124,7 +126,8 @@ class TestCheckpoints:
         code = (
             "import os, signal, sys, torch\n"
             "torch.set_num_threads(1)\n"
-            "from bench import checkpoints, training\n"
+            "from bench import training\n"
+            "from bench.core import checkpoints\n"
             "from bench.protect import learn\n"
             "from bench.registry import make_defense\n"
             "from bench.testbed import Testbed, Setting\n"
@@ -355,11 +358,11 @@ class TestCommand:
 
 
 class TestClassifiers:
-    """python -m bench.train_classifier, for other models than the one that ships."""
+    """tools/train_classifier.py, for other models than the one that ships."""
 
     def run(self, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         monkeypatch.setattr(sys, "argv", ["train_classifier", *arguments])
-        train_classifier.main()
+        tool("train_classifier").main()
 
     def test_any_model_learns_any_data_set_and_bench_reads_the_weights(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

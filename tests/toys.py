@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -71,3 +75,14 @@ def model_of(classifier: Classifier, count: int, draws: int = 1) -> Model:
 def images_of(count: int, *shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
     """Random images away from 0 and 1."""
     return streams(count, seed).uniform(*shape, low=0.2, high=0.8).to(dtype)
+
+
+def tool(name: str) -> Any:
+    """A script under tools/, as a module."""
+    path = Path(__file__).resolve().parent.parent / "tools" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -48,7 +48,7 @@ class Wanted:
 
 
 def photos_cnn(wanted: Wanted, trained: bool = True) -> Net:
-    """A small residual net trained on the crops of `photos` (python -m bench.train_classifier photos-cnn).
+    """A small residual net trained on the crops of `photos` (python tools/train_classifier.py photos-cnn).
 
     Args:
         wanted: what it must fit.

@@ -115,7 +115,8 @@ def test_a_killed_cell_goes_on_behind_its_last_batch(
     code = (
         "import os, signal, torch\n"
         "torch.set_num_threads(1)\n"
-        "from bench import checkpoints, craft\n"
+        "from bench.core import checkpoints\n"
+        "from bench.engine import craft\n"
         "from bench.outcome import Cell\n"
         "from bench.run import run_cell\n"
         "from bench.testbed import Setting\n"

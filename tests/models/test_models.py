@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from bench.augment import scaled_crops
 from bench.contracts import Classifier, InputError, Streams
 from bench.data.load import choose, load_dataset
-from bench.models import Net, load_model, train_classifier, weights_fingerprint
+from bench.models import Net, load_model, weights_fingerprint
 from bench.models import load as models
 from bench.models.nets import MnistCNN, ResNet20, SmallResNet
 from bench.training import fit, private_randomness
+
+from ..toys import tool
 
 small = partial(load_model, num_classes=10, image_shape=(3, 32, 32))
 
@@ -350,6 +352,7 @@ class TestTraining:
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         out = tmp_path / "new" / "w.safetensors"
+        train_classifier = tool("train_classifier")
         monkeypatch.setattr(train_classifier, "CROPS", "photos:crop=48,train=3,test=1")
         monkeypatch.setattr(train_classifier, "EPOCHS", 1)
         monkeypatch.setattr(sys, "argv", ["train_classifier", "photos-cnn", "--out", str(out)])

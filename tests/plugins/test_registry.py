@@ -107,8 +107,8 @@ def test_installed_packages_come_through_entry_points_and_broken_ones_break_no_l
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[bench.defenses]\n{name.replace('_', '-')} = {name}:Blur\n")
     code = (
-        "from bench.listing import text; print(text('defenses'));"
-        "from bench.registry import make_defense; print(make_defense('acme-blur'));"
+        "from bench.cli.listing import text; print(text('defenses'));"
+        "from bench.plugins.registry import make_defense; print(make_defense('acme-blur'));"
         "make_defense('wrecked')"
     )
     environment = {"PYTHONPATH": str(tmp_path), "PATH": ""}

@@ -1,7 +1,7 @@
 """Trains classifiers: the one that ships with this project, or any model on any data set.
 
-python -m bench.train_classifier photos-cnn
-python -m bench.train_classifier mnist-cnn --dataset digits --out digits.safetensors
+python tools/train_classifier.py photos-cnn
+python tools/train_classifier.py mnist-cnn --dataset digits --out digits.safetensors
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def main() -> None:
         parser.error(str(error))
     judged = arguments.dataset or "photos"
     _say(f"\naccuracy on the evaluation images of {judged}: {accuracy(net, judged):.1%}\n")
-    out = arguments.out or Path(__file__).parent / "weights" / "photos-cnn.safetensors"
+    out = arguments.out or Path(__file__).parent.parent / "bench" / "weights" / "photos-cnn.safetensors"
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file(net.network.state_dict(), out)
     _say(f"written: {out}\n")
