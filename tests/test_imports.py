@@ -48,7 +48,12 @@ def files(folder: str) -> list[Path]:
 )
 def test_plugins_import_the_contracts_and_their_siblings_only(path: Path) -> None:
     allowed = {"bench.contracts", "bench.memory"}
-    allowed |= {"bench.models", "bench.training", "bench.augment", "bench.weights_file"}  # how networks are trained and loaded
+    allowed |= {
+        "bench.models",
+        "bench.training",
+        "bench.augment",
+        "bench.weights_file",
+    }  # how networks are trained and loaded
     if path.name == "_teachers.py":  # the models that a patch is learned on beside the one under attack
         allowed |= {"bench.models"}
     if path.name.startswith("train_"):  # a command beside a plugin; no plugin imports it

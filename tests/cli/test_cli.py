@@ -107,7 +107,7 @@ def test_commands_that_compute_nothing_answer_at_once(words: list[str], results:
         f"import atexit, sys; sys.argv = ['bench', *{words!r}]; atexit.register(lambda: print('torch' in sys.modules))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code + "\nfrom bench.cli import main; main()"],
+        [sys.executable, "-c", code + "\nfrom bench.cli.main import main; main()"],
         cwd=results,
         capture_output=True,
         text=True,

@@ -57,7 +57,7 @@ class TestNetworks:
 
     def test_the_small_net_stays_small(self) -> None:
         assert sum(weight.numel() for weight in SmallResNet(10).parameters()) < 310_000
-        assert (Path(models.__file__).parent / "weights" / "photos-cnn.safetensors").stat().st_size < 1_500_000
+        assert (Path(models.__file__).parent.parent / "weights" / "photos-cnn.safetensors").stat().st_size < 1_500_000
 
     @pytest.mark.parametrize("size", [32, 64])
     def test_convolutional_nets_read_images_of_several_sizes(self, size: int) -> None:

@@ -154,5 +154,5 @@ def test_parquet_reads_back(folders: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 def test_comparing_and_exporting_need_no_torch() -> None:
-    code = "import sys, bench.compare, bench.export; sys.exit('torch' in sys.modules)"
+    code = "import sys, bench.records.compare, bench.records.export; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

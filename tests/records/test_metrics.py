@@ -15,6 +15,7 @@ from scipy.stats import binomtest
 
 from bench.errors import InputError
 from bench.records import metrics
+from bench.records.frame import load_results
 from bench.records.metrics import PerImage, difference, mean, ranks, worst_case
 from bench.records.schema import Cell, Facts, Outcome, PluginRecord
 from bench.records.store import Store
@@ -204,7 +205,7 @@ def test_load_results_has_a_row_for_each_record_and_no_number_for_a_failed_one(t
     store.save(_outcome(queries={"forwards_mean": 12.0}, seconds={"attack": 1.5}))
     failed = replace(_outcome().cell, attack="boom")
     store.save(_outcome(cell=failed, status="error", reason="it broke", attack=None, facts=None))
-    frame = metrics.load_results(tmp_path).set_index("attack")
+    frame = load_results(tmp_path).set_index("attack")
     assert frame.loc["patch", "beta"] == 0.5
     assert frame.loc["patch", "beta_n"] == 2
     assert frame.loc["patch", "budget"] == "patch ≤ 5 %"
@@ -217,10 +218,10 @@ def test_load_results_of_a_folder_with_a_broken_record_names_the_file(tmp_path: 
     path = Store(tmp_path).save(_outcome())
     path.write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match=path.name):
-        metrics.load_results(tmp_path)
+        load_results(tmp_path)
 
 
 def test_measures_and_tables_never_import_torch() -> None:
-    code = "import sys, json, bench.metrics, bench.report.html; print(json.dumps('torch' in sys.modules))"
+    code = "import sys, json, bench.records.metrics, bench.report.html; print(json.dumps('torch' in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) is False
