@@ -54,8 +54,6 @@ def test_plugins_import_the_contracts_and_their_siblings_only(path: Path) -> Non
         "bench.augment",
         "bench.weights_file",
     }  # how networks are trained and loaded
-    if path.name == "_teachers.py":  # the models that a patch is learned on beside the one under attack
-        allowed |= {"bench.models"}
     if path.name.startswith("train_"):  # a command beside a plugin; no plugin imports it
         allowed |= {"bench.data.load", "bench.data.folders", "bench.errors"}
     assert {one for one in imports(path) if one.split(".")[0] == "bench"} <= allowed

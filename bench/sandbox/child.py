@@ -1,4 +1,4 @@
-"""The process that untrusted code runs in: `python -m bench.sandbox.inside PLAN READ WRITE`; raises its own walls."""
+"""The process that untrusted code runs in: `python -m bench.sandbox.child PLAN READ WRITE`; raises its own walls."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Box:
     def _start(self, root: Path, plan: Mapping[str, Any]) -> None:
         (root / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
         (theirs, ours), (our_end, their_end) = os.pipe(), os.pipe()
-        command = [sys.executable, "-I", "-B", "-m", "bench.sandbox.inside", str(root / "plan.json")]
+        command = [sys.executable, "-I", "-B", "-m", "bench.sandbox.child", str(root / "plan.json")]
         home = str(root / "own")
         environment = {name: home for name in ("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR")}
         environment |= {"USER": "nobody", "LOGNAME": "nobody", "LANG": "C.UTF-8", "PATH": ""}

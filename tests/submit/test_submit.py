@@ -21,7 +21,9 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
+from bench.cli import progress
 from bench.contracts import CertifiedDefense, Patch, Streams
+from bench.engine.plan import Plan
 from bench.engine.run import run_cell
 from bench.engine.testbed import testbed_of
 from bench.errors import InputError, RefusedError
@@ -51,6 +53,11 @@ QUICK = Limits(start=100, answer=12, memory=2**30)
 walled = pytest.mark.skipif(bool(lacking()), reason=f"this machine cannot shut untrusted code in: {lacking()}")
 
 
+def here(planned: Plan, store: Store, plugins: list[Path]) -> int:
+    """Computes a plan in this process."""
+    return progress.run(planned, store, plugins, 0, None)
+
+
 @pytest.fixture(autouse=True)
 def _no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_from_files", {})
@@ -61,7 +68,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An honest bundle of the example package."""
     before, registry._from_files = registry._from_files, {}
     out = tmp_path_factory.mktemp("honest") / "acme-blur.zip"
-    assert submit(PLUGIN, out, protocol="smoke", workers=0)
+    assert submit(PLUGIN, out, protocol="smoke", compute=here)
     registry._from_files = before
     testbed_of.cache_clear()
     return out
@@ -130,7 +137,7 @@ def test_the_same_submission_gives_the_same_records_and_computes_nothing_twice(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = content(bundle)
-    assert submit(PLUGIN, bundle, protocol="smoke", workers=0)
+    assert submit(PLUGIN, bundle, protocol="smoke", compute=here)
     after = content(bundle)
     assert {name: one for name, one in after.items() if name != "bundle.json"} == {
         name: one for name, one in before.items() if name != "bundle.json"
@@ -168,13 +175,13 @@ def test_metadata_are_read_and_unknown_ones_are_refused(tmp_path: Path, bundle: 
     file.write_bytes(PLUGIN.read_bytes())
     about = file.with_suffix(".toml")
     about.write_text('author = "A <b>"\nlink = "https://example.org"\n')
-    assert submit(file, tmp_path / "out.zip", protocol="smoke", workers=0)
+    assert submit(file, tmp_path / "out.zip", protocol="smoke", compute=here)
     manifest = unpack(tmp_path / "out.zip").manifest
     assert (manifest.author, manifest.link, manifest.description) == ("A <b>", "https://example.org", "")
     about.write_text('autor = "A"\n')
     registry._from_files.clear()
     with pytest.raises(InputError, match="author, link, description"):
-        submit(file, tmp_path / "out.zip", protocol="smoke", workers=0)
+        submit(file, tmp_path / "out.zip", protocol="smoke", compute=here)
 
 
 def test_the_standard_protocol_has_a_fixed_content() -> None:
