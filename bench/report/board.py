@@ -9,7 +9,7 @@ from bench.core.text import plain
 from bench.records.schema import Cell, PluginRecord, Tier
 from bench.report.flags import Flag
 from bench.report.format import Shown, arxiv
-from bench.report.grouping import Sample, Setting
+from bench.report.grouping import Sample, Conditions
 
 WORST = ""
 """Stands where an attack's text would, for the worst case over all of them."""
@@ -18,7 +18,7 @@ Key = tuple[str, str, Tier]
 
 
 @dataclass(frozen=True)
-class Plugin:
+class PluginLink:
     """An attack or a defense: `key` as records have it, and the names that a reader sees."""
 
     key: str
@@ -30,7 +30,7 @@ class Plugin:
     note: str = ""
 
     @classmethod
-    def of(cls, text: str, record: PluginRecord | None) -> Plugin:
+    def of(cls, text: str, record: PluginRecord | None) -> PluginLink:
         """What its record says; the text alone where there is no record."""
         if record is None:
             return cls(text, plain(text))
@@ -88,7 +88,7 @@ class Row:
         flags: what the checks found.
     """
 
-    defense: Plugin
+    defense: PluginLink
     rank: str
     why_unranked: str
     baseline: bool
@@ -123,12 +123,12 @@ class Board:
         remarks: what belongs beside all numbers.
     """
 
-    setting: Setting
+    setting: Conditions
     images: str
     classes: int
     seeds: tuple[int, ...]
     basis: Tier
-    attacks: Mapping[Tier, tuple[Plugin, ...]]
+    attacks: Mapping[Tier, tuple[PluginLink, ...]]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     entries: Mapping[Key, Entry]

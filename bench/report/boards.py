@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from bench.core.text import plain
 from bench.records.metrics import MEASURES, clean_accuracy
 from bench.records.schema import TIERS, Facts, Latency, Outcome
-from bench.report.board import WORST, Board, Entry, Key, Plugin, Row
+from bench.report.board import WORST, Board, Entry, Key, PluginLink, Row
 from bench.report.columns import columns
 from bench.report.evidence import Evidence
 from bench.report.format import Shown, failed, points, share
@@ -40,11 +40,13 @@ def _board(evidence: Evidence) -> Board:
     made = columns(evidence, entries)
     rows = []
     for defense, rank, why in evidence.ranked():
-        plugin = Plugin.of(defense, evidence.records[defense])
+        plugin = PluginLink.of(defense, evidence.records[defense])
         clean = share(clean_accuracy(*evidence.facts(defense)))
         cells = tuple(number(defense) for _, number in made)
         rows.append(Row(plugin, rank, why, evidence.bare(defense), clean, cells, tuple(evidence.flags[defense])))
-    attacks = {tier: tuple(Plugin.of(one, evidence.attack(one)) for one in evidence.attacks(tier)) for tier in TIERS}
+    attacks = {
+        tier: tuple(PluginLink.of(one, evidence.attack(one)) for one in evidence.attacks(tier)) for tier in TIERS
+    }
     return Board(
         setting=evidence.setting,
         images=_images(evidence),
@@ -123,7 +125,7 @@ def _images(evidence: Evidence) -> str:
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
-def _remarks(evidence: Evidence, plugins: Sequence[Plugin]) -> tuple[str, ...]:
+def _remarks(evidence: Evidence, plugins: Sequence[PluginLink]) -> tuple[str, ...]:
     notes = {f"{one.text}: {one.note}" for one in plugins if one.note}
     seeds = sorted({one.cell.seed for one in evidence.outcomes})
     for key in _SHARED:

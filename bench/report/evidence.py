@@ -11,7 +11,7 @@ from bench.records.schema import TIERS, Facts, Latency, Outcome, PluginRecord, T
 from bench.report import flags
 from bench.report.checks import judge
 from bench.report.format import NONE
-from bench.report.grouping import Sample, Samples, Setting, of_row, worst
+from bench.report.grouping import Sample, Samples, Conditions, of_row, worst
 
 
 class Evidence:
@@ -19,8 +19,8 @@ class Evidence:
 
     def __init__(
         self,
-        setting: Setting,
-        everything: Mapping[Setting, Samples],
+        setting: Conditions,
+        everything: Mapping[Conditions, Samples],
         times: Mapping[tuple[str, str, str], Latency],
     ) -> None:
         self.setting, self.samples = setting, everything[setting]
@@ -130,7 +130,7 @@ class Evidence:
         return f"Not ranked because of {', '.join(bars)}." if bars else ""
 
 
-def _related(setting: Setting, everything: Mapping[Setting, Samples]) -> dict[str, list[Sample]]:
+def _related(setting: Conditions, everything: Mapping[Conditions, Samples]) -> dict[str, list[Sample]]:
     """The cells of each defense in all boards of the same data set, model, effort and number of images."""
     found: dict[str, list[Sample]] = {}
     same = (setting.dataset, setting.model, setting.effort, setting.images)

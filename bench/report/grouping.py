@@ -14,7 +14,7 @@ _ONE_FAMILY = {"fgsm": "sign", "ifgsm": "sign", "pgd": "sign", "apgd": "sign"}
 
 
 @dataclass(frozen=True, order=True)
-class Setting:
+class Conditions:
     """What the records of one board have in common; numbers of two settings are never compared.
 
     Attributes:
@@ -124,7 +124,7 @@ Samples = dict[tuple[str, str, Tier], Sample]
 """(defense, attack, tier) -> sample."""
 
 
-def settle(outcomes: Iterable[Outcome]) -> tuple[dict[Setting, Samples], list[Outcome]]:
+def settle(outcomes: Iterable[Outcome]) -> tuple[dict[Conditions, Samples], list[Outcome]]:
     """Sorts records into settings and samples.
 
     A record without an attack (it could not even be made) joins the others of the same text.
@@ -134,7 +134,7 @@ def settle(outcomes: Iterable[Outcome]) -> tuple[dict[Setting, Samples], list[Ou
     """
     every = sorted(outcomes, key=lambda one: (str(one.cell), one.cell.seed))
     known = {(one.cell.dataset, one.cell.effort, one.cell.attack): one.attack for one in every if one.attack}
-    groups: dict[Setting, dict[tuple[str, str, Tier], list[Outcome]]] = {}
+    groups: dict[Conditions, dict[tuple[str, str, Tier], list[Outcome]]] = {}
     homeless = []
     for outcome in every:
         cell = outcome.cell
@@ -151,10 +151,10 @@ def settle(outcomes: Iterable[Outcome]) -> tuple[dict[Setting, Samples], list[Ou
     return settings, homeless
 
 
-def _setting(outcome: Outcome, record: PluginRecord) -> Setting:
+def _setting(outcome: Outcome, record: PluginRecord) -> Conditions:
     cell = outcome.cell
     threat_model, budget = (str(record.traits.get(name, "")) for name in ("threat_model", "budget"))
-    return Setting(cell.dataset, cell.model, threat_model, budget, cell.goal, cell.effort, cell.images)
+    return Conditions(cell.dataset, cell.model, threat_model, budget, cell.goal, cell.effort, cell.images)
 
 
 def worst(samples: Sequence[Sample]) -> dict[int, Facts]:

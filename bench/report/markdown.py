@@ -8,7 +8,7 @@ from itertools import groupby
 from bench.core.text import escape
 from bench.records.command import commands
 from bench.records.schema import Outcome, Tier
-from bench.report.board import WORST, Board, Entry, Plugin
+from bench.report.board import WORST, Board, Entry, PluginLink
 from bench.report.format import Shown, lost
 from bench.report.summary import raised
 
@@ -83,7 +83,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-def _plugin(plugin: Plugin) -> str:
+def _plugin(plugin: PluginLink) -> str:
     name = escape(plugin.text)
     return f"[{name}]({plugin.link})" if plugin.link else name
 

@@ -16,7 +16,7 @@ from bench.records.roc import load as load_rocs
 from bench.records.schema import TIERS, Cell, Latency, Outcome
 from bench.records.sheets import Sheet, load
 from bench.records.store import Store
-from bench.report.board import Board, Entry, Plugin
+from bench.report.board import Board, Entry, PluginLink
 from bench.report.boards import entry_of, provenance
 from bench.report.cell_page import Page
 from bench.report.charts.all import Chart, charts
@@ -115,7 +115,7 @@ class Site:
         samples = [entry.sample for board in boards for entry in board.entries.values() if entry.sample]
         return provenance([outcome for sample in samples for outcome in sample.outcomes])
 
-    def plugins(self, kind: Kind) -> list[Plugin]:
+    def plugins(self, kind: Kind) -> list[PluginLink]:
         """All attacks or defenses that have a cell on a board, by name."""
         if kind == "attack":
             every = [one for board in self.boards for tier in TIERS for one in board.attacks[tier]]

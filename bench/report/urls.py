@@ -8,7 +8,7 @@ from dataclasses import astuple
 
 from bench.plugins.registry import Kind
 from bench.records.schema import Cell
-from bench.report.grouping import Setting
+from bench.report.grouping import Conditions
 
 
 def plugin_page(kind: Kind, text: str) -> str:
@@ -22,7 +22,7 @@ def cell_page(cell: Cell) -> str:
     return f"cells/{_hash(*words)[:10]}.html"
 
 
-def anchor(setting: Setting) -> str:
+def anchor(setting: Conditions) -> str:
     """The place of a board on the front page."""
     words = re.sub(r"[^A-Za-z0-9]+", "-", f"{setting.dataset}-{setting.budget}").strip("-").lower()[:40]
     return f"{words}-{_hash(*map(str, astuple(setting)))[:6]}"
