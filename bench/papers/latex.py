@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.core.text import plain
+from bench.core.text import escape_latex
 from bench.papers.fill import Filled, Value
 
 PREAMBLE = r"""% Made by `bench tables`; do not edit. Needs booktabs and graphicx.
@@ -19,28 +19,6 @@ PREAMBLE = r"""% Made by `bench tables`; do not edit. Needs booktabs and graphic
 \date{}
 \maketitle
 """
-_KNOWN = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
-    "–": "--", "—": "---", "−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "∞": r"$\infty$",
-    "∼": r"$\sim$", "·": r"$\cdot$", "…": r"\dots{}", "→": r"$\to$", "±": r"$\pm$", "†": r"\textdagger{}",
-    "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "δ": r"$\delta$", "ε": r"$\varepsilon$",
-    "ϵ": r"$\epsilon$", "λ": r"$\lambda$", "σ": r"$\sigma$", "μ": r"$\mu$",
-    "’": "'", "‘": "`", "“": "``", "”": "''", "\u00a0": "~",
-}  # fmt: skip
-_ACCENTED = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ"
-
-
-def escape(text: str) -> str:
-    """Text that means itself in LaTeX; a character that the fonts lack becomes its number."""
-
-    def one(letter: str) -> str:
-        if letter in _KNOWN:
-            return _KNOWN[letter]
-        return letter if letter.isascii() or letter in _ACCENTED else f"[U+{ord(letter):04X}]"
-
-    return "".join(map(one, plain(text)))
 
 
 def document(names: Sequence[str]) -> str:
@@ -56,7 +34,7 @@ def table(filled: Filled) -> str:
     body = "".join(_row(filled, place) for place in range(len(filled.rows)))
     return (
         "\\begin{table}[p]\n\\centering\n"
-        f"\\caption{{{escape(title)}}}\n\\label{{reported:{source.name}}}\n"
+        f"\\caption{{{escape_latex(title)}}}\n\\label{{reported:{source.name}}}\n"
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
         f"\\begin{{tabular}}{{l{'r' * len(source.columns)}}}\n\\toprule\n"
         f"{_heads(filled)}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}}}\n\n"
@@ -69,10 +47,10 @@ def _heads(filled: Filled) -> str:
     lines = []
     for level, heads in enumerate(filled.heads):
         last = level == len(filled.heads) - 1
-        cells = [escape(filled.table.corner) if last else ""]
+        cells = [escape_latex(filled.table.corner) if last else ""]
         rules, at = [], 2
         for text, width, notes in heads:
-            cells.append(f"\\multicolumn{{{width}}}{{{'r' if last else 'c'}}}{{{escape(text)}{_sup(notes)}}}")
+            cells.append(f"\\multicolumn{{{width}}}{{{'r' if last else 'c'}}}{{{escape_latex(text)}{_sup(notes)}}}")
             rules.append(f"\\cmidrule(lr){{{at}-{at + width - 1}}}")
             at += width
         lines.append(" & ".join(cells) + " \\\\\n" + ("" if last else " ".join(rules) + "\n"))
@@ -82,7 +60,7 @@ def _heads(filled: Filled) -> str:
 def _row(filled: Filled, place: int) -> str:
     label, notes = filled.labels[place]
     values = filled.rows[place]
-    reported = [escape(label) + _sup(notes), *(escape(one.printed) + _sup(one.notes) for one in values)]
+    reported = [escape_latex(label) + _sup(notes), *(escape_latex(one.printed) + _sup(one.notes) for one in values)]
     beside = ["", *map(_beside, values)]
     # \relax, since a cell that begins with [ would be read as the space that \\ adds
     second = " & ".join(beside) + " \\\\\n" if any(beside) else ""
@@ -94,16 +72,20 @@ def _beside(value: Value) -> str:
     if shown is None:
         pointer = f"run {value.run}" if value.run else f"n/a {value.reason}" if value.reason else ""
         return f"{{\\scriptsize {pointer}}}" if pointer else ""
-    interval = f" ({escape(shown.interval)})" if shown.interval else ""
-    flags = f" {escape('†' + ' '.join(value.beside.flags))}" if value.beside.flags else ""
-    return f"{{\\scriptsize \\textbf{{{escape(shown.text)}}}{interval}\\textsuperscript{{{value.letter}}}{flags}}}"
+    interval = f" ({escape_latex(shown.interval)})" if shown.interval else ""
+    flags = f" {escape_latex('†' + ' '.join(value.beside.flags))}" if value.beside.flags else ""
+    return (
+        f"{{\\scriptsize \\textbf{{{escape_latex(shown.text)}}}{interval}\\textsuperscript{{{value.letter}}}{flags}}}"
+    )
 
 
 def _lists(filled: Filled) -> str:
-    notes = [f"({number}) {escape(note.text)}" for number, note in enumerate(filled.table.notes, 1)]
-    told = [f"\\textsuperscript{{{letter}}} {escape(source.sentence)}" for letter, source in filled.sources.items()]
-    reasons = [f"n/a {number}: {escape(reason)}" for number, reason in enumerate(filled.reasons, 1)]
-    runs = [f"run {number}: \\texttt{{{escape(run)}}}" for number, run in enumerate(filled.runs, 1)]
+    notes = [f"({number}) {escape_latex(note.text)}" for number, note in enumerate(filled.table.notes, 1)]
+    told = [
+        f"\\textsuperscript{{{letter}}} {escape_latex(source.sentence)}" for letter, source in filled.sources.items()
+    ]
+    reasons = [f"n/a {number}: {escape_latex(reason)}" for number, reason in enumerate(filled.reasons, 1)]
+    runs = [f"run {number}: \\texttt{{{escape_latex(run)}}}" for number, run in enumerate(filled.runs, 1)]
     return "".join(f"{line}\\par\n" for line in (*notes, *told, *reasons, *runs))
 
 

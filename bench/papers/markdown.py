@@ -7,7 +7,7 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from bench.core.text import escape
+from bench.core.text import escape_markdown
 from bench.papers.fill import Filled, Value
 from bench.report.html import asset, render
 
@@ -29,7 +29,9 @@ def markdown(tables: Sequence[Filled]) -> str:
     """The whole file."""
     parts = [_INTRODUCTION]
     for paper, group in groupby(tables, key=lambda one: one.paper):
-        parts.append(f"## {escape(paper.title)}\n\n{escape(paper.authors)}, {escape(paper.where)}\n")
+        parts.append(
+            f"## {escape_markdown(paper.title)}\n\n{escape_markdown(paper.authors)}, {escape_markdown(paper.where)}\n"
+        )
         parts += [_table(one) for one in group]
     return "\n".join(parts)
 
@@ -37,34 +39,35 @@ def markdown(tables: Sequence[Filled]) -> str:
 def _table(filled: Filled) -> str:
     table = filled.table
     heads = [
-        escape(" · ".join(column.heads)) + _sup(table.marks(None, place)) for place, column in enumerate(table.columns)
+        escape_markdown(" · ".join(column.heads)) + _sup(table.marks(None, place))
+        for place, column in enumerate(table.columns)
     ]
-    lines = [_line([escape(table.corner), *heads]), _line(["---", *("--:" for _ in heads)])]
+    lines = [_line([escape_markdown(table.corner), *heads]), _line(["---", *("--:" for _ in heads)])]
     for (label, notes), values in zip(filled.labels, filled.rows, strict=True):
-        lines.append(_line([escape(label) + _sup(notes), *map(_value, values)]))
+        lines.append(_line([escape_markdown(label) + _sup(notes), *map(_value, values)]))
     parts = [
-        f"### {escape(table.table)}\n",
-        f"{escape(table.caption)} Values in {escape(table.unit)}.\n",
+        f"### {escape_markdown(table.table)}\n",
+        f"{escape_markdown(table.caption)} Values in {escape_markdown(table.unit)}.\n",
         "".join(lines),
     ]
-    told = [f"({number}) {escape(note.text)}" for number, note in enumerate(table.notes, 1)]
-    told += [escape(one) for one in filled.orders]
-    told += [f"<sup>{letter}</sup> {escape(source.sentence)}" for letter, source in filled.sources.items()]
-    told += [f"n/a {number}: {escape(reason)}" for number, reason in enumerate(filled.reasons, 1)]
-    told += [f"run {number}: <code>{escape(run)}</code>" for number, run in enumerate(filled.runs, 1)]
+    told = [f"({number}) {escape_markdown(note.text)}" for number, note in enumerate(table.notes, 1)]
+    told += [escape_markdown(one) for one in filled.orders]
+    told += [f"<sup>{letter}</sup> {escape_markdown(source.sentence)}" for letter, source in filled.sources.items()]
+    told += [f"n/a {number}: {escape_markdown(reason)}" for number, reason in enumerate(filled.reasons, 1)]
+    told += [f"run {number}: <code>{escape_markdown(run)}</code>" for number, run in enumerate(filled.runs, 1)]
     parts.append("".join(f"- {one}\n" for one in told))
     return "\n".join(parts)
 
 
 def _value(value: Value) -> str:
-    printed = escape(value.printed or "(blank)") + _sup(value.notes)
+    printed = escape_markdown(value.printed or "(blank)") + _sup(value.notes)
     shown = value.beside.shown
     if shown is None:
         pointer = f"run {value.run}" if value.run else f"n/a {value.reason}" if value.reason else ""
         return f"{printed}<br>*{pointer}*" if pointer else printed
-    interval = f" ({escape(shown.interval)})" if shown.interval else ""
-    flags = f" †{escape(' '.join(value.beside.flags))}" if value.beside.flags else ""
-    return f"{printed}<br>**{escape(shown.text)}**{interval}<sup>{value.letter}</sup>{flags}"
+    interval = f" ({escape_markdown(shown.interval)})" if shown.interval else ""
+    flags = f" †{escape_markdown(' '.join(value.beside.flags))}" if value.beside.flags else ""
+    return f"{printed}<br>**{escape_markdown(shown.text)}**{interval}<sup>{value.letter}</sup>{flags}"
 
 
 def _sup(notes: Sequence[int]) -> str:

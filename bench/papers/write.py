@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import re
-from collections.abc import Iterator, Sequence
-from io import StringIO
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.core.files import write
-from bench.core.text import plain
+from bench.core.text import csv_text
 from bench.papers import latex, reported
 from bench.papers import markdown as papers
 from bench.papers.fill import Filled, Value, fill
@@ -36,7 +33,7 @@ def generate_tables(results: Path) -> dict[Path, str]:
     return {
         folder / "README.md": papers.markdown(tables),
         folder / "index.html": papers.page(tables),
-        folder / "tables.csv": _csv(tables),
+        folder / "tables.csv": csv_text([FIELDS, *(line for one in tables for line in _lines(one))]),
         folder / "tables.tex": latex.document([one.table.name for one in tables]),
         **{folder / f"{one.table.name}.tex": latex.table(one) for one in tables},
     }
@@ -54,14 +51,6 @@ def stale_tables(results: Path) -> list[Path]:
     """The generated files that are missing or not what the papers' values and the records give."""
     files = generate_tables(results)
     return [path for path, text in files.items() if not path.is_file() or path.read_bytes() != text.encode()]
-
-
-def _csv(tables: Sequence[Filled]) -> str:
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIELDS)
-    writer.writerows([_harmless(one) for one in line] for filled in tables for line in _lines(filled))
-    return text.getvalue()
 
 
 def _lines(filled: Filled) -> Iterator[list[str]]:
@@ -89,9 +78,3 @@ def _of_missing(value: Value) -> list[str]:
     """`command` and `why_not`."""
     beside = value.beside
     return [command(beside.cell) if beside.cell and beside.shown is None else "", beside.why_not]
-
-
-def _harmless(text: str) -> str:
-    """Text on one line that a spreadsheet does not take for a formula; numbers and dashes stay as they are."""
-    text = plain(text)
-    return f"'{text}" if re.match(r"[=+@]|-[^\d.,%\s-]", text) else text

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.core.text import escape, signed
+from bench.core.text import escape_markdown, markdown_table, signed
 from bench.errors import InputError
 from bench.records.metrics import Estimate, difference, per_image
 from bench.records.schema import Cell, Facts, Outcome
@@ -65,25 +65,32 @@ def markdown(changes: Sequence[Change], first: str, second: str) -> str:
     """A summary and a table for a pull request; names are safe in it."""
     compared = [one for one in changes if one.gap.n]
     moved = [one for one in compared if one.significant]
-    lines = [
-        f"**{escape(second)}** against **{escape(first)}**: {len(compared)} cells in both, "
+    summary = (
+        f"**{escape_markdown(second)}** against **{escape_markdown(first)}**: {len(compared)} cells in both, "
         f"{sum(one.gap.value != 0 for one in compared)} changed, {len(moved)} beyond the 95 % interval "
         f"(about {0.05 * len(compared):.0f} would be so by chance if all images were new), "
-        f"{len(changes) - len(compared)} that cannot be compared.",
-        "",
-        "| defense | attack | attacker | seed | before | after | change (95 %) | clean (95 %) | significant |",
-        "| --- | --- | --- | --: | --: | --: | --: | --: | --- |",
-    ]
+        f"{len(changes) - len(compared)} that cannot be compared."
+    )
+    head = "defense", "attack", "attacker", "seed", "before", "after", "change (95 %)", "clean (95 %)", "significant"
     order = sorted(changes, key=lambda one: (one.gap.value if one.gap.n else math.inf, str(one.cell)))
-    lines += [_line(one) for one in order if one.gap.value != 0 or one.clean.value != 0]
-    return "\n".join(lines) + "\n"
+    rows = [_row(one) for one in order if one.gap.value != 0 or one.clean.value != 0]
+    return f"{summary}\n\n{markdown_table(head, rows, 'lllrrrrrl')}"
 
 
-def _line(one: Change) -> str:
+def _row(one: Change) -> list[str]:
     cell = one.cell
-    cells = [escape(cell.defense), escape(cell.attack), cell.tier, str(cell.seed), _percent(one.before)]
-    told = "yes" if one.significant else escape(one.why) or "no"
-    return f"| {' | '.join([*cells, _percent(one.after), _points(one.gap), _points(one.clean), told])} |"
+    words = (escape_markdown(cell.defense), escape_markdown(cell.attack), cell.tier, str(cell.seed))
+    significant = "yes" if one.significant else escape_markdown(one.why) or "no"
+    rates, gaps = map(_percent, (one.before, one.after)), map(_points, (one.gap, one.clean))
+    return [
+        escape_markdown(cell.defense),
+        escape_markdown(cell.attack),
+        cell.tier,
+        str(cell.seed),
+        *rates,
+        *gaps,
+        significant,
+    ]
 
 
 def _percent(value: float) -> str:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.core.text import escape
+from bench.core.text import csv_text, escape_latex, escape_markdown, markdown_table
 from bench.errors import InputError, MissingExtraError
 from bench.plugins.specs import lookup
 from bench.records.frame import load_results
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
 READ = ("dataset", "model", "defense", "attack", "tier", "seed", "n", "clean_accuracy", "attacked_accuracy", "delta")
 """The columns of the formats that are read by people; the others have all."""
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "≤": r"$\leq$", "≥": r"$\geq$", "∞": r"$\infty$", "−": "$-$", "×": r"$\times$", "–": "--",
-    "δ": r"$\delta$", "β": r"$\beta$", "ε": r"$\varepsilon$", '"': "''", "`": r"\textasciigrave{}",
-}  # fmt: skip
 
 
 def export(folder: Path, kind: str) -> bytes:
@@ -47,14 +41,8 @@ def export(folder: Path, kind: str) -> bytes:
     return FORMATS[kind](frame)
 
 
-def latex_text(text: str) -> str:
-    """Text that means itself in LaTeX; letters that no usual font has become question marks."""
-    plain = "".join(_LATEX.get(one, one if one.isprintable() else " ") for one in text)
-    return "".join(one if ord(one) < 0x250 else "?" for one in plain)
-
-
 def _csv(frame: pandas.DataFrame) -> bytes:
-    return str(frame.to_csv(index=False, lineterminator="\n")).encode()
+    return csv_text([list(frame.columns), *frame.itertuples(index=False)]).encode()
 
 
 def _json(frame: pandas.DataFrame) -> bytes:
@@ -68,14 +56,13 @@ def _parquet(frame: pandas.DataFrame) -> bytes:
 
 
 def _markdown(frame: pandas.DataFrame) -> bytes:
-    rows = [[escape(one) for one in row] for row in _cells(frame)]
-    lines = [f"| {' | '.join(row)} |" for row in [[escape(one) for one in READ], ["---"] * len(READ), *rows]]
-    return ("\n".join(lines) + "\n").encode()
+    head, *rows = [[escape_markdown(one) for one in row] for row in [READ, *_cells(frame)]]
+    return markdown_table(head, rows, "l" * len(head)).encode()
 
 
 def _latex(frame: pandas.DataFrame) -> bytes:
     """A table for the package booktabs."""
-    rows = [" & ".join(latex_text(one) for one in row) + r" \\" for row in [list(READ), *_cells(frame)]]
+    rows = [" & ".join(escape_latex(one) for one in row) + r" \\" for row in [list(READ), *_cells(frame)]]
     head, *body = rows
     columns = "".join("r" if name in READ[5:] else "l" for name in READ)
     lines = [

@@ -9,7 +9,7 @@ from bench.core.text import plain
 from bench.records.schema import Cell, PluginRecord, Tier
 from bench.report.flags import Flag
 from bench.report.format import Shown, arxiv
-from bench.report.grouping import Sample, Conditions
+from bench.report.grouping import Conditions, Sample
 
 WORST = ""
 """Stands where an attack's text would, for the worst case over all of them."""

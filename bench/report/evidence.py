@@ -11,7 +11,7 @@ from bench.records.schema import TIERS, Facts, Latency, Outcome, PluginRecord, T
 from bench.report import flags
 from bench.report.checks import judge
 from bench.report.format import NONE
-from bench.report.grouping import Sample, Samples, Conditions, of_row, worst
+from bench.report.grouping import Conditions, Sample, Samples, of_row, worst
 
 
 class Evidence:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from bench.core.text import escape
+from bench.core.text import escape_markdown
 from bench.records.command import commands
 from bench.records.schema import Outcome, Tier
 from bench.report.board import WORST, Board, Entry, PluginLink
@@ -30,22 +30,22 @@ def page(boards: Sequence[Board], homeless: Sequence[Outcome]) -> str:
     if not boards:
         parts.append("There are no records yet.\n")
     for (dataset, model), group in groupby(boards, key=lambda one: (one.setting.dataset, one.setting.model)):
-        parts.append(f"## {escape(dataset)} · {escape(model)}\n")
+        parts.append(f"## {escape_markdown(dataset)} · {escape_markdown(model)}\n")
         parts += [_board(board) for board in group]
     if homeless:
         parts.append("## Cells whose attack could not be made\n")
-        parts.append("".join(f"- {escape(lost(one))}\n" for one in homeless))
+        parts.append("".join(f"- {escape_markdown(lost(one))}\n" for one in homeless))
     return "\n".join(parts)
 
 
 def _board(board: Board) -> str:
-    parts = [f"### {escape(board.budget)}\n", f"{escape(board.conditions)}\n", _wide(board)]
+    parts = [f"### {escape_markdown(board.budget)}\n", f"{escape_markdown(board.conditions)}\n", _wide(board)]
     notes = [f"({number}) {note}" for number, note in enumerate(board.footnotes, 1)] + list(board.remarks)
     notes += [f"{flag.id} {rows}: {flag.title}. {flag.text}" for flag, rows in raised(board)]
     if notes:
-        parts.append("".join(f"- {escape(note)}\n" for note in notes))
+        parts.append("".join(f"- {escape_markdown(note)}\n" for note in notes))
     parts.append("<details><summary>Every cell, and what computes them</summary>\n")
-    parts.append("".join(f"<code>{escape(one)}</code>\n\n" for one in commands(board.cells)))
+    parts.append("".join(f"<code>{escape_markdown(one)}</code>\n\n" for one in commands(board.cells)))
     parts.append(_long(board))
     parts.append("</details>\n")
     return "\n".join(parts)
@@ -54,7 +54,7 @@ def _board(board: Board) -> str:
 def _wide(board: Board) -> str:
     """A line for each defense."""
     tiers = [f" ({column.tint})" if column.tint else "" for column in board.columns]
-    labels = [f"{escape(column.label)}{tier}" for column, tier in zip(board.columns, tiers, strict=True)]
+    labels = [f"{escape_markdown(column.label)}{tier}" for column, tier in zip(board.columns, tiers, strict=True)]
     head = ["rank", "defense", "clean", *labels, "flags"]
     lines = [_line(head), _line(["---", "---", *("--:" for _ in head[2:-1]), "---"])]
     for row in board.rows:
@@ -76,7 +76,7 @@ def _long(board: Board) -> str:
 def _entry(defense: str, attack: str, tier: Tier, entry: Entry) -> list[str]:
     names = ("attacked_accuracy", "delta", "beta", "attack_success", "accuracy_8bit", "adversarial_effect")
     numbers = [_cell(entry.numbers.get(name, Shown())) for name in names]
-    return [escape(defense), escape(attack), tier, *numbers, escape(entry.queries)]
+    return [escape_markdown(defense), escape_markdown(attack), tier, *numbers, escape_markdown(entry.queries)]
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -84,11 +84,11 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _plugin(plugin: PluginLink) -> str:
-    name = escape(plugin.text)
+    name = escape_markdown(plugin.text)
     return f"[{name}]({plugin.link})" if plugin.link else name
 
 
 def _cell(shown: Shown) -> str:
-    parts = [escape(shown.text), shown.suffix, f"({shown.interval})" if shown.interval else ""]
+    parts = [escape_markdown(shown.text), shown.suffix, f"({shown.interval})" if shown.interval else ""]
     note = f"<sup>({shown.note})</sup>" if shown.note else ""
     return " ".join(part for part in parts if part) + note

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from bench.core.text import escape
+from bench.core.text import escape_markdown, markdown_table
 from bench.submit.agreement import Compared, in_words
 from bench.submit.verify import Verdict
 
@@ -27,18 +27,21 @@ def lines(verdict: Verdict) -> list[str]:
 
 def markdown(verdict: Verdict) -> str:
     """The same as a table; names are safe in it."""
-    rows = [f"**{verdict.status}**: {escape(verdict.reason)}", ""]
-    rows += ["| attack | attacker | images | measure | recorded | again | difference (95 %) | |", "| --- " * 8 + "|"]
-    for one in verdict.compared:
-        cells = [escape(one.cell.attack), one.cell.tier, "others" if one.fresh else "same", escape(one.measure)]
-        cells += [
+    head = "attack", "attacker", "images", "measure", "recorded", "again", "difference (95 %)", ""
+    rows = [
+        [
+            escape_markdown(one.cell.attack),
+            one.cell.tier,
+            "others" if one.fresh else "same",
+            escape_markdown(one.measure),
             f"{100 * one.recorded:.1f}",
             f"{100 * one.again:.1f}",
             _gap(one),
             "right" if one.right else "**wrong**",
         ]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows) + "\n"
+        for one in verdict.compared
+    ]
+    return f"**{verdict.status}**: {escape_markdown(verdict.reason)}\n\n{markdown_table(head, rows, 'l' * len(head))}"
 
 
 def _gap(one: Compared) -> str:

@@ -16,7 +16,7 @@ import pytest
 from bench.errors import InputError, MissingExtraError
 from bench.records import export as exporting
 from bench.records.compare import Change, compare, drops, markdown
-from bench.records.export import export, latex_text
+from bench.records.export import export
 from bench.records.schema import Cell, Facts, Outcome, PluginRecord
 from bench.records.store import Store
 
@@ -129,12 +129,6 @@ def test_every_format_has_a_row_for_each_cell(folders: tuple[Path, Path]) -> Non
     assert latex.count(r" \\") == len(rows) + 1
     assert r"new \textbar{} \textless{}b\textgreater{}" in latex
     assert "error" in latex
-
-
-def test_text_means_itself_in_latex() -> None:
-    assert latex_text(r"\input{x} 5 % & a_b $#^~ ≤ δ 漢") == (
-        r"\textbackslash{}input\{x\} 5 \% \& a\_b \$\#\textasciicircum{}\textasciitilde{} $\leq$ $\delta$ ?"
-    )
 
 
 def test_parquet_without_its_package_says_which_extra_brings_it(

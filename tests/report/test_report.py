@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.core.text import escape
 from bench.plugins.specs import split_specs
 from bench.records.command import command, commands
 from bench.records.schema import TIERS, Cell, Facts, Latency, Outcome, PluginRecord
@@ -479,10 +478,6 @@ def test_markup_in_names_does_not_break_a_markdown_table(tmp_path: Path) -> None
     tables = [list(map(str.strip, re.split(r"(?<!\\)\|", line))) for line in text.splitlines() if line.startswith("|")]
     widths = {len(cells) for cells in tables}
     assert len(widths) == 2  # the wide and the long table, each with one width
-
-
-def test_escaped_markdown_means_the_text_itself() -> None:
-    assert escape("a|b `c` <d> *e* [f](g)") == r"a\|b \`c\` &lt;d&gt; \*e\* \[f\](g)"
 
 
 def test_the_generated_files_depend_on_the_records_alone(tmp_path: Path) -> None:

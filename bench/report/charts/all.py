@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from itertools import groupby
 
 from markupsafe import Markup
 
-from bench.core.text import inert, plain
+from bench.core.text import csv_text, plain
 from bench.records.roc import Roc
 from bench.records.schema import Latency
 from bench.report.charts import curves, roc
@@ -63,7 +61,7 @@ def _curves(samples: Iterable[Sample]) -> Iterator[Chart]:
             if inside := curves.draw(curve, found, measure):
                 name = f"{curve.slug}-{measure.replace('_', '-')}.svg"
                 pictures[name] = inside, curves.draw(curve, found, measure, alone=True)
-        data = _csv(curves.FIELDS, curves.table(curve, found))
+        data = csv_text([curves.FIELDS, *curves.table(curve, found)])
         yield Chart("Along a parameter", curve.slug, curve.title, curve.conditions, pictures, data)
 
 
@@ -81,7 +79,7 @@ def _rocs(rocs: Sequence[Roc]) -> Iterator[Chart]:
             for point in zip(trace.false_positives, trace.true_positives, strict=True)
         ]
         title = plain(f"{cell.attack}, {cell.tier} attacker")
-        yield Chart("ROC", slug, title, plain(" · ".join(words)), pictures, _csv(fields, rows))
+        yield Chart("ROC", slug, title, plain(" · ".join(words)), pictures, csv_text([fields, *rows]))
 
 
 def _times(latencies: Sequence[Latency]) -> Iterator[Chart]:
@@ -109,7 +107,7 @@ def _times(latencies: Sequence[Latency]) -> Iterator[Chart]:
         ]
         if pictures:
             conditions = plain(f"{dataset} · {model}")
-            yield Chart("Time", slug, plain(machine), conditions, pictures, _csv(fields, rows))
+            yield Chart("Time", slug, plain(machine), conditions, pictures, csv_text([fields, *rows]))
 
 
 def _bar(defense: str, ms: Mapping[str, float]) -> Bar:
@@ -118,11 +116,3 @@ def _bar(defense: str, ms: Mapping[str, float]) -> Bar:
     return Bar(
         plain(defense), value, ms.get("defended_low", value), ms.get("defended_high", value), f"{value:.3g} ms{ratio}"
     )
-
-
-def _csv(fields: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(fields)
-    writer.writerows([inert(one) if isinstance(one, str) else one for one in row] for row in rows)
-    return text.getvalue()
