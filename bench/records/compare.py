@@ -82,15 +82,7 @@ def _row(one: Change) -> list[str]:
     words = (escape_markdown(cell.defense), escape_markdown(cell.attack), cell.tier, str(cell.seed))
     significant = "yes" if one.significant else escape_markdown(one.why) or "no"
     rates, gaps = map(_percent, (one.before, one.after)), map(_points, (one.gap, one.clean))
-    return [
-        escape_markdown(cell.defense),
-        escape_markdown(cell.attack),
-        cell.tier,
-        str(cell.seed),
-        *rates,
-        *gaps,
-        significant,
-    ]
+    return [*words, *rates, *gaps, significant]
 
 
 def _percent(value: float) -> str:
