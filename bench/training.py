@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench.contracts import Images, InputError, Streams
 from bench.core.checkpoints import Checkpoint
-from bench.core.one_cycle import groups, set_rate
+from bench.core.one_cycle import parameter_groups, set_learning_rate
 
 Augment = Callable[[Images, torch.Generator], Images]
 """A minibatch and a generator (on the CPU) -> the minibatch, changed at random."""
@@ -120,7 +120,7 @@ def fit(
     Raises:
         InputError: the loss is no finite number any more.
     """
-    optimiser = torch.optim.AdamW(groups(network, weight_decay), lr=learning_rate)
+    optimiser = torch.optim.AdamW(parameter_groups(network, weight_decay), lr=learning_rate)
     run = _Run(network, optimiser, seed, images.device)
     saved, steps, told = Checkpoint(checkpoint), math.ceil(len(images) / batch_size), monotonic()
 
@@ -140,7 +140,7 @@ def fit(
             run.order = run.order or [one.to(images.device) for one in (batches or shuffled)(run.epoch, run.generator)]
             while run.done < len(run.order):
                 now = run.epoch * steps + run.done * steps / len(run.order)
-                set_rate(optimiser, learning_rate, now, epochs * steps)
+                set_learning_rate(optimiser, learning_rate, now, epochs * steps)
                 run.step(loss_of(run.order[run.done], now / (epochs * steps)))
                 if saved.due:
                     saved.save(run.state())

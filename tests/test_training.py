@@ -22,8 +22,8 @@ from bench.cli.main import app
 from bench.contracts import InputError
 from bench.core import checkpoints
 from bench.core import peak_memory as peak
-from bench.core.one_cycle import set_rate
-from bench.core.peak_memory import Peak
+from bench.core.one_cycle import set_learning_rate
+from bench.core.peak_memory import PeakMemory
 from bench.data.load import load_dataset
 from bench.engine.protect import learn, protect
 from bench.engine.run import run_cell
@@ -167,7 +167,7 @@ class TestLoop:
             theirs, ours = (torch.optim.AdamW(weights, lr=0.01) for _ in range(2))
             schedule = torch.optim.lr_scheduler.OneCycleLR(theirs, 0.01, total_steps=steps + 1, pct_start=0.1)
             for step in range(steps):
-                set_rate(ours, 0.01, step, steps)
+                set_learning_rate(ours, 0.01, step, steps)
                 assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-9)
                 assert ours.param_groups[0]["betas"] == pytest.approx(theirs.param_groups[0]["betas"], rel=1e-9)
                 theirs.step()
@@ -257,7 +257,7 @@ class TestShifts:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a process")
 def test_the_peak_of_memory_is_that_of_the_work_between() -> None:
     torch.zeros(100 * 2**18).sum()
-    watch = Peak(torch.device("cpu"))
+    watch = PeakMemory(torch.device("cpu"))
     before = watch.mib
     torch.ones(64 * 2**18).sum()
     assert before < 30

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 
-def write(path: Path, text: str, lasting: bool = True) -> None:
+def write_text(path: Path, text: str, lasting: bool = True) -> None:
     """Writes a text file, as `write_bytes`."""
     write_bytes(path, text.encode(), lasting)
 

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 
-def groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Matrices and kernels decay; vectors (biases, batch norms) do not."""
     weights = [one for one in network.parameters() if one.ndim > 1]
     vectors = [one for one in network.parameters() if one.ndim <= 1]
     return [{"params": weights, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def set_rate(optimiser: torch.optim.Optimizer, highest: float, step: float, steps: int) -> None:
+def set_learning_rate(optimiser: torch.optim.Optimizer, highest: float, step: float, steps: int) -> None:
     """One cycle: the rate rises from a 25th, then falls to nothing; the momentum goes the other way."""
 
     def between(start: float, end: float, share: float) -> float:

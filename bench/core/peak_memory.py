@@ -11,7 +11,7 @@ _STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
 
 
-class Peak:
+class PeakMemory:
     """Begins to watch when it is made.
 
     On a GPU it is what tensors take there in all; on a CPU what the process takes more than at the beginning, which

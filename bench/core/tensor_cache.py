@@ -17,16 +17,16 @@ LIMIT = 4 * 2**30
 """Bytes on disk; beyond them the files that were not used for longest are deleted."""
 
 
-def folder() -> Path:
+def cache_folder() -> Path:
     """Where the cache lies: the environment variable BENCH_CACHE, or the user's cache folder."""
     given = os.environ.get("BENCH_CACHE")
     return Path(given) if given else platformdirs.user_cache_path("defense-bench")
 
 
-def path_of(kind: str, made_from: Mapping[str, str]) -> Path:
+def cache_path(kind: str, made_from: Mapping[str, str]) -> Path:
     """The file that `cached` keeps these tensors in."""
     key = hashlib.sha256(repr(sorted(made_from.items())).encode()).hexdigest()[:32]
-    return folder() / f"{kind}-{key}.safetensors"
+    return cache_folder() / f"{kind}-{key}.safetensors"
 
 
 def cached(kind: str, made_from: Mapping[str, str], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -37,7 +37,7 @@ def cached(kind: str, made_from: Mapping[str, str], make: Callable[[], dict[str,
         made_from: everything that the result depends on, as text.
         make: called where the cache has nothing; must depend on `made_from` alone.
     """
-    path = path_of(kind, made_from)
+    path = cache_path(kind, made_from)
     try:
         found: dict[str, Tensor] = load_file(path)
         path.touch()
@@ -60,8 +60,8 @@ def _save(path: Path, tensors: dict[str, Tensor]) -> None:
         return
 
 
-def _prune(folder: Path) -> None:
-    kept = (*folder.glob("*.safetensors"), *folder.glob("*.pt"), *folder.glob("*.training/*"))
+def _prune(cache_folder: Path) -> None:
+    kept = (*cache_folder.glob("*.safetensors"), *cache_folder.glob("*.pt"), *cache_folder.glob("*.training/*"))
     files = sorted(kept, key=lambda one: one.stat().st_mtime, reverse=True)
     total = 0
     for file in files:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from bench.contracts import Artifact, Attack, Classifier, Defense, Images, Labels, Streams, drawn
-from bench.core.files import write
-from bench.core.peak_memory import Peak
-from bench.core.tensor_cache import cached, path_of
+from bench.core.files import write_text
+from bench.core.peak_memory import PeakMemory
+from bench.core.tensor_cache import cache_path, cached
 from bench.data.load import Split
 from bench.engine.testbed import Testbed
 from bench.plugins.registry import make_defense
@@ -103,11 +103,11 @@ def learn(defense: Defense, testbed: Testbed, progress: Callable[[float, str], N
     inputs = testbed.fingerprints | {"defense": key_of(defense), "seed": str(testbed.setting.seed)}
     inputs |= {"engine": f"torch {torch.__version__} {testbed.device.type}"}
     inputs.pop("data")  # the evaluated images have no part in it
-    states = path_of("learned", inputs).with_suffix(".training")
+    states = cache_path("learned", inputs).with_suffix(".training")
 
     def make() -> Artifact:
         progress(0, "training")
-        started, peak, before = perf_counter(), Peak(testbed.device), _spent(states)
+        started, peak, before = perf_counter(), PeakMemory(testbed.device), _spent(states)
 
         def spent() -> dict[str, float]:
             return {
@@ -116,7 +116,7 @@ def learn(defense: Defense, testbed: Testbed, progress: Callable[[float, str], N
             }
 
         def tell(share: float) -> None:
-            write(states / _SPENT, json.dumps(spent()), lasting=False)
+            write_text(states / _SPENT, json.dumps(spent()), lasting=False)
             progress(share, "training")
 
         training = _Training(testbed.dataset.train, tell, testbed.device, states)

@@ -9,7 +9,7 @@ import torch
 
 from bench.contracts import Attack, Classifier
 from bench.core.checkpoints import Checkpoint
-from bench.core.tensor_cache import cached, path_of
+from bench.core.tensor_cache import cache_path, cached
 from bench.engine import provenance as records
 from bench.engine.audit import audit
 from bench.engine.craft import Crafted, Progress, craft
@@ -117,7 +117,7 @@ def _crafted(
             "engine": f"{records.PROTOCOL} torch {torch.__version__} {testbed.device.type}",
         }
 
-        checkpoint = Checkpoint(path_of("crafted", inputs).with_suffix(".pt"))
+        checkpoint = Checkpoint(cache_path("crafted", inputs).with_suffix(".pt"))
 
         def tell(share: float, doing: str) -> None:
             progress(share, doing + through)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.contracts import InputError
-from bench.plugins.specs import Spec, read
+from bench.plugins.specs import Spec, parse_value
 from bench.records.schema import Cell
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def setting_of(cell: Cell, dataset: str | None, weights: Path | None, device: st
     inside = tuple((key, value) for key, value in spec.parameters if key not in beside)
     if "weights" in beside and weights is None:
         raise InputError(f"The cell's model has weights from {beside['weights']}: say where they lie with --weights.")
-    norms = {key: read(beside[key], tuple[float, ...], key) for key in ("mean", "std") if key in beside}
+    norms = {key: parse_value(beside[key], tuple[float, ...], key) for key in ("mean", "std") if key in beside}
     return Setting(
         dataset=dataset or cell.dataset,
         model=str(Spec(spec.name, spec.first, inside)),

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from bench.errors import InputError
-from bench.plugins.registry import Kind, load
-from bench.plugins.specs import Spec, lookup, split_specs
+from bench.plugins.registry import Kind, load_plugin
+from bench.plugins.specs import Spec, check_known, split_specs
 from bench.records.command import LEAST
 
 
@@ -31,14 +31,14 @@ def along(over: str, attacks: str, defenses: str) -> tuple[str, str]:
     able = [one for one in defense_texts if "+" not in one and name in _parameters("defense", one)]
     if not able:
         known = {key for one in attack_texts for key in _parameters("attack", one)}
-        lookup(name, known, f"parameter of {' or '.join(attack_texts)}")
+        check_known(name, known, f"parameter of {' or '.join(attack_texts)}")
         raise InputError(f"Not all of {attacks} have the parameter {name!r}. Draw one curve at a time.")
     rest = [one for one in defense_texts if one not in able]
     return attacks, ",".join([*rest, _varied(able, name, values)])
 
 
 def _parameters(kind: Kind, text: str) -> set[str]:
-    return {one.name for one in fields(load(kind, Spec.parse(text).name))}
+    return {one.name for one in fields(load_plugin(kind, Spec.parse(text).name))}
 
 
 def _varied(texts: Sequence[str], name: str, values: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from bench.contracts import Classifier, Streams
 from bench.errors import InputError
 from bench.models.nets import Net
 from bench.models.zoo import MODELS, Wanted
-from bench.plugins.specs import Spec, build, lookup, read
+from bench.plugins.specs import Spec, build, check_known, parse_value
 from bench.training import private_randomness
 from bench.weights_file import load_weights
 
@@ -50,7 +50,7 @@ def load_model(
             or the weights.
     """
     spec = Spec.parse(text)
-    lookup(spec.name, MODELS, "model")
+    check_known(spec.name, MODELS, "model")
     parameters = dict(spec.parameters)
     mean = _numbers(parameters.pop("mean", None), "mean") or mean
     std = _numbers(parameters.pop("std", None), "std") or std
@@ -102,7 +102,11 @@ def _literal(text: str) -> Any:
 
 
 def _numbers(text: str | None, what: str) -> tuple[float, ...] | None:
-    return None if text is None else cast("tuple[float, ...]", read(text, tuple[float, ...], f"{what} of the model"))
+    return (
+        None
+        if text is None
+        else cast("tuple[float, ...]", parse_value(text, tuple[float, ...], f"{what} of the model"))
+    )
 
 
 def _try(model: Classifier, spec: Spec, wanted: Wanted) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from bench.contracts import Classifier
 from bench.errors import InputError, MissingExtraError
 from bench.models.nets import MnistCNN, Net, ResNet20, SmallResNet
-from bench.plugins.specs import lookup
+from bench.plugins.specs import check_known
 from bench.weights_file import load_weights
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -48,7 +48,9 @@ class Wanted:
 
 
 def photos_cnn(wanted: Wanted, trained: bool = True) -> Net:
-    """A small residual net trained on the crops of `photos` (python tools/train_classifier.py photos-cnn).
+    """A small residual net, trained on `photos` (the default).
+
+    `python tools/train_classifier.py photos-cnn` made its weights.
 
     Args:
         wanted: what it must fit.
@@ -67,19 +69,19 @@ def photos_cnn(wanted: Wanted, trained: bool = True) -> Net:
 
 
 def mnist_cnn(wanted: Wanted) -> Net:
-    """Two convolutions and two linear layers, for small images; normalised as MNIST is. Comes without weights."""
+    """Two convolutions and two linear layers for small images, normalised as MNIST is; without weights."""
     if min(wanted.image_shape[1:]) < 6:
         raise InputError(f"Expected images of 6×6 pixels or more for mnist-cnn, but got {wanted.image_shape[1:]}.")
     return Net(MnistCNN(wanted.num_classes, wanted.image_shape), wanted.num_classes, (0.1307,), (0.3081,))
 
 
 def resnet20(wanted: Wanted) -> Net:
-    """ResNet-20 for CIFAR, normalised as ImageNet is. Comes without weights."""
+    """ResNet-20 for CIFAR with option-A shortcuts, normalised as ImageNet is; without weights."""
     return Net(ResNet20(wanted.num_classes, wanted.channels), wanted.num_classes, *_of_channels(wanted, *_IMAGENET))
 
 
 def torchvision_model(wanted: Wanted, name: str, weights: str | None = None) -> Net:
-    """A model of torchvision.
+    """`torchvision:NAME`, with weights=DEFAULT or a named entry.
 
     Args:
         wanted: what it must fit.
@@ -89,13 +91,13 @@ def torchvision_model(wanted: Wanted, name: str, weights: str | None = None) -> 
     """
     import torchvision
 
-    lookup(name, torchvision.models.list_models(module=torchvision.models), "model of torchvision")
+    check_known(name, torchvision.models.list_models(module=torchvision.models), "model of torchvision")
     if weights is None:
         aux = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}  # they warn where it is left out
         network = torchvision.models.get_model(name, num_classes=wanted.num_classes, **aux)
         return Net(network, wanted.num_classes, *_IMAGENET)
     entries = torchvision.models.get_model_weights(name)
-    lookup(weights, entries.__members__, f"weights of torchvision's {name}")
+    check_known(weights, entries.__members__, f"weights of torchvision's {name}")
     entry = entries[weights]
     categories, scaling = len(entry.meta["categories"]), entry.transforms()
     if categories != wanted.num_classes:
@@ -111,7 +113,7 @@ def torchvision_model(wanted: Wanted, name: str, weights: str | None = None) -> 
 
 
 def timm_model(wanted: Wanted, name: str, **parameters: Any) -> Net:
-    """A model of timm, without weights unless `pretrained=true`; further parameters go to its constructor.
+    """`timm:NAME`, with the parameters of its constructor (extra: timm); without weights unless pretrained=true.
 
     Args:
         wanted: what it must fit.
@@ -132,7 +134,7 @@ def timm_model(wanted: Wanted, name: str, **parameters: Any) -> Net:
 
 
 def python_model(wanted: Wanted, address: str, **parameters: Any) -> Classifier:
-    """A model that Python code makes: `address` is MODULE:CALLABLE, called with the parameters.
+    """`python:MODULE:CALLABLE`, a network of your own; the callable gets the parameters.
 
     Args:
         wanted: what it must fit; `num_classes` is passed to a callable that has such a parameter.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.core.files import write
+from bench.core.files import write_text
 from bench.core.text import csv_text
 from bench.papers import latex, reported
 from bench.papers import markdown as papers
@@ -43,7 +43,7 @@ def write_tables(results: Path) -> list[Path]:
     """Writes the generated files, each whole or not at all, and returns their paths."""
     files = generate_tables(results)
     for path, text in files.items():
-        write(path, text)
+        write_text(path, text)
     return list(files)
 
 

@@ -7,7 +7,7 @@ import re
 _ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*)$")
 
 
-def parts(docstring: str) -> tuple[str, dict[str, str]]:
+def parse_docstring(docstring: str) -> tuple[str, dict[str, str]]:
     """The text in one line, and what the Attributes section says of each field.
 
     Args:

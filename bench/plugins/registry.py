@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import InputError
 from bench.plugins.source_code import docstrings_of, source_of
-from bench.plugins.specs import Spec, build, lookup
+from bench.plugins.specs import Spec, build, check_known
 
 if TYPE_CHECKING:
     from bench.contracts import Attack, Defense
@@ -78,10 +78,10 @@ def add_file(path: Path) -> list[str]:
     return names
 
 
-def load(kind: Kind, name: str) -> type[Any]:
+def load_plugin(kind: Kind, name: str) -> type[Any]:
     """The class of an attack or a defense; raises InputError where there is none or it cannot be imported."""
     known = addresses(kind)
-    lookup(name, known, kind)
+    check_known(name, known, kind)
     module_name, _, attribute = known[name].partition(":")
     try:
         return typing.cast("type[Any]", getattr(importlib.import_module(module_name), attribute))
@@ -109,9 +109,9 @@ def make_defense(text: str, effort: str = "standard") -> Defense:
 
 
 def _make(kind: Kind, spec: Spec, effort: str) -> Any:
-    plugin = load(kind, spec.name)
+    plugin = load_plugin(kind, spec.name)
     if spec.first:
-        lookup(spec.first, plugin.presets, f"preset of {spec.name!r}")
+        check_known(spec.first, plugin.presets, f"preset of {spec.name!r}")
     chosen = dict(plugin.presets.get(spec.first or effort, {}))
     return build(plugin, f"{kind} {spec.name!r}", dict(spec.parameters), chosen)
 

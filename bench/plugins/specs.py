@@ -54,7 +54,7 @@ def split_specs(text: str) -> list[str]:
     return specs
 
 
-def lookup(name: str, known: Iterable[str], what: str) -> None:
+def check_known(name: str, known: Iterable[str], what: str) -> None:
     """Raises InputError with the nearest names where `name` is not known."""
     names = sorted(known)
     if name in names:
@@ -76,8 +76,8 @@ def build(make: Callable[..., Any], what: str, parameters: Mapping[str, str], de
     """
     hints = _hints(make)
     for key in parameters:
-        lookup(key, hints, f"parameter of the {what}")
-    given = {key: read(value, hints[key], f"{key} of the {what}") for key, value in parameters.items()}
+        check_known(key, hints, f"parameter of the {what}")
+    given = {key: parse_value(value, hints[key], f"{key} of the {what}") for key, value in parameters.items()}
     try:
         return make(**{**defaults, **given})
     except InputError:
@@ -95,7 +95,7 @@ def _hints(make: Callable[..., Any]) -> dict[str, Any]:
     return {name: hints.get(name, str) for name in inspect.signature(make).parameters}
 
 
-def read(text: str, kind: Any, what: str = "value") -> Any:
+def parse_value(text: str, kind: Any, what: str = "value") -> Any:
     """One value from text: numbers may be fractions (8/255), tuples are written with colons (0.8:1).
 
     Raises InputError where the text does not fit the annotation `kind`.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.text import csv_text, escape_latex, escape_markdown, markdown_table
 from bench.errors import InputError, MissingExtraError
-from bench.plugins.specs import lookup
+from bench.plugins.specs import check_known
 from bench.records.frame import load_results
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def export(folder: Path, kind: str) -> bytes:
         InputError: there are no records, or no such format.
         MissingExtraError: parquet without pyarrow.
     """
-    lookup(kind, FORMATS, "format")
+    check_known(kind, FORMATS, "format")
     if kind == "parquet" and find_spec("pyarrow") is None:
         raise MissingExtraError("The format parquet", "parquet")
     frame = load_results(folder)

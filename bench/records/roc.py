@@ -7,7 +7,7 @@ from dataclasses import field
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from bench.core.files import write
+from bench.core.files import write_text
 from bench.errors import InputError
 from bench.records.schema import Cell
 from bench.records.store import Store
@@ -50,7 +50,9 @@ class Trace:
 
 def save(store: Store, roc: Roc) -> None:
     """Writes it beside the records."""
-    write(store.folder.joinpath("roc", *roc.cell.group, f"{roc.cell.slug}.json"), _ROC.dump_json(roc).decode() + "\n")
+    write_text(
+        store.folder.joinpath("roc", *roc.cell.group, f"{roc.cell.slug}.json"), _ROC.dump_json(roc).decode() + "\n"
+    )
 
 
 def load(store: Store) -> list[Roc]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from bench.core.files import write, write_bytes
+from bench.core.files import write_bytes, write_text
 from bench.errors import InputError
 from bench.records.schema import Cell, Outcome
 from bench.records.store import Store
@@ -36,7 +36,7 @@ def save(store: Store, cell: Cell, sheet: Sheet, picture: bytes) -> Path:
     """Writes a sheet (a WebP file) and what stands beside it; returns the picture's path."""
     path = sheet_path(store, cell)
     write_bytes(path, picture)
-    write(path.with_suffix(".json"), TypeAdapter(Sheet).dump_json(sheet, indent=1).decode() + "\n")
+    write_text(path.with_suffix(".json"), TypeAdapter(Sheet).dump_json(sheet, indent=1).decode() + "\n")
     return path
 
 

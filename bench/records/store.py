@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench.core.files import write
+from bench.core.files import write_text
 from bench.errors import InputError
-from bench.plugins.specs import lookup
+from bench.plugins.specs import check_known
 from bench.records.schema import SCHEMA, Cell, Latency, Outcome, spell
 
 _OUTCOME = TypeAdapter(Outcome)
@@ -52,7 +52,7 @@ class Store:
     def save(self, record: Outcome | Latency) -> Path:
         """Writes a record; a reader sees the old one or the new one, never a half."""
         path = self.path(record.cell if isinstance(record, Outcome) else record)
-        write(path, _text(record))
+        write_text(path, _text(record))
         return path
 
     def picture(self, cell: Cell) -> Path:
@@ -64,7 +64,7 @@ class Store:
         wanted = dict(word.partition("=")[::2] for word in shlex.split(text))
         keys = [one.name for one in fields(Cell)]
         for key in wanted:
-            lookup(key, keys, "key of a cell")
+            check_known(key, keys, "key of a cell")
         return [
             one for one in self.outcomes() if all(str(getattr(one.cell, key)) == value for key, value in wanted.items())
         ]

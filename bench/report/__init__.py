@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.core.files import write
+from bench.core.files import write_text
 from bench.records.store import Store
 from bench.report.describe import describe
 from bench.report.terminal import print_boards
@@ -37,7 +37,7 @@ def write_report(folder: Path) -> list[Path]:
     files = generate(folder)
     changed = [path for path, text in files.items() if not _is(path, text)]
     for path in changed:
-        write(path, files[path], lasting=False)
+        write_text(path, files[path], lasting=False)
     gone = _gone(folder, files)
     for path in gone:
         path.unlink()

@@ -9,7 +9,7 @@ from functools import lru_cache
 from inspect import cleandoc
 
 from bench.errors import InputError
-from bench.plugins.docstrings import parts
+from bench.plugins.docstrings import parse_docstring
 from bench.plugins.registry import Kind
 from bench.plugins.source_code import docstrings_of, fingerprint_of, source_of
 from bench.plugins.specs import Spec
@@ -44,7 +44,7 @@ def about(kind: Kind, text: str) -> About:
         return About()
     addresses = [built_in[name] for name in names]
     modules = [address.partition(":")[0] for address in addresses]
-    lineages = [[parts(cleandoc(one)) for one in docstrings_of(*address.split(":"))] for address in addresses]
+    lineages = [[parse_docstring(cleandoc(one)) for one in docstrings_of(*address.split(":"))] for address in addresses]
     sources = [source for source in map(source_of, modules) if source]
     return About(
         told=tuple(lineage[0][0] for lineage in lineages if lineage),

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.core.files import write, write_bytes
+from bench.core.files import write_bytes, write_text
 from bench.errors import InputError
 from bench.plugins.registry import addresses
 from bench.records.schema import Outcome
@@ -45,7 +45,7 @@ def accept(verdict: Verdict, results: Path, replace_other: bool = False) -> list
         write_bytes(folder / "code" / name, content)
         written.append(folder / "code" / name)
     for name, text in (("bundle.json", manifest_text(bundle.manifest)), ("verdict.json", _verdict_text(verdict))):
-        write(folder / name, text)
+        write_text(folder / name, text)
         written.append(folder / name)
     return written + write_report(results)
 

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
 from bench.engine.setting import Setting
-from bench.plugins.specs import canonical, lookup
+from bench.plugins.specs import canonical, check_known
 from bench.records.schema import Cell, Effort, Tier
 
 _FOLDER = Path(__file__).parent.parent / "protocols"
@@ -61,7 +61,7 @@ def names() -> list[str]:
 
 def load(name: str) -> Protocol:
     """The protocol of this name; raises InputError where there is none."""
-    lookup(name, names(), "protocol")
+    check_known(name, names(), "protocol")
     content = (_FOLDER / f"{name}.json").read_bytes()
     found = TypeAdapter(Protocol).validate_json(content)
     return Protocol(**(vars(found) | {"digest": hashlib.sha256(content).hexdigest()[:12]}))

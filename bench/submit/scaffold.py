@@ -5,7 +5,7 @@ from __future__ import annotations
 from keyword import iskeyword
 from pathlib import Path
 
-from bench.core.files import write
+from bench.core.files import write_text
 from bench.errors import InputError
 from bench.plugins.registry import addresses
 from bench.submit.bundle import NAME
@@ -45,5 +45,5 @@ def new(name: str, folder: Path) -> list[Path]:
         text = (_TEMPLATES / template).read_text(encoding="utf-8")
         for mark, word in words.items():
             text = text.replace(mark, word)
-        write(path, text)
+        write_text(path, text)
     return list(made)

@@ -15,7 +15,7 @@ from bench.engine.plan import Plan, plan
 from bench.engine.protect import protect
 from bench.engine.testbed import testbed_of
 from bench.errors import InputError, RefusedError
-from bench.plugins.registry import add_file, load
+from bench.plugins.registry import add_file, load_plugin
 from bench.plugins.specs import Spec, canonical
 from bench.records.store import Store
 from bench.submit import protocol as protocols
@@ -89,7 +89,7 @@ def submit(
 
 def _is_defense(name: str) -> bool:
     try:
-        load("defense", name)
+        load_plugin("defense", name)
     except InputError:
         return False
     return True

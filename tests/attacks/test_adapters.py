@@ -285,7 +285,7 @@ def test_a_missing_package_names_the_extra_that_brings_it(name: str, monkeypatch
 
 @pytest.mark.parametrize("name", ["cw", "deepfool", "foolbox", "apgd", "square", "autoattack", "jsma", "art"])
 def test_every_preset_can_be_made_and_every_parameter_is_told(name: str) -> None:
-    plugin = registry.load("attack", name)
+    plugin = registry.load_plugin("attack", name)
     for preset in plugin.presets:
         make_attack(f"{name}:{preset}")
     for field in fields(plugin):

@@ -21,7 +21,7 @@ from bench.contracts import (
     Pixels,
     Streams,
 )
-from bench.plugins.registry import load, make_defense
+from bench.plugins.registry import load_plugin, make_defense
 
 SMALL = "training_images=60,epochs=6"
 NAMES = {
@@ -71,7 +71,7 @@ class Few:
     def labels(self) -> Tensor:
         return self._labels
 
-    def load(self, indices: Tensor) -> Tensor:
+    def load_plugin(self, indices: Tensor) -> Tensor:
         return self._images[indices]
 
     def progress(self, share: float) -> None:
@@ -270,7 +270,7 @@ def test_without_training_images_the_error_says_what_is_missing() -> None:
 
 @pytest.mark.parametrize("name", ["patchcleanser", "derandomized-smoothing", "random-ablation"])
 def test_every_preset_can_be_made(name: str) -> None:
-    for preset in load("defense", name).presets:
+    for preset in load_plugin("defense", name).presets:
         assert make_defense(f"{name}:{preset}").kind == "certified"
 
 
@@ -318,7 +318,7 @@ def test_masks_that_leave_a_gap_do_not_count_as_a_cover() -> None:
 
 @pytest.mark.parametrize("masks", [2, 3, 6])
 def test_double_masking_answers_as_the_algorithm_read_image_by_image(masks: int) -> None:
-    defense = load("defense", "patchcleanser")(area=0.02, masks=masks)
+    defense = load_plugin("defense", "patchcleanser")(area=0.02, masks=masks)
     model = Hash(49)
     images = torch.rand(150, 1, 7, 7, generator=torch.Generator().manual_seed(0))
     hidden = defense.hiding(7, 7)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.contracts import Classifier, Goal, InputError, Streams
-from bench.plugins.registry import load, make_defense
+from bench.plugins.registry import load_plugin, make_defense
 
 NAMES = {
     "squeeze": "squeeze:calibration_images=40,search=5",
@@ -54,7 +54,7 @@ class Few:
     def labels(self) -> Tensor:
         return self._labels
 
-    def load(self, indices: Tensor) -> Tensor:
+    def load_plugin(self, indices: Tensor) -> Tensor:
         return self._images[indices]
 
     def progress(self, share: float) -> None:
@@ -162,7 +162,7 @@ def test_without_training_images_the_error_says_what_to_do(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_can_be_made(name: str) -> None:
-    for preset in load("defense", name).presets:
+    for preset in load_plugin("defense", name).presets:
         assert make_defense(f"{name}:{preset}").kind == "detector"
 
 

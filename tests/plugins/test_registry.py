@@ -11,7 +11,7 @@ from bench.errors import InputError
 from bench.plugins import registry
 from bench.plugins.registry import make_attack, make_defense
 from bench.plugins.source_code import code_fingerprint, fingerprint_of_text
-from bench.plugins.specs import Spec, canonical, read, split_specs
+from bench.plugins.specs import Spec, canonical, parse_value, split_specs
 
 PLUGIN = Path(__file__).parent.parent / "plugin" / "acme_blur.py"
 
@@ -54,7 +54,7 @@ def test_a_text_without_meaning_is_refused(text: str) -> None:
     ],
 )
 def test_values_are_read_as_their_annotation_says(text: str, kind: object, value: object) -> None:
-    assert read(text, kind) == value
+    assert parse_value(text, kind) == value
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_values_are_read_as_their_annotation_says(text: str, kind: object, value
 )
 def test_a_value_that_does_not_fit_is_refused_with_what_was_expected(text: str, kind: object) -> None:
     with pytest.raises(InputError, match=r"Expected .* but got"):
-        read(text, kind)
+        parse_value(text, kind)
 
 
 def test_an_unknown_name_brings_the_nearest_one() -> None:
@@ -80,7 +80,7 @@ def test_an_unknown_name_brings_the_nearest_one() -> None:
 def test_a_file_brings_its_plugins_under_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_from_files", {})
     assert registry.add_file(PLUGIN) == ["acme-blur"]
-    assert make_defense("acme-blur:size=5") == registry.load("defense", "acme-blur")(size=5)
+    assert make_defense("acme-blur:size=5") == registry.load_plugin("defense", "acme-blur")(size=5)
 
 
 def test_a_name_that_exists_twice_names_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.core import tensor_cache as cache
-from bench.core.files import write
+from bench.core.files import write_text
 from bench.errors import InputError
 from bench.records.schema import Cell, Facts, Latency, Outcome
 from bench.records.store import Store
@@ -52,7 +52,7 @@ def test_yes_and_no_take_a_character_each_and_older_lists_are_read_as_well(tmp_p
     assert tree["facts"]["index"] == [0, 1]
     assert Store(tmp_path).load(CELL) == replace(OUTCOME, facts=noted)
     tree["facts"]["bare_clean"] = [1, 0]
-    write(path, json.dumps(tree))
+    write_text(path, json.dumps(tree))
     assert Store(tmp_path).load(CELL) == replace(OUTCOME, facts=replace(noted, bare_clean=[1, 0]))
 
 
@@ -61,7 +61,7 @@ def test_a_fact_with_other_characters_is_refused_by_its_name(text: str, tmp_path
     path = Store(tmp_path).save(OUTCOME)
     tree = json.loads(path.read_text())
     tree["facts"]["bare_clean"] = text
-    write(path, json.dumps(tree))
+    write_text(path, json.dumps(tree))
     with pytest.raises(InputError, match="bare_clean"):
         Store(tmp_path).load(CELL)
 
@@ -86,7 +86,7 @@ def test_cells_that_differ_lie_in_different_files(tmp_path: Path) -> None:
 def test_a_file_that_is_no_record_says_so_by_name(text: str, tmp_path: Path) -> None:
     store = Store(tmp_path)
     path = store.path(CELL)
-    write(path, text)
+    write_text(path, text)
     with pytest.raises(InputError, match=path.name):
         store.load(CELL)
 
@@ -95,14 +95,14 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.json"
-    write(path, "old")
+    write_text(path, "old")
 
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(KeyboardInterrupt):
-        write(path, "new")
+        write_text(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
