@@ -155,6 +155,7 @@ class Outcome:
         attack, defense: None where the plugin could not even be made.
         queries: mean forward and backward queries for each attacked image, and their maxima.
         warnings: what makes the numbers doubtful, with figures.
+        findings: what the checks of the run found, by the ids of the checks, such as "S34"; each is a red flag.
         fingerprints: of data, weights, attack code, defense code and protocol; a change makes the cell stale.
         provenance: versions, device, draws.
         training: what the defense's training took, if it has any: `seconds`, `peak_mib` (memory, on a CPU beyond what
@@ -171,6 +172,7 @@ class Outcome:
     facts: Facts | None = None
     queries: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    findings: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, str] = field(default_factory=dict)
     training: dict[str, float] = field(default_factory=dict)
