@@ -1,54 +1,89 @@
-"""What there is to choose from, told without importing what computes."""
+"""What there is to choose from, read from the source: `bench list` imports nothing that computes."""
 
 from __future__ import annotations
 
-from typing import Final
+import ast
+from pathlib import Path
+from typing import Annotated, Final
 
+import typer
+
+from bench.cli.options import PluginsOption, add_plugins
+from bench.errors import InputError
 from bench.plugins.registry import Kind, addresses, first_line
-from bench.plugins.specs import lookup
+from bench.plugins.specs import check_known
 
-DATASETS: Final = {
-    "photos": "crops of ten photographs, a class each (embedded, the default)",
-    "digits": "handwritten digits of scikit-learn, grey 8×8 (embedded)",
-    "folder": "folder:PATH, any folder of class folders; resize=, crop=, train=FRACTION or train=FOLDER",
-    "cifar10": "CIFAR-10 through torchvision",
-    "cifar100": "CIFAR-100 through torchvision",
-    "mnist": "MNIST through torchvision",
-    "fashion-mnist": "Fashion-MNIST through torchvision",
-    "imagenet": "ImageNet through torchvision; root=FOLDER",
-    "gtsrb": "German traffic signs through torchvision",
-    "pcam": "PatchCamelyon histology through torchvision",
-    "flowers102": "Oxford 102 flowers through torchvision",
-}
-MODELS: Final = {
-    "photos-cnn": "small residual net, trained on photos (the default)",
-    "mnist-cnn": "two convolutions and two linear layers, for 28×28 grey images; --weights",
-    "resnet20": "ResNet-20 for CIFAR with option-A shortcuts; --weights",
-    "torchvision": "torchvision:NAME, weights=DEFAULT or a named entry",
-    "timm": "timm:NAME with its constructor's parameters (extra: timm)",
-    "python": "python:package.module:callable, a network of your own",
-}
 SECTIONS: Final = ("attacks", "defenses", "datasets", "models")
+_PACKAGE = Path(__file__).parent.parent
+_TABLES = {"datasets": ("data/load.py", "DATASETS"), "models": ("models/zoo.py", "MODELS")}
 
 
-def text(what: str) -> str:
+def list_command(
+    what: Annotated[str, typer.Argument(help="attacks, defenses, datasets, models, or everything.")] = "everything",
+    markdown: Annotated[bool, typer.Option("--markdown", help="The full reference of attacks or defenses.")] = False,
+    plugin: PluginsOption = None,
+) -> None:
+    """List the attacks, defenses, data sets and models.
+
+    Examples: `bench list defenses`, `bench list attacks --markdown`
+    """
+    add_plugins(plugin)
+    if not markdown:
+        typer.echo(overview(what))
+        return
+    if what not in ("attacks", "defenses"):
+        raise InputError(f"Expected attacks or defenses with --markdown, but got {what!r}.")
+    from bench.cli.reference import reference_page
+
+    typer.echo(reference_page("attack" if what == "attacks" else "defense").encode(), nl=False)
+
+
+def overview(what: str) -> str:
     """One section, or `everything`; raises InputError for another word."""
     if what != "everything":
-        lookup(what, SECTIONS, "list")
+        check_known(what, SECTIONS, "list")
     return "\n\n".join(_section(name) for name in SECTIONS if what in (name, "everything"))
 
 
 def _section(name: str) -> str:
-    if name == "datasets":
-        lines = DATASETS
-    elif name == "models":
-        lines = MODELS
+    if name in _TABLES:
+        summaries = loader_summaries(*_TABLES[name])
     else:
-        lines = plugins("attack" if name == "attacks" else "defense")
-    width = max(len(one) for one in lines)
-    return "\n".join([f"{name}:", *(f"  {one:<{width}}  {told}" for one, told in lines.items())])
+        summaries = plugin_summaries("attack" if name == "attacks" else "defense")
+    width = max(map(len, summaries))
+    return "\n".join([f"{name}:", *(f"  {key:<{width}}  {summary}" for key, summary in summaries.items())])
 
 
-def plugins(kind: Kind) -> dict[str, str]:
+def plugin_summaries(kind: Kind) -> dict[str, str]:
     """Name -> the first line of its docstring, in the order of the names."""
     return {name: first_line(address) for name, address in sorted(addresses(kind).items())}
+
+
+def loader_summaries(file: str, table: str) -> dict[str, str]:
+    """Name -> the first line of its function's docstring, for a dict of functions in a file of this package."""
+    tree = _parsed(file)
+    (functions,) = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == table and isinstance(node.value, ast.Dict)
+    ]
+    files = [file] + [
+        f"{node.module.removeprefix('bench.').replace('.', '/')}.py"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("bench.")
+    ]
+    summaries = {
+        node.name: (ast.get_docstring(node) or "").split("\n")[0].replace("`", "")
+        for path in reversed(files)
+        for node in _parsed(path).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    return {
+        ast.literal_eval(key): summaries[ast.unparse(value)]
+        for key, value in zip(functions.keys, functions.values, strict=True)
+        if key is not None
+    }
+
+
+def _parsed(file: str) -> ast.Module:
+    return ast.parse((_PACKAGE / file).read_bytes())

@@ -1,33 +1,121 @@
-"""The options that several commands share, and what their words mean."""
+"""The options that several commands share, and what is made of them."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from bench.errors import InputError
+from bench.records.schema import TIERS, Effort, Tier
 
 if TYPE_CHECKING:
-    from bench.records.schema import Tier
+    from bench.engine.plan import Plan
+    from bench.engine.setting import Setting
+    from bench.records.store import Store
 
-Results = Annotated[Path, typer.Option(help="Folder of the records and the tables.")]
-Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with plugins; repeatable.")]
-Dataset = Annotated[str, typer.Option(help="A data set; see 'bench list'.")]
-Model = Annotated[str, typer.Option(help="A classifier; see 'bench list'.")]
-Weights = Annotated[Path | None, typer.Option(help="The model's weights: safetensors, or a state dict.")]
-Mean = Annotated[str | None, typer.Option(help="Normalisation inside the model, such as 0.5:0.5:0.5.")]
-Std = Annotated[str | None, typer.Option(help="As --mean.")]
-Device = Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, cuda:1.")]
-Images = Annotated[str, typer.Option(help="How many evaluation images, or 'all'.")]
-Tiers = Annotated[Literal["oblivious", "adaptive", "both"], typer.Option(help="What the attacker knows.")]
-Targeted = Annotated[bool, typer.Option("--targeted", help="Want a random other class for each image.")]
-Target = Annotated[str | None, typer.Option(help="Want this class: its name or its number.")]
-Effort = Annotated[Literal["quick", "standard", "paper"], typer.Option(help="Presets of the attacks.")]
-Seeds = Annotated[str, typer.Option(help="Seeds with commas between them.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 computes in this one.")]
-Timeout = Annotated[float | None, typer.Option(min=1, help="Seconds that a cell may take.")]
+ResultsOption = Annotated[Path, typer.Option(help="Folder of the records and tables.")]
+PluginsOption = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with plugins; repeatable.")]
+DatasetOption = Annotated[str, typer.Option(help="A data set; see 'bench list datasets'.")]
+ModelOption = Annotated[str, typer.Option(help="A classifier; see 'bench list models'.")]
+WeightsOption = Annotated[Path | None, typer.Option(help="The model's weights: safetensors or a state dict.")]
+DeviceOption = Annotated[str, typer.Option(help="A device of torch: cpu, cuda, cuda:1.")]
+ImagesOption = Annotated[str, typer.Option(help="Number of evaluation images, or 'all'.")]
+EffortOption = Annotated[Effort, typer.Option(help="Preset of the attacks.")]
+SeedsOption = Annotated[str, typer.Option(help="Seeds, separated by commas.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Worker processes; 0 computes in this one.")]
+TimeoutOption = Annotated[float | None, typer.Option(min=1, help="Seconds that each cell may take.")]
+AttacksOption = Annotated[str, typer.Option(help="Attacks, separated by commas, or 'all'.")]
+DefensesOption = Annotated[str, typer.Option(help="Defenses, separated by commas, or 'all'.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputOptions:
+    """Data and model."""
+
+    dataset: DatasetOption = "photos"
+    model: ModelOption = "photos-cnn"
+    weights: WeightsOption = None
+    mean: Annotated[str | None, typer.Option(help="Normalisation inside the model, such as 0.5:0.5:0.5.")] = None
+    std: Annotated[str | None, typer.Option(help="As --mean.")] = None
+    device: DeviceOption = "cpu"
+
+    def setting(self) -> Setting:
+        """Where the inputs are; raises InputError for a number or a device that cannot be."""
+        from bench.engine.setting import Setting
+
+        return Setting(
+            dataset=self.dataset,
+            model=self.model,
+            weights=self.weights,
+            mean=_numbers(self.mean, "--mean"),
+            std=_numbers(self.std, "--std"),
+            device=checked_device(self.device),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixOptions(InputOptions):
+    """Everything about a matrix of cells but its attacks and defenses."""
+
+    images: ImagesOption = "200"
+    tier: Annotated[Literal["oblivious", "adaptive", "both"], typer.Option(help="What the attacker knows.")] = "both"
+    targeted: Annotated[bool, typer.Option("--targeted", help="Aim at a random other class for each image.")] = False
+    target: Annotated[str | None, typer.Option(help="Aim at this class: its name or its number.")] = None
+    effort: EffortOption = "standard"
+    seed: SeedsOption = "0"
+    workers: WorkersOption = 1
+    timeout: TimeoutOption = None
+    results: ResultsOption = Path("results")
+    plugin: PluginsOption = None
+
+    def setting(self) -> Setting:
+        """As `InputOptions.setting`, with the images and the goal."""
+        aim = f"targeted:{self.target}" if self.target is not None else "targeted" if self.targeted else "untargeted"
+        return replace(super().setting(), images=image_count(self.images), goal=aim)
+
+    def plan(self, attack: str, defense: str, store: Store, batch_size: int | None = None) -> Plan:
+        """What to compute; raises InputError before any work is done."""
+        from bench.engine.plan import plan
+
+        check_timeout(self.workers, self.timeout)
+        tiers: tuple[Tier, ...] = TIERS if self.tier == "both" else (self.tier,)
+        setting = replace(self.setting(), batch_size=batch_size)
+        return plan(setting, attack, defense, tiers, seeds_of(self.seed), self.effort, store)
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of every dataclass among its parameters."""
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            types = get_type_hints(groups[name], include_extras=True)
+            parameters += [_parameter(field.name, types[field.name], field.default) for field in fields(groups[name])]
+        else:
+            parameters.append(_parameter(name, hints[name], parameter.default))
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**made, **given)
+
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return called
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def add_plugins(plugins: list[Path] | None) -> None:
@@ -38,38 +126,27 @@ def add_plugins(plugins: list[Path] | None) -> None:
         add_file(path)
 
 
-def count(images: str) -> int | None:
-    """How many images; None for all."""
-    return None if images == "all" else whole(images, "--images")
+def image_count(text: str) -> int | None:
+    """The number of images; None for all."""
+    return None if text == "all" else _whole_number(text, "--images")
 
 
-def goal_of(targeted: bool, target: str | None) -> str:
-    """As `Cell.goal`."""
-    return f"targeted:{target}" if target is not None else "targeted" if targeted else "untargeted"
+def seeds_of(text: str) -> list[int]:
+    """The seeds in a text with commas between them; raises InputError for a negative one."""
+    seeds = [_whole_number(seed, "--seed") for seed in text.split(",")]
+    if min(seeds) < 0:
+        raise InputError(f"Expected seeds from 0 for --seed, but got {text!r}.")
+    return seeds
 
 
-def tiers_of(tier: Literal["oblivious", "adaptive", "both"]) -> tuple[Tier, ...]:
-    """The tiers that a word names."""
-    return ("oblivious", "adaptive") if tier == "both" else (tier,)
-
-
-def whole(text: str, option: str) -> int:
-    """The whole number that was given to an option."""
-    from bench.plugins.specs import read
-
-    number: int = read(text, int, option)
-    return number
-
-
-def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    """The numbers, with colons between them, that were given to an option."""
-    from bench.plugins.specs import read
-
-    return None if text is None else read(text, tuple[float, ...], option)
+def check_timeout(workers: int, timeout: float | None) -> None:
+    """Raises InputError where nobody could end a cell that takes too long."""
+    if timeout and not workers:
+        raise InputError("Expected --workers 1 or more with --timeout: only another process can be stopped.")
 
 
 def checked_device(text: str) -> str:
-    """The device, if torch has it."""
+    """The device, if torch has it here."""
     import torch
 
     try:
@@ -77,3 +154,17 @@ def checked_device(text: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"Expected a device that torch has here (cpu, cuda …), but got {text!r}.") from error
     return text
+
+
+def _whole_number(text: str, option: str) -> int:
+    from bench.plugins.specs import parse_value
+
+    number: int = parse_value(text, int, option)
+    return number
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    """Numbers with colons between them."""
+    from bench.plugins.specs import parse_value
+
+    return None if text is None else parse_value(text, tuple[float, ...], option)

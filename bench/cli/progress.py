@@ -1,4 +1,4 @@
-"""What a run shows on the terminal: progress with the time left, failures as they come, the table at the end."""
+"""What a run shows on the terminal: progress with the time left, failures at once, the table at the end."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from bench.records.store import Store
 from bench.report import print_boards, write_report
 
 WIDE = 120
-"""Columns of a table that goes into a file or a pipe."""
+"""Width in characters of a table that goes into a file or a pipe."""
 
 
-def run(plan: Plan, store: Store, plugins: list[Path], workers: int, timeout: float | None) -> int:
-    """Computes what a plan leaves to do, saves each record as it comes, and prints the table of all its cells.
+def run_plan(plan: Plan, store: Store, plugins: list[Path], workers: int, timeout: float | None) -> int:
+    """Computes what is missing of a plan, saves each record at once, and prints the table of all cells.
 
     Args:
-        plan: what to do, and what is done.
-        store: where records go.
+        plan: what to compute, and what is done.
+        store: for the records.
         plugins: files with third-party plugins.
-        workers: processes; 0 for none.
-        timeout: seconds for one cell, or None.
+        workers: number of processes; 0 computes in this one.
+        timeout: seconds allowed for one cell, or None.
 
     Returns:
         The exit code: 0, or 1 where a cell failed or the run was interrupted.
@@ -41,7 +41,7 @@ def run(plan: Plan, store: Store, plugins: list[Path], workers: int, timeout: fl
         notes.print(line, style="yellow", markup=False)
     outcomes, latencies, failed = list(plan.done), list(plan.latencies), 0
     if plan.done:
-        notes.print(f"{len(plan.done)} of {_cells(plan)} cells were there already.", style="dim")
+        notes.print(f"{len(plan.done)} of {_cells(plan)} cells were computed before.", style="dim")
     try:
         with _progress(plan, notes) as told:
             for done in compute(plan, store, plugins, workers, timeout, told):
@@ -51,9 +51,9 @@ def run(plan: Plan, store: Store, plugins: list[Path], workers: int, timeout: fl
                     continue
                 if not done.task.latency:
                     outcomes.append(done.record)
-                failed += _tell(done.task, done.record, notes)
+                failed += _print_outcome(done.task, done.record, notes)
     except KeyboardInterrupt:
-        notes.print(f"Interrupted with {len(outcomes)} of {_cells(plan)} cells done. The same command goes on there.")
+        notes.print(f"Interrupted with {len(outcomes)} of {_cells(plan)} cells done. The same command resumes there.")
         return 1
     write_report(store.folder)
     print_boards(outcomes, latencies, console)
@@ -64,8 +64,8 @@ def _cells(plan: Plan) -> int:
     return len(plan.done) + sum(not task.latency for task in plan.tasks)
 
 
-def _tell(task: Task, record: Outcome, notes: Console) -> int:
-    """Prints what a reader must know of a finished cell at once; returns 1 for a failure."""
+def _print_outcome(task: Task, record: Outcome, notes: Console) -> int:
+    """Prints warnings and failures of a finished cell; returns 1 for a failure."""
     if record.status == "ok":
         for warning in record.warnings:
             notes.print(f"{task}: {warning}", style="yellow", markup=False)
@@ -76,7 +76,7 @@ def _tell(task: Task, record: Outcome, notes: Console) -> int:
 
 @contextmanager
 def _progress(plan: Plan, notes: Console) -> Iterator[Told]:
-    """A bar over all tasks whose length counts the shares of unfinished ones, too."""
+    """A bar over all tasks, in which a half-finished task counts half."""
     if not plan.tasks:
         yield lambda task, share, doing: None
         return
@@ -92,7 +92,7 @@ def _progress(plan: Plan, notes: Console) -> Iterator[Told]:
 
 
 def progress_bar(notes: Console) -> Progress:
-    """A bar with percent, time so far, time left and a description, which vanishes in the end."""
+    """A bar with percent, time so far, time left and a description; it vanishes at the end."""
     columns = (
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:>3.0f} %"),

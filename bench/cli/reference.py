@@ -8,12 +8,12 @@ from typing import Any
 
 from bench.contracts import Attack, Defense, Transform, UniversalAttack
 from bench.errors import MissingExtraError
-from bench.plugins.docstrings import parts
-from bench.plugins.registry import Kind, addresses, load
+from bench.plugins.docstrings import parse_docstring
+from bench.plugins.registry import Kind, addresses, load_plugin
 
 
-def page(kind: Kind) -> str:
-    """The Markdown page of all built-in and installed plugins of a kind."""
+def reference_page(kind: Kind) -> str:
+    """The Markdown page of all built-in and installed plugins of one kind."""
     names = sorted(addresses(kind))
     intro = (
         f"# {kind.capitalize()}s\n\nMade by `bench list {kind}s --markdown` from the code; parameters are given as "
@@ -24,11 +24,11 @@ def page(kind: Kind) -> str:
 
 
 def _section(kind: Kind, name: str) -> str:
-    plugin = load(kind, name)
-    told, _ = parts(inspect.getdoc(plugin) or "")
+    plugin = load_plugin(kind, name)
+    told, _ = parse_docstring(inspect.getdoc(plugin) or "")
     attributes: dict[str, str] = {}
     for one in reversed(plugin.__mro__):  # parameters may be told where they are inherited from
-        attributes |= parts(inspect.cleandoc(one.__doc__ or ""))[1]
+        attributes |= parse_docstring(inspect.cleandoc(one.__doc__ or ""))[1]
     lines = [f"## {name}", "", f"**{_escaped(plugin.title)}**. {_escaped(told)}", ""]
     lines += [f"- {label}: {value}" for label, value in _traits(plugin) if value]
     parameters = fields(plugin)
@@ -70,7 +70,7 @@ def _views(plugin: type[Any]) -> str:
     """What its `attacker_views` says, beside the names of a transform's own views."""
     own = plugin.attacker_views not in (Defense.attacker_views, Transform.attacker_views)
     told = [" and ".join(f"`{view}`" for view in plugin.views)] if issubclass(plugin, Transform) else []
-    told += [parts(inspect.cleandoc(plugin.attacker_views.__doc__ or ""))[0]] if own else []
+    told += [parse_docstring(inspect.cleandoc(plugin.attacker_views.__doc__ or ""))[0]] if own else []
     return ". ".join(told) or "the defended model"
 
 

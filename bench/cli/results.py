@@ -1,4 +1,4 @@
-"""The commands that tell of results: tables, the site, differences, other formats."""
+"""Commands that turn records into tables, pages, comparisons and other formats."""
 
 from __future__ import annotations
 
@@ -8,110 +8,108 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import Device, Plugins, Results, Weights, add_plugins, checked_device
+from bench.cli.options import DeviceOption, PluginsOption, ResultsOption, WeightsOption, add_plugins, checked_device
 from bench.errors import InputError
 
-app = typer.Typer()
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Write nothing; fail if what the records give differs from the files.")
+]
 
 
-@app.command()
-def report(
-    results: Results = Path("results"),
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where tables are not current.")] = False,
-    pictures: Annotated[int, typer.Option(min=0, help="Make pictures first: so many images of each cell.")] = 0,
-    cells: Annotated[str, typer.Option(help="Of which cells: words as 'bench show' takes them.")] = "",
-    dataset: Annotated[str | None, typer.Option(help="Where the cells' data set lies, if it is a folder.")] = None,
-    weights: Weights = None,
-    device: Device = "cpu",
-    plugin: Plugins = None,
+def report_command(
+    results: ResultsOption = Path("results"),
+    check: CheckOption = False,
+    pictures: Annotated[int, typer.Option(min=0, help="First make pictures of this many images of each cell.")] = 0,
+    cells: Annotated[str, typer.Option(help="The cells to picture, in the words of 'bench show'.")] = "",
+    dataset: Annotated[str | None, typer.Option(help="The cells' data set, if it is a folder.")] = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = "cpu",
+    plugin: PluginsOption = None,
 ) -> None:
     """Make the tables and the site from the records.
 
     Examples: `bench report`, `bench report --check`, `bench report --pictures 4 --cells "attack=patch tier=adaptive"`
 
-    Pictures need the cells' images: what is no longer in the cache is computed again.
+    Pictures need the cells' images; images that have left the cache are computed again.
     """
     from bench.report import stale, write_report
 
     if not (results / "records").is_dir():
         raise InputError(f"Expected records in {results / 'records'}, but there is no such folder. First: bench run.")
     if pictures and not check:
-        from bench.engine import pictures as showing
+        from bench.engine.pictures import sheets
         from bench.records.store import Store
 
         add_plugins(plugin)
-        for line in showing.sheets(Store(results), cells, pictures, dataset, weights, checked_device(device)):
+        for line in sheets(Store(results), cells, pictures, dataset, weights, checked_device(device)):
             typer.echo(line)
-    if not check:
-        for path in write_report(results):
-            typer.echo(f"wrote {path}")
-        return
-    old = stale(results)
-    for path in old:
-        typer.echo(f"not current: {path}", err=True)
-    sys.exit(1 if old else 0)
+    if check:
+        _end_if_stale(stale(results))
+    else:
+        _say_written(write_report(results))
 
 
-@app.command()
-def tables(
-    results: Results = Path("results"),
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where tables are not current.")] = False,
-) -> None:
-    """Make the papers' tables with our numbers beside theirs.
+def tables_command(results: ResultsOption = Path("results"), check: CheckOption = False) -> None:
+    """Make the papers' tables, with our numbers beside theirs.
 
     Example: `bench tables --check`
     """
     from bench.papers.write import stale_tables, write_tables
 
-    if not check:
-        for path in write_tables(results):
-            typer.echo(f"wrote {path}")
-        return
-    old = stale_tables(results)
-    for path in old:
-        typer.echo(f"not current: {path}", err=True)
-    sys.exit(1 if old else 0)
+    if check:
+        _end_if_stale(stale_tables(results))
+    else:
+        _say_written(write_tables(results))
 
 
-@app.command()
-def compare(
+def compare_command(
     first: Annotated[Path, typer.Argument(help="A results folder: before.")],
     second: Annotated[Path, typer.Argument(help="A results folder: after.")],
     max_drop: Annotated[
-        float | None, typer.Option(help="Fail where an accuracy fell by more points than that.")
+        float | None, typer.Option(help="Fail if an accuracy falls by more than this many points.")
     ] = None,
 ) -> None:
     """Compare two results folders cell by cell, with paired intervals, as Markdown.
 
     Example: `bench compare results ../main/results --max-drop 2`
     """
-    from bench.records import compare as comparing
+    from bench.records.compare import compare, drops, markdown
 
-    changes = comparing.compare(first, second)
-    typer.echo(comparing.markdown(changes, str(first), str(second)), nl=False)
-    fallen = comparing.drops(changes, max_drop) if max_drop is not None else []
-    for one in fallen:
-        typer.echo(f"fell by more than {max_drop:g} points, or lost its number: {one.cell}", err=True)
+    changes = compare(first, second)
+    typer.echo(markdown(changes, str(first), str(second)).encode(), nl=False)
+    fallen = drops(changes, max_drop) if max_drop is not None else []
+    for change in fallen:
+        typer.echo(f"fell by more than {max_drop:g} points, or lost its number: {change.cell}", err=True)
     sys.exit(1 if fallen else 0)
 
 
-@app.command()
-def export(
+def export_command(
     format: Annotated[str, typer.Option(help="csv, parquet, latex, markdown or json.")] = "csv",
-    out: Annotated[Path | None, typer.Option(help="A file; by default it is printed.")] = None,
-    results: Results = Path("results"),
+    out: Annotated[Path | None, typer.Option(help="A file; the default prints.")] = None,
+    results: ResultsOption = Path("results"),
 ) -> None:
     """Write all records as one table for other programs.
 
     Example: `bench export --format parquet --out results.parquet`
     """
-    from bench.records import export as exporting
+    from bench.records.export import export
 
-    content = exporting.export(results, format)
+    content = export(results, format)
     if out is not None:
         out.write_bytes(content)
         typer.echo(f"wrote {out}")
     elif format == "parquet":
-        raise InputError("Expected --out FILE with --format parquet: it is no text.")
+        raise InputError("Expected --out FILE with --format parquet: it is not text.")
     else:
-        typer.echo(content.decode(), nl=False)
+        typer.echo(content, nl=False)
+
+
+def _say_written(paths: list[Path]) -> None:
+    for path in paths:
+        typer.echo(f"wrote {path}")
+
+
+def _end_if_stale(paths: list[Path]) -> None:
+    for path in paths:
+        typer.echo(f"not current: {path}", err=True)
+    sys.exit(1 if paths else 0)

@@ -1,88 +1,100 @@
-"""The commands of who makes a defense, judges somebody's, or breaks it."""
+"""Commands for authors of defenses, for those who verify them, and for those who break them."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bench.cli.options import Dataset, Model, Plugins, Results, Weights, add_plugins, count
+from bench.cli.options import (
+    EffortOption,
+    ImagesOption,
+    InputOptions,
+    PluginsOption,
+    ResultsOption,
+    TimeoutOption,
+    WorkersOption,
+    add_plugins,
+    check_timeout,
+    image_count,
+    with_options,
+)
 from bench.errors import InputError
+from bench.records.schema import Tier
 
 if TYPE_CHECKING:
     from bench.submit.verify import Verdict
 
-app = typer.Typer()
+BundleArgument = Annotated[Path, typer.Argument(help="A bundle that 'bench submit' wrote.")]
+ShareOption = Annotated[float, typer.Option(min=0, max=1, help="Share of the cells to compute again.")]
 
 
-@app.command()
-def check(
+def check_command(
     name: Annotated[str, typer.Argument(help="An attack or a defense with its parameters, or a Python file.")],
-    plugin: Plugins = None,
+    plugin: PluginsOption = None,
 ) -> None:
     """Run the contract checks of an attack or a defense, built in or your own.
 
     Examples: `bench check lgs`, `bench check acme_blur.py`
     """
-    from bench.checks import run as checking
+    from bench.checks.run import report
 
     add_plugins(plugin)
-    sys.exit(checking.report(name))
+    sys.exit(report(name))
 
 
-@app.command()
-def new(
+def new_command(
     kind: Annotated[Literal["defense"], typer.Argument(help="What to start: a defense.")],
     name: Annotated[str, typer.Argument(help="Its name: small letters, digits and hyphens.")],
-    folder: Annotated[Path, typer.Option(help="Where its files go.")] = Path(),
+    folder: Annotated[Path, typer.Option(help="Folder for its files.")] = Path(),
 ) -> None:
-    """Start a defense: a file that works, its test, and a stub for author and link.
+    """Start a defense: a working file, its test, and a stub for author and link.
 
     Example: `bench new defense my-blur`
     """
-    from bench.submit import scaffold as starting
+    from bench.submit.scaffold import new
 
-    for path in starting.new(name, folder):
+    for path in new(name, folder):
         typer.echo(f"wrote {path}")
 
 
-@app.command()
-def submit(
+def submit_command(
     file: Annotated[Path, typer.Argument(help="The Python file with the defense.")],
     out: Annotated[Path | None, typer.Option(help="The bundle; by default NAME.zip here.")] = None,
     defense: Annotated[str | None, typer.Option(help="Which one, with parameters, if the file has several.")] = None,
     protocol: Annotated[str, typer.Option(help="The standard protocol.")] = "v1",
     weights: Annotated[list[Path] | None, typer.Option(help="safetensors that the code reads; repeatable.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 computes in this one.")] = 1,
-    timeout: Annotated[float | None, typer.Option(min=1, help="Seconds that a cell may take.")] = None,
+    workers: WorkersOption = 1,
+    timeout: TimeoutOption = None,
 ) -> None:
     """Run the standard protocol on a defense and pack everything into a bundle.
 
     Example: `bench submit my_blur.py`
     """
-    from bench.cli import progress
-    from bench.submit import submit as make
+    from bench.cli.progress import run_plan
+    from bench.submit.submit import submit
 
+    check_timeout(workers, timeout)
     bundle = out or Path(f"{file.stem}.zip")
-    whole = make.submit(
+    whole = submit(
         file,
         bundle,
         defense,
         protocol,
         weights,
-        compute=lambda plan, store, plugins: progress.run(plan, store, plugins, workers, timeout),
+        compute=lambda plan, store, plugins: run_plan(plan, store, plugins, workers, timeout),
     )
     typer.echo(f"wrote {bundle}")
     sys.exit(0 if whole else 1)
 
 
-@app.command()
-def verify(
-    bundle: Annotated[Path, typer.Argument(help="What 'bench submit' wrote.")],
-    share: Annotated[float, typer.Option(min=0, max=1, help="Which part of the cells is computed again.")] = 0.25,
-    markdown: Annotated[bool, typer.Option("--markdown", help="As a table for a pull request.")] = False,
+def verify_command(
+    bundle: BundleArgument,
+    share: ShareOption = 0.25,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table for a pull request.")] = False,
 ) -> None:
     """Check a bundle and compute a random part of it again; its code runs behind walls.
 
@@ -91,58 +103,53 @@ def verify(
     sys.exit(0 if _verdict(bundle, share, markdown).status == "verified" else 1)
 
 
-@app.command()
-def accept(
-    bundle: Annotated[Path, typer.Argument(help="What 'bench submit' wrote.")],
-    results: Results = Path("results"),
-    share: Annotated[float, typer.Option(min=0, max=1, help="Which part of the cells is computed again.")] = 0.25,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="In the place of one of this name with other code.")
+def accept_command(
+    bundle: BundleArgument,
+    results: ResultsOption = Path("results"),
+    share: ShareOption = 0.25,
+    replace_other: Annotated[
+        bool, typer.Option("--replace", help="Replace a defense of the same name but other code.")
     ] = False,
 ) -> None:
-    """Verify a bundle, and if it is what it says put it on the board.
+    """Verify a bundle, and put it on the board if it is what it claims to be.
 
     Example: `bench accept my_blur.zip`
     """
-    from bench.submit import accept as accepting
+    from bench.submit.accept import accept
 
     verdict = _verdict(bundle, share, False)
-    for path in accepting.accept(verdict, results, replace):
+    for path in accept(verdict, results, replace_other):
         typer.echo(f"wrote {path}")
 
 
-@app.command()
-def import_attack(
+@with_options
+def import_attack_command(
     file: Annotated[Path, typer.Argument(help="safetensors with 'adversarial' and 'index'.")],
-    defense: Annotated[str, typer.Option(help="Whose row it is.")],
-    attack_name: Annotated[str, typer.Option(help="What the attack will be called on the board.")],
+    *,
+    defense: Annotated[str, typer.Option(help="The defense that was attacked.")],
+    attack_name: Annotated[str, typer.Option(help="The attack's name on the board.")],
     author: Annotated[str, typer.Option(help="Who made the images; shown with them.")],
-    within: Annotated[str, typer.Option(help="An attack of the board whose budget every image keeps.")],
-    dataset: Dataset = "photos",
-    model: Model = "photos-cnn",
-    weights: Weights = None,
-    images: Annotated[str, typer.Option(help="How many images the row has, or 'all'.")] = "200",
-    tier: Annotated[Literal["oblivious", "adaptive"], typer.Option(help="What the attacker knew.")] = "adaptive",
-    effort: Annotated[Literal["quick", "standard", "paper"], typer.Option(help="Of the row.")] = "standard",
-    seed: Annotated[int, typer.Option(help="Of the row.")] = 0,
-    bundle: Annotated[Path | None, typer.Option(help="Of a submitted defense; its code runs behind walls.")] = None,
-    results: Results = Path("results"),
-    plugin: Plugins = None,
+    within: Annotated[str, typer.Option(help="The attack of the board whose budget every image keeps.")],
+    options: InputOptions,
+    images: ImagesOption = "200",
+    tier: Annotated[Tier, typer.Option(help="What the attacker knew.")] = "adaptive",
+    effort: EffortOption = "standard",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the row.")] = 0,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle of a submitted defense, run behind walls.")] = None,
+    results: ResultsOption = Path("results"),
+    plugin: PluginsOption = None,
 ) -> None:
-    """Put somebody's adversarial images on the board: audited, recounted, with their author and date.
+    """Put adversarial images on the board: audited, recounted, with their author and date.
 
     Example: `bench import-attack FILE --defense lgs --attack-name hole --author "A. Breaker" --within patch`
     """
-    from bench.engine.setting import Setting
     from bench.errors import RefusedError
-    from bench.submit import import_attack as breaking
+    from bench.submit.import_attack import import_attack
 
     add_plugins(plugin)
-    setting = Setting(dataset=dataset, model=model, images=count(images), seed=seed, weights=weights)
+    setting = replace(options.setting(), images=image_count(images), seed=seed)
     try:
-        done = breaking.import_attack(
-            file, attack_name, author, defense, within, setting, results, effort, tier, bundle
-        )
+        done = import_attack(file, attack_name, author, defense, within, setting, results, effort, tier, bundle)
     except RefusedError as error:
         raise InputError(f"The bundle is refused: {error}.") from error
     typer.echo(f"worst case of {defense} ({tier}): {100 * done.before:.1f} % before, {100 * done.after:.1f} % now")
@@ -151,9 +158,9 @@ def import_attack(
 
 
 def _verdict(bundle: Path, share: float, markdown: bool) -> Verdict:
-    from bench.submit import verdict_text as told
-    from bench.submit import verify as verifying
+    from bench.submit import verdict_text
+    from bench.submit.verify import verify
 
-    verdict = verifying.verify(bundle, share, told=lambda line: typer.echo(line, err=True))
-    typer.echo(told.markdown(verdict) if markdown else "\n".join(told.lines(verdict)))
+    verdict = verify(bundle, share, told=lambda line: typer.echo(line, err=True))
+    typer.echo(verdict_text.markdown(verdict) if markdown else "\n".join(verdict_text.lines(verdict)))
     return verdict

@@ -1,4 +1,4 @@
-"""`bench train`: what defenses learn from training images, by itself."""
+"""`bench train`: trains defenses without judging them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from bench.plugins.specs import split_specs
 _UNITS = {"seconds": "s", "peak_mib": "MiB of memory at the peak", "images": "images", "epochs": "epochs"}
 
 
-def train(setting: Setting, defenses: str, seeds: list[int]) -> None:
+def train_defenses(setting: Setting, defenses: str, seeds: list[int]) -> None:
     """Trains each defense for each seed, or finds it trained, and says so.
 
     Args:
-        setting: data and model; its own seed does not count.
-        defenses: texts with commas between them.
+        setting: data and model; its seed is ignored.
+        defenses: their texts, separated by commas.
         seeds: of the training.
 
     Raises:
-        InputError: a defense does not exist or does not fit; nothing has been trained then.
+        InputError: a defense does not exist or does not fit; nothing has been trained.
     """
     made = {text: make_defense(text) for text in split_specs(defenses)}
     if not made:
-        raise InputError("Expected the name of a defense, but got none; 'bench list defenses' names them.")
+        raise InputError("Expected at least one defense, but got none; see 'bench list defenses'.")
     testbed = testbed_of(replace(setting, seed=seeds[0]))
     for text, defense in made.items():
         _check(text, defense, testbed)
@@ -54,7 +54,7 @@ def _check(text: str, defense: Defense, testbed: Testbed) -> None:
 
 
 def _trained(text: str, defense: Defense, testbed: Testbed, bar: Progress) -> str:
-    """Trains one defense; in words, when it was trained and what that took."""
+    """Trains one defense; says when it was trained and what it cost."""
     task = bar.add_task(f"{text}: training", total=1)
     now = False
 

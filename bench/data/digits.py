@@ -12,10 +12,10 @@ from bench.errors import InputError
 
 
 def digits(size: int = 8) -> Dataset:
-    """Handwritten digits of scikit-learn: 1,797 grey images of 8×8 pixels with 17 levels, by 13 writers.
+    """Handwritten digits of scikit-learn, grey 8×8 (embedded).
 
-    They stand in the order of their writers; the first 70 % (1,257) are for training and the last 540 for
-    evaluation, so that most writers are in one part only.
+    1,797 images with 17 levels, by 13 writers. They stand in the order of their writers; the first 70 % (1,257) are for
+    training and the last 540 for evaluation, so that most writers are in one part only.
 
     Args:
         size: side of the images in pixels; more than 8 enlarges them (bilinear).

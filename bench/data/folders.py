@@ -76,7 +76,9 @@ def folder(
     channels: int = 3,
     seed: int = 0,
 ) -> Dataset:
-    """Image files in class folders; the classes are the folders' names in alphabetical order.
+    """`folder:PATH`, any folder of class folders; resize=, crop=, train=FRACTION or train=FOLDER.
+
+    The classes are the folders' names in alphabetical order.
 
     Where `root` holds a folder train/ and a folder test/ or val/, those are the splits. Else all images are
     for evaluation, less the share that `train` sets apart, unless `train` is another folder.

@@ -32,7 +32,9 @@ _LEFT = 0.68
 
 
 def photos(side: int = 160, crop: int = 32, train: int = 400, test: int = 100, seed: int = 0) -> Dataset:
-    """Ten classes, one for each photograph; no pixel of a training crop is one of an evaluation crop.
+    """Crops of ten photographs, a class each (embedded, the default).
+
+    No pixel of a training crop is in an evaluation crop.
 
     Each photograph is cut into the left 68 % and the right 32 % before it is scaled, so that no filter mixes
     the two. Training crops lie in the left part and evaluation crops in the right one, all at different

@@ -1,4 +1,4 @@
-"""The data sets that torchvision knows, downloaded when they are first needed where torchvision can."""
+"""Torchvision's data sets, downloaded on first use where torchvision can."""
 
 from __future__ import annotations
 
@@ -18,27 +18,25 @@ from bench.errors import InputError
 
 
 @dataclass(frozen=True)
-class Source:
+class _Source:
     """What differs between torchvision's data sets.
 
     Attributes:
         kind: the class in torchvision.datasets.
-        belongs: where its files belong below the root folder.
+        files: where its files belong below the root folder.
         argument, splits: what asks for the training images, and for those for evaluation.
         labels: an open data set -> its labels, without reading an image.
         classes: their names where the data set does not know them.
-        resize, crop, channels: as `Preparation`.
+        channels: as `Preparation`.
         downloads: whether torchvision downloads it.
     """
 
     kind: str
-    belongs: str
+    files: str
     argument: str = "split"
     splits: tuple[object, object] = ("train", "test")
     labels: Callable[[Any], Any] = lambda data: data.targets
     classes: tuple[str, ...] = ()
-    resize: int | None = None
-    crop: int | None = None
     channels: int = 3
     downloads: bool = True
 
@@ -49,70 +47,96 @@ def _pcam_labels(data: Any) -> Any:
 
 
 _FLAGS = (True, False)
-SOURCES = {
-    "cifar10": Source("CIFAR10", "cifar-10-batches-py/", "train", _FLAGS),
-    "cifar100": Source("CIFAR100", "cifar-100-python/", "train", _FLAGS),
-    "mnist": Source("MNIST", "MNIST/raw/", "train", _FLAGS, channels=1),
-    "fashion-mnist": Source("FashionMNIST", "FashionMNIST/raw/", "train", _FLAGS, channels=1),
-    "imagenet": Source(
+_SOURCES = {
+    "cifar10": _Source("CIFAR10", "cifar-10-batches-py/", "train", _FLAGS),
+    "cifar100": _Source("CIFAR100", "cifar-100-python/", "train", _FLAGS),
+    "mnist": _Source("MNIST", "MNIST/raw/", "train", _FLAGS, channels=1),
+    "fashion-mnist": _Source("FashionMNIST", "FashionMNIST/raw/", "train", _FLAGS, channels=1),
+    "imagenet": _Source(
         "ImageNet",
         "ILSVRC2012_devkit_t12.tar.gz and ILSVRC2012_img_val.tar (for training also ILSVRC2012_img_train.tar)",
         splits=("train", "val"),
-        resize=256,
-        crop=224,
         downloads=False,
     ),
-    "gtsrb": Source(
+    "gtsrb": _Source(
         "GTSRB",
         "gtsrb/",
         labels=lambda data: [label for _, label in data._samples],
         classes=tuple(map(str, range(43))),
-        resize=32,
-        crop=32,
     ),
-    "pcam": Source("PCAM", "pcam/", labels=_pcam_labels, classes=("normal", "tumor")),
-    "flowers102": Source(
-        "Flowers102",
-        "flowers-102/",
-        labels=lambda data: data._labels,
-        classes=tuple(map(str, range(1, 103))),
-        resize=256,
-        crop=224,
+    "pcam": _Source("PCAM", "pcam/", labels=_pcam_labels, classes=("normal", "tumor")),
+    "flowers102": _Source(
+        "Flowers102", "flowers-102/", labels=lambda data: data._labels, classes=tuple(map(str, range(1, 103)))
     ),
 }
 
 
-def loader(name: str) -> Callable[..., Dataset]:
-    """The function that loads the data set of this name; its parameters are those of the text form."""
-    source = SOURCES[name]
+def cifar10(root: Path | None = None, resize: int | None = None, crop: int | None = None) -> Dataset:
+    """CIFAR-10 through torchvision."""
+    return _dataset("cifar10", root, resize, crop)
 
-    def load(root: Path | None = None, resize: int | None = source.resize, crop: int | None = source.crop) -> Dataset:
-        """Reads them through torchvision.
 
-        Args:
-            root: the folder that holds torchvision's folder of it; by default in the cache of this project.
-            resize: shorter side in pixels after scaling, None to leave it.
-            crop: side of the central square in pixels, None for the whole image.
+def cifar100(root: Path | None = None, resize: int | None = None, crop: int | None = None) -> Dataset:
+    """CIFAR-100 through torchvision."""
+    return _dataset("cifar100", root, resize, crop)
 
-        Raises:
-            InputError: the data are neither there nor to be had, or a parameter is out of range.
-        """
-        prepare = Preparation(resize, crop, source.channels)
-        place = root or disk.folder() / "datasets"
-        test = cache(lambda: _open(name, place, source.splits[1]))
-        train = cache(lambda: _open(name, place, source.splits[0]))
-        known = source.classes or tuple(one if isinstance(one, str) else one[0] for one in test().classes)
-        return Dataset(name, known, _split(train, source, prepare), _split(test, source, prepare))
 
-    load.__doc__ = f"{source.kind}: {load.__doc__}"
-    return load
+def mnist(root: Path | None = None, resize: int | None = None, crop: int | None = None) -> Dataset:
+    """MNIST through torchvision."""
+    return _dataset("mnist", root, resize, crop)
+
+
+def fashion_mnist(root: Path | None = None, resize: int | None = None, crop: int | None = None) -> Dataset:
+    """Fashion-MNIST through torchvision."""
+    return _dataset("fashion-mnist", root, resize, crop)
+
+
+def imagenet(root: Path | None = None, resize: int | None = 256, crop: int | None = 224) -> Dataset:
+    """ImageNet (ILSVRC 2012) through torchvision; not downloaded: `imagenet:root=FOLDER`."""
+    return _dataset("imagenet", root, resize, crop)
+
+
+def gtsrb(root: Path | None = None, resize: int | None = 32, crop: int | None = 32) -> Dataset:
+    """German traffic signs through torchvision."""
+    return _dataset("gtsrb", root, resize, crop)
+
+
+def pcam(root: Path | None = None, resize: int | None = None, crop: int | None = None) -> Dataset:
+    """PatchCamelyon histology through torchvision."""
+    return _dataset("pcam", root, resize, crop)
+
+
+def flowers102(root: Path | None = None, resize: int | None = 256, crop: int | None = 224) -> Dataset:
+    """Oxford 102 flowers through torchvision."""
+    return _dataset("flowers102", root, resize, crop)
+
+
+def _dataset(name: str, root: Path | None, resize: int | None, crop: int | None) -> Dataset:
+    """One of torchvision's data sets.
+
+    Args:
+        name: of the source.
+        root: the folder that holds torchvision's folder of it; by default in the cache of this project.
+        resize: shorter side in pixels after scaling, None to leave it.
+        crop: side of the central square in pixels, None for the whole image.
+
+    Raises:
+        InputError: the data are neither there nor can be downloaded, or a parameter is out of range.
+    """
+    source = _SOURCES[name]
+    prepare = Preparation(resize, crop, source.channels)
+    folder = root or disk.cache_folder() / "datasets"
+    test = cache(lambda: _open(name, folder, source.splits[1]))
+    train = cache(lambda: _open(name, folder, source.splits[0]))
+    classes = source.classes or tuple(one if isinstance(one, str) else one[0] for one in test().classes)
+    return Dataset(name, classes, _split(train, source, prepare), _split(test, source, prepare))
 
 
 def _open(name: str, root: Path, split: object) -> Any:
     """Torchvision's own data set, downloaded if it is not there."""
     import torchvision.datasets
 
-    source = SOURCES[name]
+    source = _SOURCES[name]
     make = partial(getattr(torchvision.datasets, source.kind), root, **{source.argument: split})
     try:
         return make()
@@ -125,11 +149,11 @@ def _open(name: str, root: Path, split: object) -> Any:
             problem = error
     raise InputError(
         f"The data set {name!r} is not in {root} ({problem}). Its files belong there as torchvision's {source.kind} "
-        f"expects them: {source.belongs}; or name another folder with {name}:root=FOLDER."
+        f"expects them: {source.files}; or name another folder with {name}:root=FOLDER."
     ) from problem
 
 
-def _split(data: Callable[[], Any], source: Source, prepare: Preparation) -> Split:
+def _split(data: Callable[[], Any], source: _Source, prepare: Preparation) -> Split:
     def read(index: int) -> np.ndarray:
         try:
             return prepare(data()[index][0])

@@ -66,7 +66,7 @@ class Testbed:
             targets: Tensor = (self.labels + 1 + step) % self.classes
             return targets
         names = {name: number for number, name in enumerate(self.dataset.classes)}
-        number = names.get(which, int(which) if which.isdigit() else -1)
+        number = names.get(which, int(which) if which.isdecimal() else -1)
         if not 0 <= number < self.classes:
             raise InputError(
                 f"Expected a class of {self.name} (0 … {self.classes - 1}, or a name) as target, but got {which!r}."

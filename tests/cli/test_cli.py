@@ -46,7 +46,7 @@ def test_a_second_run_computes_nothing_and_leaves_every_file_as_it_was(results: 
     before = {path: path.read_bytes() for path in (results / "results").rglob("*") if path.is_file()}
     words = ["run", "--attack", "patch:steps=5", "--defense", "none,lgs", "--images", "20", "--effort", "quick"]
     done = bench(*words, folder=results)
-    assert "4 of 4 cells were there already" in done.stderr
+    assert "4 of 4 cells were computed before" in done.stderr
     assert done.stdout == (results / "told").read_text()
     assert {path: path.read_bytes() for path in (results / "results").rglob("*") if path.is_file()} == before
 

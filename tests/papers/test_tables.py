@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.cli.listing import DATASETS, MODELS
+from bench.data.load import DATASETS
+from bench.models import MODELS
 from bench.errors import InputError
 from bench.papers.fill import Filled, Value, fill
 from bench.papers.match import fits
