@@ -142,7 +142,7 @@ def test_the_same_submission_gives_the_same_records_and_computes_nothing_twice(
     assert {name: one for name, one in after.items() if name != "bundle.json"} == {
         name: one for name, one in before.items() if name != "bundle.json"
     }
-    assert re.search(r"(\d+) of \1 cells were there already", capsys.readouterr().err)
+    assert re.search(r"(\d+) of \1 cells were computed before", capsys.readouterr().err)
 
 
 def test_a_new_defense_works_as_it_is_written(tmp_path: Path) -> None:
