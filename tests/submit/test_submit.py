@@ -386,7 +386,7 @@ EVIL = {
     "fork": ("import os\n        while True:\n            os.fork()", "started or signalled a process"),
     "sleep": ("import time; time.sleep(3600)", "no answer within 12 seconds"),
     "labels": (
-        "from bench.datasets import load_dataset; load_dataset('photos').test.load(torch.tensor([0]))",
+        "from bench.data.load import load_dataset; load_dataset('photos').test.load(torch.tensor([0]))",
         "looked for the labels",
     ),
     "memory": ("torch.zeros(2**31)", "memory"),
