@@ -73,10 +73,10 @@ def compare_command(
 
     Example: `bench compare results ../main/results --max-drop 2`
     """
-    from bench.records.compare import compare, drops, markdown
+    from bench.records.compare import compare_folders, comparison_markdown, drops
 
-    changes = compare(first, second)
-    typer.echo(markdown(changes, str(first), str(second)).encode(), nl=False)
+    changes = compare_folders(first, second)
+    typer.echo(comparison_markdown(changes, str(first), str(second)).encode(), nl=False)
     fallen = drops(changes, max_drop) if max_drop is not None else []
     for change in fallen:
         typer.echo(f"fell by more than {max_drop:g} points, or lost its number: {change.cell}", err=True)

@@ -17,7 +17,7 @@ from bench.engine.run import Computed, run_cell
 from bench.engine.setting import Setting, setting_of, without_folders
 from bench.plugins.specs import Spec
 from bench.records.schema import Cell, Outcome
-from bench.records.sheets import Sheet, save
+from bench.records.sheets import Sheet
 from bench.records.store import Store
 
 CELL = 128

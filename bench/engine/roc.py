@@ -16,7 +16,7 @@ from bench.engine.plan import Plan
 from bench.engine.protect import Protected, fresh_answers
 from bench.engine.run import run_cell
 from bench.engine.setting import Setting
-from bench.records.roc import Roc, Trace, save
+from bench.records.roc import Roc, Trace, save_roc
 from bench.records.store import Store
 
 POINTS = 101
@@ -36,7 +36,7 @@ def measure_roc(planned: Plan, setting: Setting, store: Store) -> int:
             logits = [_asked(protected, one, testbed.images, rng) for one in (testbed.images, attacked)]
             clean, under_attack = (_of_classes(one, labels, testbed.classes) for one in logits)
             rejected = _of_rejection(*logits) if protected.model.rejects else None
-            save(store, Roc(cell, clean, under_attack, rejected, computed.outcome.fingerprints))
+            save_roc(store, Roc(cell, clean, under_attack, rejected, computed.outcome.fingerprints))
             done += 1
     return done
 

@@ -45,7 +45,7 @@ class Change:
         return not math.isnan(self.before) and math.isnan(self.after)
 
 
-def compare(first: Path, second: Path) -> list[Change]:
+def compare_folders(first: Path, second: Path) -> list[Change]:
     """Every cell that one of the two has, in order; raises InputError where a folder holds no records."""
     before, after = _records(first), _records(second)
     cells = sorted({*before, *after}, key=str)
@@ -61,7 +61,7 @@ def drops(changes: Sequence[Change], max_drop: float) -> list[Change]:
     return [one for one in changes if one.lost or one.gap.value < limit or one.clean.value < limit]
 
 
-def markdown(changes: Sequence[Change], first: str, second: str) -> str:
+def comparison_markdown(changes: Sequence[Change], first: str, second: str) -> str:
     """A summary and a table for a pull request; names are safe in it."""
     compared = [one for one in changes if one.gap.n]
     moved = [one for one in compared if one.significant]

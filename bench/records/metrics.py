@@ -17,7 +17,7 @@ from bench.records.schema import Facts
 if TYPE_CHECKING:
     pass
 
-Indices = Int[np.ndarray, "n"]
+Places = Int[np.ndarray, "n"]
 Values = Float[np.ndarray, "n"]
 Mask = Bool[np.ndarray, "n"]
 _Z = NormalDist().inv_cdf(0.975)
@@ -37,7 +37,7 @@ class Estimate:
 class PerImage:
     """One number for each of some images: their places in the data set (increasing), and the values."""
 
-    index: Indices
+    index: Places
     values: Values
 
 

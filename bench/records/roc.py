@@ -48,14 +48,14 @@ class Trace:
     true_positives: tuple[float, ...]
 
 
-def save(store: Store, roc: Roc) -> None:
+def save_roc(store: Store, roc: Roc) -> None:
     """Writes it beside the records."""
     write_text(
         store.folder.joinpath("roc", *roc.cell.group, f"{roc.cell.slug}.json"), _ROC.dump_json(roc).decode() + "\n"
     )
 
 
-def load(store: Store) -> list[Roc]:
+def load_rocs(store: Store) -> list[Roc]:
     """Those of the records as they are now; raises InputError where a file is none."""
     found = []
     for path in sorted((store.folder / "roc").glob("*/*/*.json")):

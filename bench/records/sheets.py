@@ -32,7 +32,7 @@ class Sheet:
     fingerprints: dict[str, str]
 
 
-def save(store: Store, cell: Cell, sheet: Sheet, picture: bytes) -> Path:
+def save_sheet(store: Store, cell: Cell, sheet: Sheet, picture: bytes) -> Path:
     """Writes a sheet (a WebP file) and what stands beside it; returns the picture's path."""
     path = sheet_path(store, cell)
     write_bytes(path, picture)
@@ -40,7 +40,7 @@ def save(store: Store, cell: Cell, sheet: Sheet, picture: bytes) -> Path:
     return path
 
 
-def load(store: Store, outcomes: Sequence[Outcome]) -> tuple[Path, Sheet] | None:
+def load_sheet(store: Store, outcomes: Sequence[Outcome]) -> tuple[Path, Sheet] | None:
     """The sheet of the first of these records that has one; raises InputError where its JSON is not as it should be."""
     for outcome in outcomes:
         path = sheet_path(store, outcome.cell)

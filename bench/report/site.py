@@ -12,9 +12,9 @@ from pathlib import Path
 from bench.core.text import plain
 from bench.plugins.registry import Kind
 from bench.records.command import commands
-from bench.records.roc import load as load_rocs
+from bench.records.roc import load_rocs
 from bench.records.schema import TIERS, Cell, Latency, Outcome
-from bench.records.sheets import Sheet, load
+from bench.records.sheets import Sheet, load_sheet
 from bench.records.store import Store
 from bench.report.board import Board, Entry, PluginLink
 from bench.report.boards import entry_of, provenance
@@ -182,7 +182,7 @@ class Site:
 
     def sheet(self, page: Page) -> tuple[str, Sheet] | None:
         """The pictures of a cell: (address from the site's root, what is on them)."""
-        found = load(self.store, page.sample.outcomes)
+        found = load_sheet(self.store, page.sample.outcomes)
         return (self._beside(found[0]), found[1]) if found else None
 
     def patch(self, page: Page) -> str | None:

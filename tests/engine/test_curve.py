@@ -18,7 +18,7 @@ from sklearn.metrics import auc, roc_auc_score
 from bench.engine.roc import trace
 from bench.engine.sweep import along
 from bench.errors import InputError
-from bench.records.roc import Roc, save
+from bench.records.roc import Roc, save_roc
 from bench.records.schema import Latency, Outcome, PluginRecord
 from bench.records.store import Store
 from bench.report import generate
@@ -210,8 +210,8 @@ def test_roc_curves_of_one_attack_are_drawn_together_the_bare_model_first(tmp_pa
     one = trace(np.broadcast_to([False, True], scores.shape), scores)
     for number in (3, 1):
         cell, made_from = LGS[number].cell, LGS[number].fingerprints
-        save(Store(folder), Roc(cell, one, one, one if number == 3 else None, made_from))
-    save(Store(folder), Roc(LGS[2].cell, one, one, None, {"data": "another"}))  # not of this record: left out
+        save_roc(Store(folder), Roc(cell, one, one, one if number == 3 else None, made_from))
+    save_roc(Store(folder), Roc(LGS[2].cell, one, one, None, {"data": "another"}))  # not of this record: left out
     files = {path.name: text for path, text in generate(folder).items()}
     (picture,) = [text for name, text in files.items() if name.startswith("roc-") and name.endswith(".svg")]
     assert re.findall(r"heading [a-z]*\">([^<]*)<", picture) == [

@@ -15,7 +15,7 @@ import pytest
 
 from bench.errors import InputError, MissingExtraError
 from bench.records import export as exporting
-from bench.records.compare import Change, compare, drops, markdown
+from bench.records.compare import Change, compare_folders, comparison_markdown, drops
 from bench.records.export import export
 from bench.records.schema import Cell, Facts, Outcome, PluginRecord
 from bench.records.store import Store
@@ -61,7 +61,7 @@ def of(changes: list[Change], defense: str) -> Change:
 
 
 def test_every_cell_is_compared_image_by_image(folders: tuple[Path, Path]) -> None:
-    changes = compare(*folders)
+    changes = compare_folders(*folders)
     assert len(changes) == 7
     worse, slightly, same = (of(changes, name) for name in ("worse", "slightly", "same"))
     assert (worse.before, worse.after) == (0.5, 0.2)
@@ -76,23 +76,23 @@ def test_every_cell_is_compared_image_by_image(folders: tuple[Path, Path]) -> No
 
 
 def test_a_drop_is_one_of_any_accuracy_or_of_the_number_itself(folders: tuple[Path, Path]) -> None:
-    changes = compare(*folders)
+    changes = compare_folders(*folders)
     assert {one.cell.defense for one in drops(changes, 0.5)} == {"worse", "slightly", "gone", "failed"}
     assert {one.cell.defense for one in drops(changes, 1)} == {"worse", "gone", "failed"}
     assert {one.cell.defense for one in drops(changes, 30)} == {"gone", "failed"}
-    assert drops(compare(folders[0], folders[0]), 0) == []
+    assert drops(compare_folders(folders[0], folders[0]), 0) == []
 
 
 def test_a_drop_of_clean_accuracy_counts_too(tmp_path: Path) -> None:
     Store(tmp_path / "a").save(record("x", share(50)))
     Store(tmp_path / "b").save(record("x", share(50), clean=share(90)))
-    (change,) = drops(compare(tmp_path / "a", tmp_path / "b"), 5)
+    (change,) = drops(compare_folders(tmp_path / "a", tmp_path / "b"), 5)
     assert change.clean.value == pytest.approx(-0.1)
     assert change.gap.value == 0
 
 
 def test_the_table_for_a_pull_request_is_safe_and_says_what_is_significant(folders: tuple[Path, Path]) -> None:
-    text = markdown(compare(*folders), "main", "this <branch>")
+    text = comparison_markdown(compare_folders(*folders), "main", "this <branch>")
     assert "<b>" not in text
     assert "<branch>" not in text
     (line,) = [one for one in text.splitlines() if one.startswith("| worse")]
@@ -105,7 +105,7 @@ def test_the_table_for_a_pull_request_is_safe_and_says_what_is_significant(folde
 
 def test_folders_without_records_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="bench run"):
-        compare(tmp_path, tmp_path)
+        compare_folders(tmp_path, tmp_path)
     with pytest.raises(InputError, match="bench run"):
         export(tmp_path, "csv")
     with pytest.raises(InputError, match="Did you mean 'json'"):

@@ -17,7 +17,7 @@ from PIL import Image
 from bench.plugins.registry import make_attack, make_defense
 from bench.plugins.source_code import code_fingerprint
 from bench.records.schema import Cell, Outcome
-from bench.records.sheets import Sheet, load, save
+from bench.records.sheets import Sheet, load_sheet, save_sheet
 from bench.records.store import Store
 from bench.report import generate, stale, write_report
 from bench.report.html import environment
@@ -253,9 +253,9 @@ def test_pictures_that_were_made_are_on_the_page_and_in_the_check(tmp_path: Path
     folder = saved(tmp_path, *LGS)
     write_report(folder)
     sheet = Sheet(("clean", "attacked"), ("cat 99 % → <b>dog</b> 80 %",), 64, 32, LGS[3].fingerprints)
-    save(Store(folder), LGS[3].cell, sheet, b"RIFF")
-    assert load(Store(folder), [LGS[2]]) is None
-    assert load(Store(folder), [replace(LGS[3], fingerprints={"data": "other"})]) is None
+    save_sheet(Store(folder), LGS[3].cell, sheet, b"RIFF")
+    assert load_sheet(Store(folder), [LGS[2]]) is None
+    assert load_sheet(Store(folder), [replace(LGS[3], fingerprints={"data": "other"})]) is None
     assert stale(folder) == [folder / "site" / cell_page(LGS[3].cell)]
     text = generate(folder)[folder / "site" / cell_page(LGS[3].cell)]
     (source,) = re.findall(r"<img src=(\S*) width=64 height=32", text)
@@ -292,7 +292,7 @@ def test_a_large_board_is_quickly_made_and_its_front_page_small(
     assert len(cells) == 25 * 15 * 2 * 3
     made_from = {"data": cells[0].dataset, "weights": cells[0].model, "protocol": "1"}
     for cell in cells[:750]:
-        save(Store(tmp_path), cell, Sheet(("clean", "attacked"), ("a → b",), 64, 32, made_from), b"RIFF")
+        save_sheet(Store(tmp_path), cell, Sheet(("clean", "attacked"), ("a → b",), 64, 32, made_from), b"RIFF")
     started = time.process_time()
     write_report(tmp_path)
     assert time.process_time() - started < 20
