@@ -78,12 +78,15 @@ class Classifier(nn.Module):
     Attributes:
         num_classes: how many classes there are, rejection not counted.
         rejects: whether a further, last logit stands for "rejected".
+        non_finite_rejects: whether logits that are not finite mean "rejected", too. Otherwise they count as a wrong
+            answer, and under attack as a success of the attacker.
         random: whether the logits depend on random numbers; they then come from `rng`, one stream a row.
         passes: forward passes of the bare network that one image costs.
     """
 
     num_classes: int
     rejects: bool = False
+    non_finite_rejects: bool = False
     random: bool = False
     passes: float = 1
 
@@ -420,6 +423,7 @@ class Transformed(Classifier):
         super().__init__()
         self.model, self.clean = model, clean
         self.num_classes, self.rejects, self.passes = model.num_classes, model.rejects, model.passes
+        self.non_finite_rejects = model.non_finite_rejects
         self.random = random or model.random
 
     def forward(self, images: Images, rng: Streams) -> Logits:

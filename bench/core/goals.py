@@ -12,6 +12,15 @@ from torch.nn import functional as F
 Draws = Float[Tensor, "*draws n k"]
 
 
+NO_CLASS = -1
+"""The prediction of logits that are not finite: it is never correct."""
+
+
+def predicted(logits: Draws) -> Int[Tensor, "*draws n"]:
+    """The class of the largest logit; NO_CLASS for an image with a logit that is NaN or infinite."""
+    return logits.argmax(-1).where(logits.isfinite().all(-1), NO_CLASS)
+
+
 @dataclass(frozen=True)
 class Goal:
     """Untargeted (`targets` is None) or targeted; foolbox calls it a criterion.
@@ -41,14 +50,14 @@ class Goal:
         return Goal(self.labels[rows], targets, self.rejects)
 
     def reached(self, logits: Draws) -> Bool[Tensor, "n"]:
-        """Which images are classified as the attacker wants."""
-        predicted = logits.argmax(-1)
+        """Which images are classified as the attacker wants; logits that are not finite are a success, too."""
+        classes = predicted(logits)
         if self.targets is not None:
-            hit = predicted == self.targets
+            hit = (classes == self.targets) | (classes == NO_CLASS)
         else:
-            hit = predicted != self.labels
+            hit = classes != self.labels
             if self.rejects:
-                hit = hit & (predicted != logits.shape[-1] - 1)
+                hit = hit & (classes != logits.shape[-1] - 1)
         return hit if hit.dim() == 1 else hit.all(0)
 
     def eligible(self, logits: Draws) -> Bool[Tensor, "n"]:
@@ -56,11 +65,11 @@ class Goal:
 
         Untargeted: those classified rightly. Targeted: those neither of the target class nor classified so.
         """
-        predicted = logits.argmax(-1)
+        classes = predicted(logits)
         if self.targets is None:
-            hit = predicted == self.labels
+            hit = classes == self.labels
         else:
-            hit = (predicted != self.targets) & (self.labels != self.targets)
+            hit = (classes != self.targets) & (self.labels != self.targets) & (classes != NO_CLASS)
         return hit if hit.dim() == 1 else hit.any(0)
 
     def cross_entropy(self, logits: Draws) -> Float[Tensor, "n"]:
