@@ -1,4 +1,4 @@
-"""The attacks that come with the benchmark: one file each, and one line here."""
+"""The built-in attacks: one file each, and one line here."""
 
 BUILT_IN: dict[str, str] = {
     "apgd": "bench.attacks.autoattack:APGD",

@@ -1,4 +1,4 @@
-"""What a point of the unit cube means to the pixel attack: pixels and their colours."""
+"""How the pixel attack decodes a point of the unit cube into pixels and their colours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._variants import paint
 
 @dataclass(frozen=True)
 class Coding:
-    """`pixels` × (row, column, colour) <-> genes in [0, 1]; the parameters are those of `Pixel`."""
+    """Genes in [0, 1] -> `pixels` × (row, column, colour); the parameters are those of `Pixel`."""
 
     pixels: int
     eight_bit: bool
@@ -24,11 +24,11 @@ class Coding:
     cluster: bool
 
     def painted(self, images: Images, genes: Genes) -> Float[Tensor, "n p c h w"]:
-        """The variant of its image that each individual stands for."""
+        """The variant of its image that each individual encodes."""
         return paint(images, *self.decoded(images, genes))
 
     def decoded(self, images: Images, genes: Genes) -> tuple[Int[Tensor, "n p k"], Float[Tensor, "n p k c"]]:
-        """Pixels (row · width + column) and their colours in [0, 1]; all equally likely for uniform genes."""
+        """Pixels (row · width + column) and their colours in [0, 1]; uniform genes make all of them equally likely."""
         height, width = images.shape[2:]
         row, column, *shades = genes.reshape(*genes.shape[:2], self.pixels, 2 + images.shape[1]).unbind(3)
         pixels = self._places(row, height) * width + self._places(column, width)
@@ -41,13 +41,13 @@ class Coding:
         return pixels, shade.clamp(0, 255) / 255
 
     def change(self, images: Images, genes: Genes) -> Float[Tensor, "n p"]:
-        """Euclidean length of the change; a pixel that is named twice counts twice."""
+        """Euclidean length of the change; a pixel that occurs twice counts twice."""
         pixels, colours = self.decoded(images, genes)
         length: Tensor = (colours - colours_at(images, pixels)).flatten(2).norm(dim=2)
         return length
 
     def _places(self, gene: Float[Tensor, "n p k"], length: int) -> Int[Tensor, "n p k"]:
-        """Rows or columns; with `cluster` the first pixel chooses a 3×3 window, the others a place in it."""
+        """Rows or columns; with `cluster` the first pixel sets a 3×3 window that the others lie in."""
         places = (gene * length).to(torch.int64).clamp(max=length - 1)
         if not self.cluster or length < 3:
             return places

@@ -1,11 +1,10 @@
-"""Where the flowers of TnT come from: a formula that needs no training, or a trained generator from a file.
+"""The flower generators of TnT: a formula that needs no training, or a trained network from a file.
 
-A generator is a network: latents of shape (r, latent) -> pictures of shape (r, 3, side, side) in [0, 1]. A latent is
-natural, so to speak, while none of its values is further than `LIMIT` from 0; that is the declared set, and standard
-normal numbers cut there are the usual draw.
+A generator maps latents of shape (r, latent) to pictures of shape (r, 3, side, side) in [0, 1]. Allowed latents are
+those with all values in [−`LIMIT`, `LIMIT`]; the usual draw is a standard normal one, clamped to that range.
 
-A file is safetensors: the weights, and in its metadata the name of an architecture and the numbers that it is built
-from (`architecture`, `latent`, `side`, `width`). `train_generator` writes such files.
+Generator files are safetensors: weights, and as metadata the name of an architecture and its numbers (`architecture`,
+`latent`, `side`, `width`). `train_generator` writes them.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ class Generator(nn.Module):
     """Latents -> pictures.
 
     Attributes:
-        latent: how many numbers a latent has.
-        side: of a picture, in pixels.
+        latent: length of a latent.
+        side: side of a picture in pixels.
     """
 
     latent: int
@@ -44,11 +43,11 @@ class Generator(nn.Module):
 
 
 class ProceduralFlower(Generator):
-    """A flower from a formula: two whorls of petals and a heart before a plain ground.
+    """A flower from a formula: two whorls of petals and a heart on a plain background.
 
-    Every value of a latent moves one property through its whole range: thirteen of shape, then hue, saturation and
-    brightness of the ground, the petals' tips and base, the inner whorl, and the heart. The picture is smooth in all
-    of them, the number of petals included.
+    Each value of a latent moves one property through its whole range: thirteen of shape, then hue, saturation and
+    brightness of the background, the petals' tips and base, the inner whorl, and the heart. The picture is a smooth
+    function of all of them, even of the number of petals.
     """
 
     latent = 28
@@ -58,7 +57,7 @@ class ProceduralFlower(Generator):
         self.side = side
 
     def forward(self, latents: Latents) -> Images:
-        """Petals, inner whorl and heart, each laid over what was there with a soft edge."""
+        """Petals, inner whorl and heart, each painted over the last with a soft edge."""
         shares = (0.5 + latents / (2 * LIMIT)).clamp(0, 1)
         count, turn, size, depth, point, heart_size, inner_size, inner_turn, vein, ring, rings, right, down = shares[
             :, :13, None, None
@@ -76,10 +75,10 @@ class ProceduralFlower(Generator):
         return _over(picture, heart, 0.1 + 0.35 * heart_size - radius).clamp(0, 1)
 
     def _places(self, right: Tensor, down: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-        """For each pixel the distance from the flower's centre (1 is half a side), and its direction in petals.
+        """Each pixel's distance from the flower's centre (1 is half a side), and its direction in petals.
 
-        The direction is a complex number that goes round once from petal to petal: a soft choice between the powers
-        that whole numbers of petals stand for, so that it moves smoothly from one number to the next.
+        The direction is a complex number that turns once from petal to petal. It mixes the powers that belong to whole
+        numbers of petals, so it changes smoothly from one number to the next.
         """
         ticks = (torch.arange(self.side, device=right.device, dtype=right.dtype) + 0.5) * (2 / self.side) - 1
         across = (ticks[None, None, :] - right).expand(-1, self.side, -1)
@@ -95,23 +94,23 @@ class ProceduralFlower(Generator):
 
 
 def _wave(turned: Tensor, turn: Tensor) -> Tensor:
-    """Between −1 and 1, up and down once from petal to petal; `turn` in [0, 1] turns it by one petal."""
+    """A wave between −1 and 1 with one period per petal; `turn` in [0, 1] rotates it by up to one petal."""
     angle = 2 * torch.pi * turn
     return turned.real * angle.cos() + turned.imag * angle.sin()
 
 
 def _gaps(turned: Tensor, turn: Tensor, point: Tensor) -> Tensor:
-    """0 in the middle of a petal and 1 between two; the larger `point`, the narrower the petals."""
+    """0 in the middle of a petal and 1 between petals; a larger `point` makes them narrower."""
     return 1 - (0.5 + 0.4999 * _wave(turned, turn)) ** point
 
 
 def _over(below: Tensor, above: Tensor, inside: Tensor) -> Images:
-    """`above` where `inside` is positive, with an edge about a tenth of the flower wide."""
+    """`above` where `inside` is positive, with an edge about a tenth as wide as the flower."""
     return below + (above - below) * (inside / 0.04).sigmoid()[:, None]
 
 
 def _colours(shares: Float[Tensor, "r m 3"]) -> Float[Tensor, "r m 3"]:
-    """Hue (round the circle), saturation and brightness, each in [0, 1] -> red, green, blue in [0, 1]."""
+    """Hue (cyclic), saturation and brightness, each in [0, 1] -> red, green, blue in [0, 1]."""
     hue, saturation, brightness = shares.unbind(-1)
     thirds = torch.arange(3, device=shares.device, dtype=shares.dtype) / 3
     waves = 0.5 + 0.5 * (2 * torch.pi * (hue[..., None] - thirds)).cos()
@@ -119,12 +118,12 @@ def _colours(shares: Float[Tensor, "r m 3"]) -> Float[Tensor, "r m 3"]:
 
 
 class ConvolutionalFlower(Generator):
-    """Transposed convolutions from 4×4 up, as in DCGAN (arXiv 1511.06434); what `train_generator` trains.
+    """Transposed convolutions from 4×4 up, as in DCGAN (arXiv 1511.06434); `train_generator` trains it.
 
     Args:
-        latent: how many numbers a latent has.
-        side: of a picture in pixels: 8, 16, 32, 64 or 128.
-        width: channels of the last hidden layer; they double with each layer before it.
+        latent: length of a latent.
+        side: side of a picture in pixels: 8, 16, 32, 64 or 128.
+        width: channels of the last hidden layer; each layer before it has twice as many as the next.
     """
 
     def __init__(self, latent: int = 64, side: int = 64, width: int = 32) -> None:
@@ -144,29 +143,28 @@ class ConvolutionalFlower(Generator):
 
     def forward(self, latents: Latents) -> Images:
         """Pictures of shape (r, 3, side, side), in [0, 1]."""
-        pictures: Tensor = self.layers(latents[:, :, None, None])
-        return pictures
+        return self.layers(latents[:, :, None, None])  # type: ignore[no-any-return]  # nn.Module
 
 
 ARCHITECTURES = {"convolutional": ConvolutionalFlower}
-_numbers = ("latent", "side", "width")
+_SIZES = ("latent", "side", "width")
 
 
 def save_generator(path: Path, generator: ConvolutionalFlower) -> None:
     """Writes weights and architecture to a safetensors file."""
-    numbers = {name: str(getattr(generator, name)) for name in _numbers}
-    save_file(generator.state_dict(), path, {"architecture": "convolutional", **numbers})
+    sizes = {name: str(getattr(generator, name)) for name in _SIZES}
+    save_file(generator.state_dict(), path, {"architecture": "convolutional", **sizes})
 
 
 def load_generator(path: str | None) -> Generator:
-    """The generator in a file, frozen and in evaluation mode; without a file the procedural flower.
+    """The generator in a file, frozen and in evaluation mode; the procedural flower for None.
 
     Raises:
-        InputError: there is no such file, it is no generator, or its weights do not fit its architecture.
+        InputError: the file does not exist, is not a generator, or its weights do not fit its architecture.
     """
     if path is None:
         return ProceduralFlower()
-    generator = _built(Path(path))
+    generator = _untrained(Path(path))
     try:
         generator.load_state_dict(load_file(path))
     except RuntimeError as error:
@@ -174,19 +172,19 @@ def load_generator(path: str | None) -> Generator:
     return generator.eval().requires_grad_(False)
 
 
-def _built(path: Path) -> Generator:
-    """A generator of the architecture that a file tells, its weights still random."""
+def _untrained(path: Path) -> Generator:
+    """A generator of the architecture named in the file, with random weights."""
     if not path.is_file():
         raise InputError(f"Expected a generator (.safetensors), but there is no file {path}.")
     try:
         with safe_open(path, "pt") as file:
-            told = file.metadata() or {}
+            metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise InputError(f"Expected a generator in safetensors form, but {path} cannot be read: {error}") from error
+        raise InputError(f"Expected a generator in safetensors format, but cannot read {path}: {error}") from error
     try:
-        return ARCHITECTURES[told["architecture"]](**{name: int(told[name]) for name in _numbers})
+        return ARCHITECTURES[metadata["architecture"]](**{name: int(metadata[name]) for name in _SIZES})
     except (KeyError, ValueError) as error:
         raise InputError(
-            f"Expected metadata in {path} with architecture ({', '.join(ARCHITECTURES)}), {', '.join(_numbers)}, but "
-            f"got {told}. Make such a file with: python -m bench.attacks.train_generator --help"
+            f"Expected {path} to have the metadata architecture ({', '.join(ARCHITECTURES)}), {', '.join(_SIZES)}, but "
+            f"got {metadata}. To make such a file: python -m bench.attacks.train_generator --help"
         ) from error

@@ -1,16 +1,16 @@
-"""The one way in which patches are laid onto images: a whole batch at once, each image with its own place.
+"""Places and pastes patches: a whole batch at once, each image at its own place.
 
-An attack derives from `Placed`, which brings the parameters (area, shape, rotation, scale, location) with their
+An attack derives from `Placed`, which provides the parameters (area, shape, rotation, scale, location) with their
 checks and the budget, and then writes
 
     placement = self.place(images, rng.derive("placement"))
     adversarial = paste(images, patch, placement)
 
-Attacks with the same parameters and the same `rng` cover the same pixels, whatever they put there: that makes
-`occlusion` and `random-patch` honest controls. `patch` may require gradients; those of the images are untouched.
+Attacks with the same parameters and the same `rng` cover the same pixels whatever they paste, which makes `occlusion`
+and `random-patch` honest controls. Gradients flow to `patch` and to the images.
 
-The content is sampled bilinearly. What is covered is not: exactly the pixels that the budget grants, those nearest
-to the centre, belong to the patch, and every other pixel keeps its bits.
+The content is interpolated bilinearly, but the outline is exact: the patch consists of as many pixels as the budget
+allows, those nearest to its centre, and all other pixels stay bit for bit as they are.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ Location = Literal["random", "border", "corner", "fixed"]
 
 
 def side_of(pixels: int, shape: Shape) -> int:
-    """Side of the box around a patch of that many pixels, in pixels; also the resolution worth giving its content."""
+    """Side in pixels of the box around a patch of so many pixels; also the resolution that its content needs."""
     return math.isqrt(pixels - 1) + 1 if shape == "square" else math.ceil(2 * math.sqrt(pixels / math.pi))
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where each image's patch lies.
+    """Where the patch lies in each image.
 
     Attributes:
-        corners: row and column of the upper left pixel of the box that the turned patch fits into, shape (n, 2).
+        corners: row and column of the upper left pixel of the box around the rotated patch, shape (n, 2).
         boxes: height and width of that box in pixels, shape (n, 2).
-        sides: side of the unturned patch in pixels, shape (n,).
-        angles: how far it is turned, in radians, shape (n,).
-        pixels: how many pixels it covers, shape (n,).
+        sides: side of the unrotated patch in pixels, shape (n,).
+        angles: rotation in radians, shape (n,).
+        pixels: number of covered pixels, shape (n,).
         shape: square or disc.
     """
 
@@ -60,12 +60,12 @@ class Placement:
         return Placement(corners, boxes, sides, self.angles[rows], self.pixels[rows], self.shape)
 
     def moved(self, shifts: Int[Tensor, "n 2"], height: int, width: int) -> Placement:
-        """The same patches, moved by that many rows and columns, as far as the image goes."""
+        """The same patches, shifted by so many rows and columns but kept inside the image."""
         room = torch.tensor([height, width], device=self.boxes.device) - self.boxes
         return replace(self, corners=torch.minimum((self.corners + shifts).clamp(min=0), room))
 
     def mask(self, height: int, width: int) -> Bool[Tensor, "n h w"]:
-        """Which pixels of an image are covered: exactly `pixels` of them."""
+        """The covered pixels of each image, exactly `pixels` of them."""
         nearest, covered, _, _ = self.nearest(height, width)
         empty = torch.zeros(len(nearest), height * width, dtype=torch.bool, device=nearest.device)
         return empty.scatter(1, nearest, covered).reshape(-1, height, width)
@@ -73,11 +73,11 @@ class Placement:
     def nearest(
         self, height: int, width: int
     ) -> tuple[Int[Tensor, "n k"], Bool[Tensor, "n k"], Float[Tensor, "n k"], Float[Tensor, "n k"]]:
-        """The pixels nearest to the centre, nearest first, as many as the largest patch covers.
+        """The pixels nearest to the patch's centre, nearest first, as many as the largest patch covers.
 
         Returns:
-            Their indices, row by row; whether this image's patch covers them; and their places in the upright patch:
-            pixels to the right of its centre, and below it.
+            Their flat indices; whether the image's own patch covers them; and their coordinates in the upright patch,
+            in pixels to the right of its centre and below it.
         """
         centres = self.corners + self.boxes / 2
         down = (torch.arange(height, device=centres.device) + 0.5 - centres[:, :1])[:, :, None]
@@ -85,7 +85,7 @@ class Placement:
         cosine, sine = self.angles.cos()[:, None, None], self.angles.sin()[:, None, None]
         x, y = (right * cosine + down * sine).flatten(1), (down * cosine - right * sine).flatten(1)
         distance = torch.maximum(x.abs(), y.abs()) if self.shape == "square" else (x * x + y * y).sqrt()
-        # Whole numbers with the pixel's index in the last place: no two are equal, so the count is exact.
+        # Integers whose last digits are the pixel's index: no two are equal, so the count is exact.
         index = torch.arange(height * width, device=distance.device)
         order = (distance * 4096).round().to(torch.int64) * len(index) + index
         nearest = order.topk(int(self.pixels.max()), largest=False, sorted=True).indices
@@ -94,16 +94,16 @@ class Placement:
 
 
 def paste(images: Images, patch: Float[Tensor, "c s s"] | Float[Tensor, "n c s s"], placement: Placement) -> Images:
-    """Lays the patch over each image where `placement` says.
+    """Pastes the patch into each image.
 
     Args:
         images: shape (n, c, h, w), in [0, 1].
-        patch: one for all images or one for each, in [0, 1], any resolution; where its side is
-            `side_of(pixels, shape)`, an unturned patch of scale 1 arrives pixel for pixel.
-        placement: one place for each image.
+        patch: one for all images or one per image, in [0, 1], of any resolution; if its side is
+            `side_of(pixels, shape)`, an unrotated patch of scale 1 is copied pixel for pixel.
+        placement: one place per image.
 
     Returns:
-        New images; bit for bit the given ones outside the patch.
+        New images, bit for bit the given ones outside the patch.
     """
     nearest, covered, x, y = placement.nearest(*images.shape[2:])
     content = _sampled(patch.expand(len(images), *patch.shape[-3:]), x, y, placement.sides)
@@ -113,28 +113,28 @@ def paste(images: Images, patch: Float[Tensor, "c s s"] | Float[Tensor, "n c s s
 
 
 def _sampled(patch: Float[Tensor, "n c s s"], x: Tensor, y: Tensor, sides: Tensor) -> Float[Tensor, "n c k"]:
-    """The patch's values at coordinates in pixels from its centre; outside, those of its edge."""
+    """The patch's values at coordinates in pixels from its centre; outside, the values of its edge."""
     side = patch.shape[-1]
     zoom = (side / sides)[:, None]
-    # grid_sample wants coordinates in [-1, 1]; on a side that is a power of two they are exact.
+    # grid_sample takes coordinates in [-1, 1], which are exact if the side is a power of two.
     exact = 1 << (side - 1).bit_length()
     padded = F.pad(patch, (0, exact - side, 0, exact - side), mode="replicate") if exact > side else patch
     grid = torch.stack([x * zoom, y * zoom], dim=-1)[:, :, None] * (2 / exact) + (side / exact - 1)
     content = F.grid_sample(padded, grid.to(patch.dtype), padding_mode="border", align_corners=False)[..., 0]
-    # Rounding in the weights may lift a value over 1; a clamp would stop the gradient there, this does not.
+    # Rounded weights may lift a value above 1. Unlike a clamp, this subtraction keeps the gradient there.
     return content - (content.detach() - 1).clamp(min=0)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """The parameters that all patches share.
+    """The parameters that all patch attacks share.
 
     Attributes:
         area: share of the image's pixels that the patch may cover, in (0, 1].
         shape: square or disc.
-        rotation: turned by a random angle between −rotation and +rotation, in degrees, 0 to 180.
-        scale: each image's patch has a random side between these shares of the full one, in (0, 1].
-        location: anywhere, along the image's border, in one of its corners, or `at` a fixed place.
+        rotation: largest angle in degrees, 0 to 180; each patch is rotated by a random one, either way.
+        scale: range of the random side of each patch, as shares of the full side, in (0, 1].
+        location: anywhere (`random`), at the image's `border`, in a `corner`, or at a `fixed` place.
         at: row and column of the patch's upper left corner in pixels, for `location=fixed`.
     """
 
@@ -147,40 +147,42 @@ class Placed:
 
     def __post_init__(self) -> None:
         if not 0 < self.area <= 1:
-            raise ValueError(f"area is a share of the image in (0, 1], such as 0.1; got {self.area}.")
+            raise ValueError(f"Expected area to be a share of the image in (0, 1], such as 0.1, but got {self.area}.")
         if not 0 <= self.rotation <= 180:
-            raise ValueError(f"rotation is in degrees, from 0 to 180; got {self.rotation}.")
+            raise ValueError(f"Expected rotation to be 0 to 180 degrees, but got {self.rotation}.")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale is low:high with 0 < low <= high <= 1, such as 0.8:1; got {self.scale}.")
+            raise ValueError(
+                f"Expected scale as low:high with 0 < low ≤ high ≤ 1, such as 0.8:1, but got {self.scale}."
+            )
         if min(self.at) < 0:
-            raise ValueError(f"at is row:column of the patch's upper left corner, 0:0 or more; got {self.at}.")
+            raise ValueError(f"Expected at to be row:column of the patch's corner, at least 0:0, but got {self.at}.")
 
     @property
     def budget(self) -> Patch:
-        """One region of that area, freely; a disc needs a larger box than an upright square."""
+        """One region of that area, changed freely; a disc needs a larger box than an upright square."""
         return Patch(self.area, turned=self.rotation > 0 or self.shape == "disc")
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        """Raises InputError where the patch does not fit into the image."""
+        """Raises InputError if the patch does not fit into the image."""
         _, height, width = image_shape
         side = self.side(height, width)
         if side > min(height, width):
             raise InputError(
-                f"A {self.shape} of {self.area:.3g} of the area is {side} pixels wide and does not fit into "
-                f"{height}×{width} images. Choose a smaller area."
+                f"Expected a patch that fits into {height}×{width} images, but a {self.shape} of area {self.area:.3g} "
+                f"is {side} pixels wide. Choose a smaller area."
             )
         if self.location == "fixed" and (self.at[0] + side > height or self.at[1] + side > width):
             raise InputError(
-                f"A patch of {side}×{side} pixels at row {self.at[0]}, column {self.at[1]} leaves the {height}×{width} "
-                f"image. Choose at most at={height - side}:{width - side}."
+                f"Expected a patch inside {height}×{width} images, but one of {side}×{side} pixels sticks out at row "
+                f"{self.at[0]}, column {self.at[1]}. Choose at most at={height - side}:{width - side}."
             )
 
     def side(self, height: int, width: int) -> int:
-        """Side of the patch's box on such an image in pixels, at scale 1."""
+        """Side in pixels of the patch's box on an image of this size, at scale 1."""
         return side_of(self.budget.pixels(height, width), self.shape)
 
     def place(self, images: Images, rng: Streams) -> Placement:
-        """A random place for each image; the same for every attack with these parameters and this `rng`."""
+        """A random place in each image, the same for every attack with these parameters and this `rng`."""
         height, width = images.shape[2:]
         pixels = self.budget.pixels(height, width)
         turn, size = rng.uniform(2).unbind(1)
@@ -188,7 +190,7 @@ class Placed:
         scales = self.scale[0] + (self.scale[1] - self.scale[0]) * size
         sides = scales * self.side(height, width)
         spread = angles.cos().abs() + angles.sin().abs() if self.shape == "square" else 1
-        box = (sides * spread - 1e-4).ceil().to(torch.int64)  # the upright box around the turned patch
+        box = (sides * spread - 1e-4).ceil().to(torch.int64)  # the upright box around the rotated patch
         boxes = torch.stack([box.clamp(max=height), box.clamp(max=width)], dim=1)
         room = torch.tensor([height, width], device=rng.device) - boxes
         corners = self._corners(room, rng)
@@ -196,7 +198,7 @@ class Placed:
         return Placement(corners, boxes, sides, angles, covered, self.shape)
 
     def _corners(self, room: Int[Tensor, "n 2"], rng: Streams) -> Int[Tensor, "n 2"]:
-        """Upper left corners, each coordinate from 0 to its `room`, both included."""
+        """Upper left corners; each coordinate is from 0 to its `room`, inclusive."""
         if self.location == "fixed":
             return torch.minimum(torch.tensor(self.at, device=room.device), room)
         if self.location == "corner":

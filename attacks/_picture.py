@@ -14,20 +14,20 @@ from bench.contracts import Images
 
 
 def check_picture(file: Path) -> None:
-    """Raises ValueError where the file is no picture that can be read."""
+    """Raises ValueError if the file is not a readable picture."""
     try:
         with Image.open(file) as picture:
             picture.verify()
     except FileNotFoundError:
-        raise ValueError(f"There is no picture {str(file)!r}.") from None
+        raise ValueError(f"Expected a picture, but there is no file {str(file)!r}.") from None
     except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
-        raise ValueError(f"Expected a picture such as a PNG file, but {str(file)!r} cannot be read: {error}") from None
+        raise ValueError(f"Expected a picture such as a PNG file, but cannot read {str(file)!r}: {error}") from None
 
 
 def read_picture(file: Path, images: Images, side: int) -> Float[Tensor, "c s s"]:
     """The picture in [0, 1] at side × side pixels, with the channels, type and device of `images`.
 
-    What is transparent becomes mid-grey.
+    Transparent parts become mid-grey.
     """
     with Image.open(file) as opened:
         picture = opened.convert("RGBA")

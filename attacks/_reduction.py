@@ -1,4 +1,4 @@
-"""Stage 2 of GreedyFool: drop changed pixels again, as long as the rest, scaled anew, still succeeds."""
+"""Stage 2 of GreedyFool: restores changed pixels as long as the others, rescaled, still succeed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ._variants import ask
 
 @dataclass(frozen=True)
 class Reduction:
-    """The parameters are those of `GreedyFool`; `tries` are its `reductions`."""
+    """The parameters are those of `GreedyFool`, where `tries` is called `reductions`."""
 
     eps: float
     confidence: float
@@ -25,7 +25,7 @@ class Reduction:
 
     @torch.no_grad()
     def run(self, model: Model, images: Images, goal: Goal, adversarial: Images) -> Images:
-        """Adversarial images that still succeed, with fewer pixels; all images at once, each at its own pace."""
+        """Adversarial images that still succeed with fewer pixels; all images at once, each at its own pace."""
         result, rows = adversarial.clone(), torch.arange(len(images), device=images.device)
         sweep = _Sweep.of(len(images), images.device)
         for _ in range(self.tries):
@@ -47,21 +47,21 @@ class Reduction:
     def _shortest(
         self, model: Model, images: Images, goal: Goal, direction: Float[Tensor, "n c h w"]
     ) -> tuple[Images, Bool[Tensor, "n"]]:
-        """The smallest multiple of each direction that succeeds, and whether there is one."""
+        """The smallest multiple of each direction that succeeds, and whether any does."""
         lengths = images.new_tensor(_lengths(self.eps)).expand(len(images), -1)
 
-        def judged(lengths: Tensor) -> Tensor:
+        def succeeds(lengths: Tensor) -> Tensor:
             def make(part: slice) -> Tensor:
                 return self._scaled(images[part], direction[part], lengths[part])
 
             margins, reached = ask(model, images, goal, Goal.margin, lengths.shape[1], make)
             return reached & (margins < -self.confidence)
 
-        success = judged(lengths)
+        success = succeeds(lengths)
         shortest = lengths.gather(1, success.int().argmax(1, keepdim=True))
         won = success.any(1)
         if model.classifier.random:
-            won &= judged(shortest)[:, 0]
+            won &= succeeds(shortest)[:, 0]
         return self._scaled(images, direction, shortest)[:, 0], won
 
     def _scaled(
@@ -88,7 +88,7 @@ def changed(images: Images, adversarial: Images) -> Bool[Tensor, "n hw"]:
 
 
 def _weakest_first(images: Images, adversarial: Images) -> tuple[Int[Tensor, "n hw"], Int[Tensor, "n"]]:
-    """Pixels by the mean size of their change, unchanged ones last; and how many changed."""
+    """Pixels by the mean size of their change, unchanged ones last; and how many have changed."""
     present = changed(images, adversarial)
     size = (adversarial - images).abs().mean(1).flatten(1)
     return size.masked_fill(~present, torch.inf).argsort(dim=1, stable=True), present.sum(1)
@@ -97,22 +97,22 @@ def _weakest_first(images: Images, adversarial: Images) -> tuple[Int[Tensor, "n 
 def _without(
     images: Images, adversarial: Images, order: Int[Tensor, "n hw"], first: Int[Tensor, "n"], block: Int[Tensor, "n"]
 ) -> Float[Tensor, "n c h w"]:
-    """The changes without `block` pixels from the `first` weakest on, scaled to a largest value of 1."""
-    place = torch.arange(order.shape[1], device=order.device)
-    gone = (place >= first[:, None]) & (place < (first + block)[:, None])
-    kept = torch.ones_like(gone).scatter(1, order, ~gone).reshape(-1, 1, *images.shape[2:])
+    """The changes except for `block` pixels from rank `first` on, scaled to a largest value of 1."""
+    rank = torch.arange(order.shape[1], device=order.device)
+    dropped = (rank >= first[:, None]) & (rank < (first + block)[:, None])
+    kept = torch.ones_like(dropped).scatter(1, order, ~dropped).reshape(-1, 1, *images.shape[2:])
     change = (adversarial - images) * kept
     return change / change.abs().amax((1, 2, 3), keepdim=True)
 
 
 @dataclass
 class _Sweep:
-    """Where each image stands in its sweep over its changed pixels, from the weakest on.
+    """Each image's position in a sweep over its changed pixels, weakest first.
 
     Attributes:
-        first: rank of the weakest pixel that is to be dropped next.
-        block: how many are to be dropped at once; 0 in the very first try, which only scales.
-        dropped: whether this sweep dropped any.
+        first: rank of the weakest pixel to drop next.
+        block: how many to drop at once; 0 in the very first try, which only rescales.
+        dropped: whether this sweep has dropped any.
     """
 
     first: Int[Tensor, "n"]
@@ -121,7 +121,7 @@ class _Sweep:
 
     @classmethod
     def of(cls, count: int, device: torch.device) -> _Sweep:
-        """At the start."""
+        """The start of a sweep."""
         zeros = torch.zeros(count, dtype=torch.int64, device=device)
         return cls(zeros, zeros, zeros > 0)
 
@@ -129,20 +129,20 @@ class _Sweep:
         return _Sweep(self.first[rows], self.block[rows], self.dropped[rows])
 
     def next_sweep(self, count: Int[Tensor, "n"]) -> Bool[Tensor, "n"]:
-        """Begins again where the end was reached; which images are finished: one pixel left, or nothing dropped."""
+        """Restarts ended sweeps; returns which images are finished: one pixel left, or a sweep that dropped none."""
         ended = self.first >= count
         finished = (ended & ~self.dropped) | ((count == 1) & (self.block > 0))
         self.first, self.dropped = self.first.masked_fill(ended, 0), self.dropped & ~ended
         return finished
 
     def fit(self, count: Int[Tensor, "n"]) -> None:
-        """No block reaches beyond the changed pixels, or takes all of them."""
+        """Limits the block, so that it ends with the changed pixels and leaves at least one of them."""
         self.block = torch.minimum(self.block, torch.minimum(count - self.first, count - 1))
 
     def advance(self, won: Bool[Tensor, "n"], count: Int[Tensor, "n"], blocks: bool) -> None:
-        """One pixel at a time, or blocks: at first a quarter of all, doubled on success and halved on failure."""
+        """Moves on by one pixel, or by blocks: a quarter of all at first, doubled on success and halved on failure."""
         self.dropped = self.dropped | (won & (self.block > 0))
         self.first = self.first + (~won & (self.block == 1))
-        changed_block = torch.where(won, 2 * self.block, self.block // 2)
-        block = torch.where(self.block == 0, count // 4, changed_block).clamp(min=1)
+        adapted = torch.where(won, 2 * self.block, self.block // 2)
+        block = torch.where(self.block == 0, count // 4, adapted).clamp(min=1)
         self.block = block if blocks else torch.ones_like(block)

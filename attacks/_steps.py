@@ -1,4 +1,4 @@
-"""What the gradient attacks share: the gradient of a goal's loss, the ball to stay in, and the best image so far."""
+"""Building blocks of gradient attacks: the gradient of a goal's loss, projection onto a ball, the best image so far."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ Loss = Literal["cross-entropy", "margin"]
 
 
 def losses(name: Loss, goal: Goal, logits: Tensor) -> Float[Tensor, "n"]:
-    """The goal's loss of that name, to be minimised, for each image."""
+    """The named loss of the goal, to be minimised, for each image."""
     return goal.margin(logits) if name == "margin" else goal.cross_entropy(logits)
 
 
 def input_gradient(model: Model, images: Images, goal: Goal, loss: Loss) -> tuple[Images, Tensor]:
-    """Gradient of each image's own loss, and the logits that it was computed from."""
+    """The gradient of each image's own loss, and the logits."""
     variable = images.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(variable)
-        # A sum, not a mean: the gradient of one image does not depend on how many there are.
+        # A sum, not a mean, so that an image's gradient does not depend on the size of the batch.
         (gradient,) = torch.autograd.grad(losses(loss, goal, logits).sum(), variable)
     return gradient, logits.detach()
 
 
 def check_steps(eps: float, steps: int, step_size: float | None) -> None:
-    """Raises ValueError for numbers that make no descent."""
+    """Raises ValueError unless these numbers describe a descent."""
     if eps < 0:
-        raise ValueError(f"eps is how far an image may move, 0 or more, such as 8/255; got {eps}.")
+        raise ValueError(f"Expected eps ≥ 0, such as 8/255, but got {eps}.")
     if steps < 1:
-        raise ValueError(f"steps is at least 1; got {steps}.")
+        raise ValueError(f"Expected steps ≥ 1, but got {steps}.")
     if step_size is not None and step_size <= 0:
-        raise ValueError(f"step_size is above 0, or none for one that fits eps and steps; got {step_size}.")
+        raise ValueError(f"Expected step_size > 0, or none for the default, but got {step_size}.")
 
 
 def step_length(eps: float, steps: int, step_size: float | None) -> float:
-    """The step size given, or one with which the steps reach 2.5 times as far as the ball (arXiv 1706.06083)."""
+    """The given step size, or one such that all steps together are 2.5 radii long (arXiv 1706.06083)."""
     return min(eps, 2.5 * eps / steps) if step_size is None else step_size
 
 
@@ -53,7 +53,7 @@ class Ball(ABC):
 
     @abstractmethod
     def direction(self, gradient: Images) -> Images:
-        """The step of length 1 that follows the gradient furthest; zero where the gradient is zero."""
+        """The steepest step of length 1; zero where the gradient is zero."""
 
     @abstractmethod
     def project(self, adversarial: Images, images: Images) -> Images:
@@ -76,7 +76,7 @@ class LinfBall(Ball):
         return gradient.sign()
 
     def project(self, adversarial: Images, images: Images) -> Images:
-        """Clips the change, then the range; in this order and form the audit's x ± eps holds bit for bit."""
+        """Clips the change, then the range; done this way, the audit's x ± eps holds bit for bit."""
         return (images + (adversarial - images).clamp(-self.eps, self.eps)).clamp(0, 1)
 
     def start(self, images: Images, rng: Streams) -> Images:
@@ -110,11 +110,11 @@ def _length(change: Images) -> Float[Tensor, "n 1 1 1"]:
 
 
 class Best:
-    """For each image the best adversarial image so far, by a score to be minimised.
+    """The best adversarial version of each image so far, by a score to be minimised.
 
     Attributes:
-        images: the best images; the given ones where nothing was offered yet.
-        scores: their scores, infinite where nothing was offered yet.
+        images: the best versions; the originals before anything was offered.
+        scores: their scores; infinite before anything was offered.
     """
 
     def __init__(self, images: Images) -> None:
@@ -122,7 +122,7 @@ class Best:
         self.scores = torch.full((len(images),), torch.inf, dtype=images.dtype, device=images.device)
 
     def offer(self, rows: Labels, images: Images, scores: Float[Tensor, "m"]) -> Tensor:
-        """Keeps those of `images` (for these rows) that score better; returns which did."""
+        """Keeps those of `images` (for these rows) with a better score; returns which these are."""
         better = scores < self.scores[rows]
         kept = rows[better]
         self.images[kept] = images[better]

@@ -1,7 +1,7 @@
-"""The classifiers that a patch is learned on in turn: the one under attack, others beside it, or others in its place.
+"""The classifiers that a patch is learned on in turn: the one under attack, others, or both.
 
-The text form is models with semicolons between them. `victim` is the model under attack; any other is a text of
-`bench.models`, with `&` where that has commas, and `@FILE` for its weights:
+They are written as a list with semicolons. `victim` is the model under attack; any other is a model as in
+`bench run --model`, with `&` instead of commas, and `@FILE` for its weights:
 
     victim;photos-cnn;timm:mobilenetv2_100&pad_type=same@mobilenet.safetensors
 """
@@ -17,38 +17,40 @@ VICTIM = "victim"
 
 
 def split(models: str) -> list[str]:
-    """The texts of the models, in turn; raises ValueError where there is none."""
-    texts = [one.strip() for one in models.split(";")]
+    """The models of the list; raises ValueError if one is empty."""
+    texts = [text.strip() for text in models.split(";")]
     if not all(texts):
-        raise ValueError(f"models is a list such as victim;photos-cnn or resnet20@weights.safetensors; got {models!r}.")
+        raise ValueError(
+            f"Expected models as a list such as victim;photos-cnn or resnet20@weights.safetensors, but got {models!r}."
+        )
     return texts
 
 
 def check_teachers(models: str, image_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Raises InputError where one of the models cannot be had for such images (c, h, w) and classes."""
+    """Raises InputError if one of the models cannot be loaded for such images (c, h, w) and classes."""
     for text in split(models):
         if text != VICTIM:
             _load(text, image_shape, num_classes)
 
 
 def teachers(models: str, model: Model, images: Images, goal: Goal, rng: Streams) -> list[tuple[Model, Goal]]:
-    """Each model for the training images, with the goal on it.
+    """Each model, for the training images, with the goal to attack it with.
 
     Args:
-        models: their texts.
-        model: the victim, for these images; it is asked nothing where it is not among `models`.
+        models: the list.
+        model: the victim, for these images; not queried unless `models` names it.
         images, goal, rng: as for `UniversalAttack.learn`.
     """
-    plain = Goal(goal.labels, goal.targets)  # a defended victim may reject; the others have no logit for that
+    plain = Goal(goal.labels, goal.targets)  # a defended victim may reject; the other models cannot
 
-    def made(text: str) -> tuple[Model, Goal]:
+    def teacher(text: str) -> tuple[Model, Goal]:
         if text == VICTIM:
             return model, goal
         channels, height, width = images.shape[1:]
         classifier = _load(text, (channels, height, width), model.num_classes)
         return Model(classifier.to(images), rng.derive(text)), plain
 
-    return [made(text) for text in split(models)]
+    return [teacher(text) for text in split(models)]
 
 
 def _load(text: str, image_shape: tuple[int, int, int], num_classes: int) -> Classifier:
@@ -61,4 +63,4 @@ def _load(text: str, image_shape: tuple[int, int, int], num_classes: int) -> Cla
             weights=Path(weights) if weights else None,
         )
     except InputError as error:
-        raise InputError(f"The patch cannot be learned on {text!r}: {error}") from error
+        raise InputError(f"Cannot learn the patch on {text!r}: {error}") from error

@@ -1,4 +1,4 @@
-"""How a patch's content moves: along the gradient, its sign, or Adam's direction; one patch, or one for each image."""
+"""Update rules for the content of patches: gradient, sign or Adam, for one patch or one per image."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Update = Literal["gradient", "sign", "adam"]
 
 
 def check_updates(steps: int, step_size: float, momentum: float, smoothness: float) -> None:
-    """Raises ValueError for numbers that make no descent."""
+    """Raises ValueError unless these numbers describe a descent."""
     if steps < 1:
-        raise ValueError(f"steps is at least 1; got {steps}.")
+        raise ValueError(f"Expected steps ≥ 1, but got {steps}.")
     if step_size <= 0:
-        raise ValueError(f"step_size is above 0; got {step_size}.")
+        raise ValueError(f"Expected step_size > 0, but got {step_size}.")
     if not 0 <= momentum < 1:
-        raise ValueError(f"momentum is from 0 to below 1; got {momentum}.")
+        raise ValueError(f"Expected momentum in [0, 1), but got {momentum}.")
     if smoothness < 0:
-        raise ValueError(f"smoothness is a weight, 0 or more; got {smoothness}.")
+        raise ValueError(f"Expected smoothness ≥ 0, but got {smoothness}.")
 
 
 def roughness(patch: Float[Tensor, "*n c s s"]) -> Float[Tensor, "*n"]:
@@ -32,11 +32,11 @@ def roughness(patch: Float[Tensor, "*n c s s"]) -> Float[Tensor, "*n"]:
 
 
 class Mover:
-    """Turns gradients into steps downhill and remembers what it must.
+    """A descent with a state.
 
     `gradient`: step_size times the accumulated gradient, as SGD with momentum.
-    `sign`: step_size times the sign of the accumulated gradient, each gradient brought to mean size 1 before it is
-    added (arXiv 1710.06081).
+    `sign`: step_size times the sign of the accumulated gradient; each gradient is scaled to a mean absolute value of 1
+    before it is added (arXiv 1710.06081).
     `adam`: Adam (arXiv 1412.6980) with decay rates `momentum` and 0.999.
     """
 
@@ -46,12 +46,12 @@ class Mover:
         self._first = self._second = torch.zeros(())
 
     def __call__(self, content: Tensor, gradient: Tensor, share: float = 1.0) -> Tensor:
-        """The content (…, c, s, s) after one step, kept in [0, 1]; `share` shortens the step."""
+        """The content (…, c, s, s) after one step, clamped to [0, 1]; `share` scales the step."""
         self._steps += 1
         return (content - self._step_size * share * self._direction(gradient)).clamp(0, 1)
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with these patches alone."""
+        """Continues with these patches only."""
         self._first, self._second = (state[rows] if state.dim() else state for state in (self._first, self._second))
 
     def _direction(self, gradient: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Many variants of each image at once: painted, asked about, compared.
+"""Paints, queries and compares many variants of each image at once.
 
-Wherever two variants are compared, one that reaches the goal comes before one that does not, and then the lower
-loss wins. All reductions stay inside one image, so that nothing depends on the batch.
+A variant that reaches the goal beats one that does not; otherwise the lower loss wins. All reductions are within an
+image, so that nothing depends on the batch.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Loss = Callable[[Goal, Tensor], Tensor]
 def paint(
     images: Images, pixels: Int[Tensor, "n p k"], colours: Float[Tensor, "n p k c"]
 ) -> Float[Tensor, "n p c h w"]:
-    """`p` variants of each image, with `k` pixels of each repainted.
+    """`p` variants of each image, each with `k` pixels repainted.
 
     Args:
         images: shape (n, c, h, w).
-        pixels: row · width + column of each pixel; where a variant names one twice, the first colour holds.
+        pixels: row · width + column of each pixel; if a variant has one twice, its first colour counts.
         colours: values in [0, 1].
     """
     variants = pixels.shape[1]
@@ -44,33 +44,32 @@ def ask(
     variants: int,
     make: Callable[[slice], Float[Tensor, "m p c h w"]],
 ) -> tuple[Float[Tensor, "n p"], Bool[Tensor, "n p"]]:
-    """Loss of each variant of each image, and whether it reaches the goal; one query each.
+    """The loss of each variant of each image, and whether it reaches the goal; one query each.
 
     Args:
-        model: for n images; `images` and `goal` too.
+        model: for n images, as `images` and `goal` are.
         images: the originals.
-        goal: what is wanted.
-        loss: of a goal and logits, for each row.
-        variants: how many there are of each image.
-        make: the variants of some of the images; they are made when they are asked about, not all at once.
+        goal: the attacker's goal.
+        loss: the loss of each row, from a goal and logits.
+        variants: how many variants each image has.
+        make: the variants of a slice of the images; called piece by piece to save memory.
     """
     owners = torch.arange(len(model), device=goal.labels.device)
 
     def piece(part: slice) -> Tensor:
-        whose = owners[part].repeat_interleave(variants)
-        logits = model(make(part).flatten(0, 1), of=whose)
-        rows = goal[whose]
-        losses = loss(rows, logits)
-        return torch.stack([losses, rows.reached(logits).to(losses.dtype)], 1)
+        rows = owners[part].repeat_interleave(variants)
+        logits = model(make(part).flatten(0, 1), of=rows)
+        losses = loss(goal[rows], logits)
+        return torch.stack([losses, goal[rows].reached(logits).to(losses.dtype)], 1)
 
-    # Whole images at a time: the answers of a random model then do not depend on how the batch is cut.
+    # Whole images at a time, so that the answers of a random model do not depend on how the batch is split.
     at_once = max(1, piece_of(images.shape) // variants)
-    found = in_pieces(piece, len(owners), at_once).reshape(len(owners), variants, 2)
-    return found[..., 0], found[..., 1] > 0
+    losses, reached = in_pieces(piece, len(owners), at_once).reshape(len(owners), variants, 2).unbind(2)
+    return losses, reached > 0
 
 
 def better(losses: Tensor, reached: Tensor, than_losses: Tensor, than_reached: Tensor) -> Bool[Tensor, "..."]:
-    """Which of the new ones replace the old ones; at equal loss they do, so that a search may drift on a plateau."""
+    """Which new candidates replace the old ones; ties do, so that a search can drift on a plateau."""
     return (reached & ~than_reached) | ((reached == than_reached) & (losses <= than_losses))
 
 
@@ -81,7 +80,7 @@ def best_of(losses: Float[Tensor, "n p"], reached: Bool[Tensor, "n p"]) -> Int[T
 
 
 def choose(rng: Streams, size: int, count: int) -> Int[Tensor, "n count"]:
-    """For each image `count` different numbers out of 0 .. size − 1 (Floyd's sampling: no list of all of them)."""
+    """For each image `count` different numbers from 0 .. size − 1 (Floyd's sampling, without a list of all of them)."""
     chosen = torch.empty(len(rng), 0, dtype=torch.int64, device=rng.device)
     for last in range(size - count, size):
         number = rng.integers(last + 1, 1)
@@ -91,13 +90,15 @@ def choose(rng: Streams, size: int, count: int) -> Int[Tensor, "n count"]:
 
 
 def check_pixels(pixels: int) -> None:
-    """Raises ValueError where this is no number of pixels."""
+    """Raises ValueError for fewer than one pixel."""
     if pixels < 1:
-        raise ValueError(f"pixels is how many pixels may change, 1 or more; got {pixels}.")
+        raise ValueError(f"Expected pixels ≥ 1, but got {pixels}.")
 
 
 def check_room(pixels: int, image_shape: tuple[int, int, int]) -> None:
-    """Raises InputError where an image (c, h, w) has fewer pixels than that."""
-    height, width = image_shape[1:]
+    """Raises InputError if an image (c, h, w) has fewer pixels."""
+    _, height, width = image_shape
     if pixels > height * width:
-        raise InputError(f"{height}×{width} images have {height * width} pixels; {pixels} cannot change. Lower pixels.")
+        raise InputError(
+            f"Expected at most {height * width} pixels for {height}×{width} images, but got {pixels}. Lower pixels."
+        )

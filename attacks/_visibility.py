@@ -1,9 +1,10 @@
-"""How little a change of each pixel shows: the weights by which GreedyFool prefers pixels.
+"""How well each pixel hides a change: the weights by which GreedyFool prefers pixels.
 
 `sigma` is the local contrast of Croce and Hein (2019, arXiv 1909.05040): the root of the smaller of the standard
-deviations over three pixels along the row and along the column. `generator` takes 1 − a distortion map in [0, 1] that
-a network makes of the image. Either map is then sharpened: the 30 % most visible pixels get 0, the 25 % least visible
-get 1, and the map is blurred, so that a pixel beside hidden ones counts as hidden too.
+deviations over three pixels along the row and along the column. `generator` is 1 − d, where d in [0, 1] is the
+distortion map that a network predicts for the image. Either map is then sharpened (0 for the 30 % of the pixels where
+a change shows most, 1 for the 25 % where it shows least) and blurred, so that pixels next to hidden ones count as
+hidden too.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ Pool = Literal["paper", "2d", "none"]
 
 
 def weights(images: Images, distortion: Distortion, generator: str, pool: Pool) -> Float[Tensor, "n hw"]:
-    """Weights in [0, 1] for each pixel: 0 is never chosen first; all 1 for an image where nothing is hidden.
+    """A weight in [0, 1] for each pixel; pixels of weight 0 come last. All 1 for an image that hides nothing.
 
     Args:
         images: shape (n, c, h, w).
         distortion: which map; `none` is 1 everywhere.
-        generator: file of the network, for `distortion=generator`.
-        pool: the blur. `2d` is a 3×3 mean. `paper` is what the authors' program does: a mean of three along the
-            flattened image, which runs over row ends, divided by three.
+        generator: the network's file, for `distortion=generator`.
+        pool: the blur. `2d` is a 3×3 mean. `paper` does what the authors' code does: a mean of three along the
+            flattened image, which runs across row ends.
     """
     if distortion == "none":
         return torch.ones_like(images[:, 0]).flatten(1)
@@ -41,31 +42,36 @@ def weights(images: Images, distortion: Distortion, generator: str, pool: Pool) 
 
 
 def check_generator(generator: str, image_shape: tuple[int, int, int]) -> None:
-    """Raises InputError where the file holds no network that makes a map in [0, 1] of such images."""
+    """Raises InputError unless the file holds a network that predicts a map in [0, 1] for such images."""
     black = torch.zeros(2, *image_shape)
+    network = _loaded(generator)
     try:
-        made = _loaded(generator)(black)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"The network in {generator} does not take {tuple(black.shape)} images: {error}") from error
-    if made.shape not in {(2, 1, *image_shape[1:]), (2, *image_shape[1:])} or not ((made >= 0) & (made <= 1)).all():
+        distortion = network(black)
+    except Exception as error:  # anyone's network may fail in any way
         raise InputError(
-            f"The network in {generator} is to return a map in [0, 1] of shape (n, 1, h, w), but for "
-            f"{tuple(black.shape)} it returned {tuple(made.shape)} between {made.min():.3g} and {made.max():.3g}."
+            f"Expected a network for {tuple(black.shape)} images, but that in {generator} fails: {error}"
+        ) from error
+    shapes = {(2, 1, *image_shape[1:]), (2, *image_shape[1:])}
+    if distortion.shape not in shapes or not ((distortion >= 0) & (distortion <= 1)).all():
+        raise InputError(
+            f"Expected the network in {generator} to return a map in [0, 1] of shape (n, 1, h, w), but for "
+            f"{tuple(black.shape)} it returned {tuple(distortion.shape)} between {distortion.min():.3g} and "
+            f"{distortion.max():.3g}."
         )
 
 
 def _loaded(generator: str) -> Callable[[Images], Tensor]:
     if not Path(generator).is_file():
         raise InputError(
-            f"distortion=generator needs generator=FILE, a network saved with torch.export.save; there is no file "
+            f"Expected distortion=generator with generator=FILE, saved by torch.export.save, but there is no file "
             f"{generator!r}."
         )
     try:
         return torch.export.load(generator).module()
     except Exception as error:
-        raise InputError(f"{generator} cannot be read; it is to be saved with torch.export.save: {error}") from error
+        raise InputError(
+            f"Expected a file saved with torch.export.save, but cannot read {generator}: {error}"
+        ) from error
 
 
 def _contrast(images: Images) -> Float[Tensor, "n h w"]:

@@ -1,25 +1,24 @@
-"""AutoAttack and its parts APGD (both arXiv 2003.01690) and Square (arXiv 1912.00049), as pyautoattack has them.
+"""AutoAttack and its parts APGD (both arXiv 2003.01690) and Square (arXiv 1912.00049), from pyautoattack.
 
-AutoAttack is a sequence: each part attacks the images that the parts before it left. The parts are those of
-pyautoattack with its own settings and order; on a deterministic model the images that are broken are those that its
-`run_standard_evaluation` breaks. It gives back the original where nothing succeeded; we give back the strongest
-attempt of the first part, since a random model is judged on other draws than it was attacked on.
+AutoAttack is a sequence: each part attacks the images that the parts before it failed on. Parts, settings and order
+are those of pyautoattack; on a deterministic model, the same images are broken as by its `run_standard_evaluation`.
+Where nothing succeeds, it returns the original and we return the strongest attempt of the first part, since a random
+model is judged on other draws than it was attacked on.
 
-For a targeted goal APGD and Square follow the cross-entropy of the wanted class. The targeted DLR loss only sets the
-wanted class against the true one, so that a third one may win; AutoAttack uses it where any wrong class will do, and
-has no targeted form.
+For a targeted goal, APGD and Square use the cross-entropy of the target class. The targeted DLR loss only compares
+the target with the true class, so a third class may win. AutoAttack uses it where any wrong class will do, and has no
+targeted form.
 
-These attacks draw from global random numbers, which are seeded from the streams of the batch and put back
-afterwards: results can be repeated, and depend on how the images are batched.
+These attacks draw from the global random generators, which are seeded from the streams of the batch and restored
+afterwards: results are reproducible, but depend on how the images are batched.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ _VERSIONS: dict[str, tuple[Part, ...]] = {
     "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
     "rand": ("apgd-ce", "apgd-dlr"),
 }
-_quiet = logging.getLogger(__name__)  # its warning of zero gradients: they are counted for each image anyway
+_quiet = logging.getLogger(__name__)  # mutes the warning of zero gradients, which we count for each image anyway
 _quiet.addHandler(logging.NullHandler())
 _quiet.propagate = False
 
@@ -50,16 +49,16 @@ class _OfAutoAttack(Borrowed):
 
     @property
     def budget(self) -> Budget:
-        """Of the chosen norm."""
+        """`eps` in the chosen norm."""
         return Linf(self.eps) if self.norm == "linf" else L2(self.eps)
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        """Asks for the optional package before any work."""
+        """Raises MissingExtraError if the optional package is not installed."""
         if find_spec("pyautoattack") is None:
             raise MissingExtraError(f"The attack {self.title}", "autoattack")
 
     def _common(self, images: Images) -> dict[str, Any]:
-        """What every part of the library takes; its seed comes from the stream that the batch has set up."""
+        """The arguments common to all parts; the seed comes from torch's generator, which the batch has seeded."""
         norm = {"linf": "Linf", "l2": "L2"}[self.norm]
         return {"norm": norm, "eps": self.eps, "device": images.device, "seed": int(torch.randint(2**31 - 1, ()))}
 
@@ -72,8 +71,8 @@ class APGD(_OfAutoAttack):
         norm: linf or l2.
         eps: the largest change of a value (linf) or the length of the change (l2), > 0, values in [0, 1].
         loss: cross-entropy (ce) or the scale-free difference of logits ratio (dlr).
-        steps: gradient steps of a run, ≥ 1.
-        restarts: runs from random starts, ≥ 1; a further run attacks only what is left.
+        steps: gradient steps of each run, ≥ 1.
+        restarts: runs from random starts, ≥ 1; each attacks only the images that are left.
     """
 
     norm: Norm = "linf"
@@ -84,7 +83,7 @@ class APGD(_OfAutoAttack):
 
     title = "APGD"
     paper = "Croce & Hein 2020, Reliable Evaluation of Adversarial Robustness, arXiv 2003.01690"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    presets = {
         "quick": {"steps": 20},
         "paper": {"restarts": 5},
         "dlr": {"loss": "dlr"},
@@ -97,13 +96,13 @@ class APGD(_OfAutoAttack):
             raise ValueError(f"Expected steps ≥ 1 and restarts ≥ 1, but got {self.steps} and {self.restarts}.")
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        """The DLR loss looks at the third largest logit, its targeted form at the fourth."""
+        """Raises NotApplicableError for too few classes: DLR uses the third largest logit, targeted the fourth."""
         super().check(image_shape, num_classes)
         if self.loss == "dlr" and num_classes < 4:
-            raise NotApplicableError(f"The DLR loss needs at least 4 classes, but there are {num_classes}.")
+            raise NotApplicableError(f"The DLR loss needs at least 4 classes, but the model has {num_classes}.")
 
     def run(self, network: AsModule, images: Images, goal: Goal) -> Images:
-        """Restarts on what is left."""
+        """Each restart attacks the images that are left."""
         if goal.targets is not None and self.loss != "ce":
             raise NotApplicableError("Expected loss=ce for a targeted goal, but got loss=dlr, which is untargeted.")
         runs = [_apgd(self.loss, self.steps, self._common(images)) for _ in range(self.restarts)]
@@ -112,12 +111,12 @@ class APGD(_OfAutoAttack):
 
 @dataclass(frozen=True)
 class Square(_OfAutoAttack):
-    """Random squares, each kept where it lowers the margin; asks for scores only (Square Attack).
+    """Random squares, each kept where it lowers the margin; uses scores only (Square Attack).
 
     Attributes:
         norm: linf or l2.
         eps: the largest change of a value (linf) or the length of the change (l2), > 0, values in [0, 1].
-        queries: forward passes for each image at the most, ≥ 1.
+        queries: largest number of forward passes for each image, ≥ 1.
         first_share: share of the image that the first squares cover, in (0, 1].
     """
 
@@ -128,7 +127,7 @@ class Square(_OfAutoAttack):
 
     title = "Square"
     paper = "Andriushchenko et al. 2020, Square Attack, arXiv 1912.00049"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"queries": 500}, "paper": {"queries": 10_000}}
+    presets = {"quick": {"queries": 500}, "paper": {"queries": 10_000}}
     access = "scores"
 
     def __post_init__(self) -> None:
@@ -139,22 +138,21 @@ class Square(_OfAutoAttack):
             )
 
     def run(self, network: AsModule, images: Images, goal: Goal) -> Images:
-        """One run; the schedule of sizes follows `queries`."""
-        run = _square(self._common(images), self.queries, self.first_share)
-        return run(network, images, goal)
+        """One run; its schedule of sizes is scaled to `queries`."""
+        return _square(self._common(images), self.queries, self.first_share)(network, images, goal)
 
 
 @dataclass(frozen=True)
 class AutoAttack(_OfAutoAttack):
-    """APGD, targeted APGD, targeted FAB and Square in turn, each on what is left (AutoAttack); untargeted only.
+    """APGD, targeted APGD, targeted FAB and Square in turn, each on the images left (AutoAttack); untargeted only.
 
     Attributes:
         norm: linf or l2.
         eps: the largest change of a value (linf) or the length of the change (l2), > 0, values in [0, 1].
-        version: standard; plus (more parts and restarts); or rand, for random models: APGD on two losses with 20
-            draws for each gradient (fewer where the model already answers with several).
+        version: `standard`; `plus`, with more parts and restarts; or `rand` for random models: APGD on two losses
+            with 20 draws per gradient (fewer if the model already averages over several).
         steps: gradient steps of each run, ≥ 1.
-        queries: forward passes of Square for each image at the most, ≥ 1.
+        queries: largest number of forward passes of Square for each image, ≥ 1.
     """
 
     norm: Norm = "linf"
@@ -165,7 +163,7 @@ class AutoAttack(_OfAutoAttack):
 
     title = "AutoAttack"
     paper = "Croce & Hein 2020, Reliable Evaluation of Adversarial Robustness, arXiv 2003.01690"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    presets = {
         "quick": {"steps": 20, "queries": 200},
         "paper": {},
         "rand": {"version": "rand"},
@@ -178,10 +176,10 @@ class AutoAttack(_OfAutoAttack):
             raise ValueError(f"Expected steps ≥ 1 and queries ≥ 1, but got {self.steps} and {self.queries}.")
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        """The targeted DLR loss looks at the fourth largest logit."""
+        """Raises NotApplicableError for fewer than four classes, which the targeted DLR loss needs."""
         super().check(image_shape, num_classes)
         if num_classes < 4:
-            raise NotApplicableError(f"AutoAttack needs at least 4 classes, but there are {num_classes}.")
+            raise NotApplicableError(f"AutoAttack needs at least 4 classes, but the model has {num_classes}.")
 
     def run(self, network: AsModule, images: Images, goal: Goal) -> Images:
         """The parts in turn."""
@@ -205,7 +203,7 @@ class AutoAttack(_OfAutoAttack):
 
 
 def _apgd(loss: str, steps: int, common: dict[str, Any], draws: int = 1) -> Run:
-    """One run of APGD: its last success, or else where its loss was highest."""
+    """One run of APGD: its last success or, failing that, the point of highest loss."""
     from pyautoattack.autopgd_base import APGDAttack_targeted
 
     def run(network: AsModule, images: Images, goal: Goal) -> Images:
@@ -214,7 +212,7 @@ def _apgd(loss: str, steps: int, common: dict[str, Any], draws: int = 1) -> Run:
         attack.init_hyperparam(images)
         torch.manual_seed(attack.seed)
         highest, unreached, _, last = attack.attack_single_run(images, goal.labels)
-        if goal.targets is not None:  # the library's idea of success is any wrong class
+        if goal.targets is not None:  # to the library, any wrong class is a success
             return cast("Tensor", highest)
         return torch.where(unreached.bool()[:, None, None, None], highest, last)
 
@@ -222,7 +220,7 @@ def _apgd(loss: str, steps: int, common: dict[str, Any], draws: int = 1) -> Run:
 
 
 def _apgd_targeted(steps: int, common: dict[str, Any], targets: int) -> Run:
-    """APGD towards each of the likeliest wrong classes."""
+    """APGD towards each of the likeliest wrong classes in turn."""
     from pyautoattack.autopgd_base import APGDAttack_targeted
 
     def run(network: AsModule, images: Images, goal: Goal) -> Images:
@@ -233,7 +231,7 @@ def _apgd_targeted(steps: int, common: dict[str, Any], targets: int) -> Run:
 
 
 def _fab(steps: int, common: dict[str, Any], restarts: int = 1, targets: int | None = None) -> Run:
-    """The smallest change, towards each of the likeliest wrong classes or (no targets) the nearest."""
+    """FAB, the smallest change: towards each of the likeliest wrong classes or, without targets, the nearest one."""
     from pyautoattack.fab_pt import FABAttack_PT
 
     def run(network: AsModule, images: Images, goal: Goal) -> Images:
@@ -245,7 +243,7 @@ def _fab(steps: int, common: dict[str, Any], restarts: int = 1, targets: int | N
 
 
 def _square(common: dict[str, Any], queries: int, first_share: float = 0.8, rescale: bool = True) -> Run:
-    """One run of Square; with `rescale` its schedule of sizes is that of 10,000 queries, pressed into `queries`."""
+    """One run of Square; `rescale` compresses the schedule of sizes for 10,000 queries into `queries`."""
     from pyautoattack.square import SquareAttack
 
     def run(network: AsModule, images: Images, goal: Goal) -> Images:

@@ -1,24 +1,22 @@
-"""Every pixel, every corner colour: the exhaustive search for one pixel, greedy for more.
+"""Corner pixel: tries every pixel in every corner colour; exhaustive for one pixel, greedy for more.
 
-The candidates are all positions × all colours whose channels are 0 or 1 (2^channels of them): 8,192 queries for a
-32×32 image in colour. For one pixel this finds whatever corner colours can do, so it is a yardstick for searches
-that guess; the corners do nearly as well as all colours (Croce and Hein 2019, arXiv 1909.05040, take the same
-candidates). For more pixels the best candidate of a round stays, and the next round searches on top of it; that is
-greedy, not exhaustive, and our own.
+The candidates are all positions × all colours with channels 0 or 1 (2^channels of them): 8,192 queries for a 32×32
+colour image. For one pixel this finds any success that corner colours allow, so it is a yardstick for heuristic
+searches; the corners do nearly as well as all colours (Croce and Hein 2019, arXiv 1909.05040, use the same
+candidates). For more pixels, the best candidate of a round stays and the next round searches on top of it. That part
+is greedy, not exhaustive, and our own.
 
-Best first: candidates next to one that did well are tried early. The first round starts with a lattice of every
-fourth row and column; a candidate of the rest is as promising as the lattice's answer beside it, in its colour. Later
-rounds follow the answers of the round before. The order changes how soon a success is found, not what is tried.
-An image is finished after the first chunk of 512 candidates that holds a success. Nothing is drawn at random. Where
-the model is random, a success must hold when it is asked about again.
+Promising candidates come first. The first round starts with a lattice of every fourth row and column; any other
+candidate is as promising as its neighbour on the lattice in the same colour. Later rounds are ordered by the losses
+of the round before. The order decides how soon a success is found, not what is tried. An image is finished after the
+first chunk of 512 candidates with a success. Nothing is random. On a random model, a success must hold when queried
+again.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -36,8 +34,8 @@ class CornerPixel(Attack):
     """All positions × all corner colours for one pixel; greedily repeated for more.
 
     Attributes:
-        pixels: how many pixels may change, 1 or more.
-        share: of the candidates of a round that are tried, the most promising first, in (0, 1]; 1 is exhaustive.
+        pixels: how many pixels may change, at least 1.
+        share: share of the candidates to try in each round, most promising first, in (0, 1]; 1 is exhaustive.
     """
 
     pixels: int = 1
@@ -45,32 +43,32 @@ class CornerPixel(Attack):
 
     title = "Corner pixel"
     paper = "candidates as in Croce, Hein, Sparse and Imperceivable Adversarial Attacks, arXiv 1909.05040"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"share": 0.1}}
+    presets = {"quick": {"share": 0.1}}
     access = "scores"
 
     def __post_init__(self) -> None:
         check_pixels(self.pixels)
         if not 0 < self.share <= 1:
-            raise ValueError(f"share is the part of the candidates that is tried, in (0, 1]; got {self.share}.")
+            raise ValueError(f"Expected share in (0, 1], but got {self.share}.")
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        """Raises NotApplicableError for images of so many channels that their corners are too many to list."""
+        """Raises NotApplicableError for images with too many channels to list all corner colours."""
         if image_shape[0] > 8:
-            raise NotApplicableError(f"Images of {image_shape[0]} channels have too many corner colours to try all.")
+            raise NotApplicableError(f"corner-pixel is for images of at most 8 channels; these have {image_shape[0]}.")
 
     @property
     def budget(self) -> Pixels:
-        """That many pixels, freely."""
+        """So many pixels, changed freely."""
         return Pixels(self.pixels)
 
     @torch.no_grad()
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
-        """The first success of each image, or the best that the last round tried."""
+        """The first success of each image, or the best candidate of the last round."""
         adversarial, rows = images.clone(), torch.arange(len(images), device=images.device)
         candidates = images[0, 0].numel() << images.shape[1]
         tries = math.ceil(self.share * candidates)
         lattice, beside = _lattice(images, self.share)
-        lattice = lattice[:tries]  # on a small image even a coarse lattice may be more than that
+        lattice = lattice[:tries]  # on a small image, even a coarse lattice may be larger
         losses = images.new_full((len(images), candidates), torch.inf)
         for turn in range(self.pixels):
             begin, end = turn / self.pixels, (turn + 1) / self.pixels
@@ -89,8 +87,8 @@ class CornerPixel(Attack):
             success = winners >= 0
             images = _painted(images, torch.where(success, winners, losses.argmin(1))[:, None])[:, 0]
             adversarial[rows] = images
-            model.note("unconverged", ~success)
             stay = ~success
+            model.note("unconverged", stay)
             rows, images, losses, model, goal = rows[stay], images[stay], losses[stay], model[stay], goal[stay]
         return adversarial
 
@@ -103,17 +101,17 @@ def _try(
     losses: Float[Tensor, "n candidates"],
     progress: tuple[float, float],
 ) -> Int[Tensor, "n"]:
-    """Tries candidates in this order until one succeeds, and writes down their losses; the winners, −1 where none."""
+    """Tries candidates in this order until one succeeds, and fills in `losses`; returns the winners, −1 for none."""
     winners = torch.full((len(images),), -1, device=images.device)
     active = torch.arange(len(images), device=images.device)
     for start in range(0, order.shape[1], CHUNK):
         if not len(active):
             break
         chosen = order[active, start : start + CHUNK]
-        found, hits = _ask(model[active], images[active], goal[active], chosen)
-        losses[active[:, None], chosen] = found.to(losses.dtype)
-        best = best_of(found, hits)
-        success, winner = hits.gather(1, best)[:, 0], chosen.gather(1, best)
+        margins, reached = _ask(model[active], images[active], goal[active], chosen)
+        losses[active[:, None], chosen] = margins.to(losses.dtype)
+        best = best_of(margins, reached)
+        success, winner = reached.gather(1, best)[:, 0], chosen.gather(1, best)
         if model.classifier.random:
             success &= _ask(model[active], images[active], goal[active], winner)[1][:, 0]
         winners[active[success]] = winner[success, 0]
@@ -127,7 +125,7 @@ def _ask(model: Model, images: Images, goal: Goal, chosen: Int[Tensor, "n p"]) -
 
 
 def _painted(images: Images, candidates: Int[Tensor, "n p"]) -> Float[Tensor, "n p c h w"]:
-    """Candidate = pixel · corners + colour; the bits of a colour are its channels."""
+    """Candidate = pixel · corners + colour, where the bits of a colour are its channels."""
     channels = images.shape[1]
     bits = torch.arange(channels, device=images.device)
     colours = ((candidates[..., None] >> bits) & 1).to(images.dtype)
@@ -135,9 +133,9 @@ def _painted(images: Images, candidates: Int[Tensor, "n p"]) -> Float[Tensor, "n
 
 
 def _lattice(images: Images, share: float) -> tuple[Int[Tensor, "lattice"], Int[Tensor, "candidates"]]:
-    """The candidates of a coarse lattice, and for every candidate the one of the lattice beside it."""
+    """The candidates of a coarse lattice, and every candidate's nearest one on it."""
     channels, height, width = images.shape[1:]
-    spacing = max(4, math.ceil(math.sqrt(2 / share)))  # the lattice takes at most half of the tries
+    spacing = max(4, math.ceil(math.sqrt(2 / share)))  # at most half of the tries go to the lattice
 
     def nearest(length: int) -> Tensor:
         places = torch.arange(length, device=images.device)

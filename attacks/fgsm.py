@@ -2,18 +2,16 @@
 
     x' = clip(x − eps · sign(∇ loss(x)), 0, 1)
 
-where the loss is the one that the attacker minimises: −cross-entropy of the true class, or the cross-entropy of the
-target class. Only images that are classified rightly are attacked, so labels and predictions are the same here. The
-preset `paper` is the larger eps of Himbitski et al., who test defenses with it.
+where the attacker minimises the loss: −cross-entropy of the true class, or the cross-entropy of the target class.
+Only correctly classified images are attacked, so labels and predictions agree. The preset `paper` is the larger eps
+with which Himbitski et al. test defenses.
 
-The images equal those of foolbox and of ART bit for bit on a CPU.
+On a CPU, the results equal those of foolbox and ART bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from bench.contracts import Attack, Goal, Images, Linf, Model, Streams
 
@@ -25,8 +23,8 @@ class FGSM(Attack):
     """One step along the sign of the gradient.
 
     Attributes:
-        eps: size of the step for each value, as a share of the range [0, 1].
-        loss: `cross-entropy` as in the paper, or `margin`, whose gradient does not vanish where the model is sure.
+        eps: step size for each value, as a share of the range [0, 1].
+        loss: `cross-entropy` as in the paper, or `margin`, whose gradient does not vanish on confident predictions.
     """
 
     eps: float = 8 / 255
@@ -34,12 +32,12 @@ class FGSM(Attack):
 
     title = "FGSM"
     paper = "Goodfellow, Shlens, Szegedy, Explaining and Harnessing Adversarial Examples, arXiv 1412.6572"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {}, "paper": {"eps": 0.01}}
+    presets = {"quick": {}, "paper": {"eps": 0.01}}
     access = "gradients"
 
     def __post_init__(self) -> None:
         if not 0 <= self.eps <= 1:
-            raise ValueError(f"eps is a share of the range, from 0 to 1, such as 8/255; got {self.eps}.")
+            raise ValueError(f"Expected eps from 0 to 1, such as 8/255, but got {self.eps}.")
 
     @property
     def budget(self) -> Linf:
@@ -47,6 +45,6 @@ class FGSM(Attack):
         return Linf(self.eps)
 
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
-        """The step; draws nothing."""
+        """The step; nothing is random."""
         gradient, _ = input_gradient(model, images, goal, self.loss)
         return LinfBall(self.eps).descend(images, images, gradient, self.eps)

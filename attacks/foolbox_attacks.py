@@ -1,11 +1,11 @@
 """Attacks of foolbox (Rauber et al., JOSS 2020): C&W (arXiv 1608.04644), DeepFool (arXiv 1511.04599), or any by name.
 
-foolbox looks for the smallest change, or for one within a given size. Both are told as ours are: a success counts
-only within `eps`. A change that is longer is shortened to it, as foolbox itself does, and kept where it still reaches
-the goal; otherwise the original comes back (foolbox's C&W returns black images where it finds nothing).
+foolbox searches for the smallest change, or for one of a given size. Either way, a success counts only within `eps`.
+A longer change is shortened to `eps`, as foolbox itself does, and kept if it still reaches the goal; otherwise the
+original is returned (foolbox's C&W returns black images where it finds nothing).
 
-These attacks draw from global random numbers, which are seeded from the streams of the batch and put back
-afterwards: results can be repeated, and depend on how the images are batched.
+These attacks draw from the global random generators, which are seeded from the streams of the batch and restored
+afterwards: results are reproducible, but depend on how the images are batched.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ from ._borrowed import AsModule, Borrowed, budget_of, read_settings
 
 
 def _foolbox() -> Any:
-    with warnings.catch_warnings():  # it imports a SciPy name that is deprecated
+    with warnings.catch_warnings():  # foolbox imports a deprecated name of SciPy
         warnings.simplefilter("ignore", DeprecationWarning)
         import foolbox
     return foolbox
@@ -41,13 +40,13 @@ class _OfFoolbox(Borrowed):
             raise ValueError(f"Expected eps > 0, but got {self.eps}.")
 
     @abstractmethod
-    def _made(self) -> Any:
-        """The attack object of foolbox; raises ValueError where its parameters are wrong."""
+    def _build(self) -> Any:
+        """Foolbox's attack object; raises ValueError for wrong parameters."""
 
     def run(self, network: AsModule, images: Images, goal: Goal) -> Images:
         """Calls foolbox once for the batch."""
         foolbox = _foolbox()
-        attack = self._made()
+        attack = self._build()
         minimises = isinstance(attack, foolbox.attacks.base.MinimizationAttack)
         size = None if isinstance(self.budget, Pixels) else self.eps
         wrapped = foolbox.PyTorchModel(network, bounds=(0, 1), device=images.device)
@@ -55,35 +54,35 @@ class _OfFoolbox(Borrowed):
             criterion = foolbox.criteria.Misclassification(goal.labels)
         else:
             criterion = foolbox.criteria.TargetedMisclassification(goal.targets)
-            if isinstance(attack, foolbox.attacks.deepfool.DeepFoolAttack):  # takes it and ignores it
+            if isinstance(attack, foolbox.attacks.deepfool.DeepFoolAttack):  # accepts targets but ignores them
                 raise self._untargeted_only()
         try:
-            _, found, success = attack(wrapped, images, criterion, epsilons=size)
+            _, adversarial, success = attack(wrapped, images, criterion, epsilons=size)
         except ValueError as error:
             if "unsupported criterion" in str(error):
                 raise self._untargeted_only() from error
             raise
-        best: Tensor = torch.where(success[:, None, None, None], found, images) if minimises else found
-        return best
+        kept: Tensor = torch.where(success[:, None, None, None], adversarial, images) if minimises else adversarial
+        return kept
 
     def _untargeted_only(self) -> NotApplicableError:
         return NotApplicableError(
-            f"Expected an untargeted goal for {self}, but got a targeted one, which foolbox does not offer for it. "
-            "Choose another attack (such as cw), or leave the target out."
+            f"Expected an untargeted goal for {self}, but got a targeted one, which foolbox does not support here. "
+            "Choose another attack (such as cw), or omit the target."
         )
 
 
 @dataclass(frozen=True)
 class CarliniWagner(_OfFoolbox):
-    """The smallest L2 change that misleads, by Adam on margin and length (C&W L2).
+    """The smallest L2 change that misleads the model, by Adam on margin and length (C&W L2).
 
     Attributes:
-        eps: the largest L2 length that counts as success, > 0, values in [0, 1].
+        eps: the largest L2 length that counts as a success, > 0, values in [0, 1].
         steps: steps of Adam for each weight of the margin, ≥ 1.
         searches: steps of the binary search for that weight, ≥ 1.
         step_size: learning rate of Adam, > 0.
-        confidence: margin (in logits) that a success must have, ≥ 0.
-        first_weight: the weight of the margin that the search starts with, > 0.
+        confidence: margin (in logits) that a success needs, ≥ 0.
+        first_weight: first weight of the margin in that search, > 0.
     """
 
     eps: float = 0.5
@@ -95,7 +94,7 @@ class CarliniWagner(_OfFoolbox):
 
     title = "C&W L2"
     paper = "Carlini & Wagner 2017, Towards Evaluating the Robustness of Neural Networks, arXiv 1608.04644"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    presets = {
         "quick": {"steps": 40, "searches": 3, "step_size": 0.02, "first_weight": 1.0},
         "paper": {"steps": 10_000, "searches": 9, "first_weight": 0.001},
     }
@@ -110,10 +109,10 @@ class CarliniWagner(_OfFoolbox):
 
     @property
     def budget(self) -> Budget:
-        """A change of that length."""
+        """A change of at most that length."""
         return L2(self.eps)
 
-    def _made(self) -> Any:
+    def _build(self) -> Any:
         foolbox = _foolbox()
         return foolbox.attacks.L2CarliniWagnerAttack(
             binary_search_steps=self.searches,
@@ -129,11 +128,11 @@ class DeepFool(_OfFoolbox):
     """Steps to the nearest boundary of the linearised model (DeepFool); untargeted only.
 
     Attributes:
-        norm: in which the change is small: l2 or linf.
-        eps: the largest change that counts as success, > 0, values in [0, 1].
-        steps: linearisations at the most, ≥ 1.
+        norm: the norm of the change: l2 or linf.
+        eps: the largest change that counts as a success, > 0, values in [0, 1].
+        steps: largest number of linearisations, ≥ 1.
         candidates: how many of the likeliest classes are tried, ≥ 2.
-        overshoot: how far beyond the boundary, as a share of the way, ≥ 0.
+        overshoot: how far to go beyond the boundary, as a share of the way, ≥ 0.
     """
 
     norm: Literal["l2", "linf"] = "l2"
@@ -144,7 +143,7 @@ class DeepFool(_OfFoolbox):
 
     title = "DeepFool"
     paper = "Moosavi-Dezfooli, Fawzi & Frossard 2016, DeepFool, arXiv 1511.04599"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"steps": 20, "candidates": 5}, "paper": {}}
+    presets = {"quick": {"steps": 20, "candidates": 5}, "paper": {}}
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.candidates < 2 or self.overshoot < 0:
@@ -156,24 +155,24 @@ class DeepFool(_OfFoolbox):
 
     @property
     def budget(self) -> Budget:
-        """Of the chosen norm."""
+        """`eps` in the chosen norm."""
         return budget_of(self.norm, self.eps)
 
-    def _made(self) -> Any:
-        foolbox = _foolbox()
-        kind = {"l2": foolbox.attacks.L2DeepFoolAttack, "linf": foolbox.attacks.LinfDeepFoolAttack}[self.norm]
-        return kind(steps=self.steps, candidates=self.candidates, overshoot=self.overshoot)
+    def _build(self) -> Any:
+        attacks = _foolbox().attacks
+        chosen = attacks.L2DeepFoolAttack if self.norm == "l2" else attacks.LinfDeepFoolAttack
+        return chosen(steps=self.steps, candidates=self.candidates, overshoot=self.overshoot)
 
 
 @dataclass(frozen=True)
 class Foolbox(_OfFoolbox):
-    """Any attack of foolbox by its name there, held to a budget of ours.
+    """Any attack of foolbox by its name there, held to one of our budgets.
 
     Attributes:
-        attack: the name in foolbox.attacks, such as LinfPGD, L2FMNAttack or SaltAndPepperNoiseAttack.
-        norm: what is audited: linf, l2 or pixels.
-        eps: the budget: largest value (linf) or length (l2) of a change, values in [0, 1], > 0; or a number of pixels.
-        settings: arguments of foolbox's class, such as "steps=100;rel_stepsize=0.03".
+        attack: a name in foolbox.attacks, such as LinfPGD, L2FMNAttack or SaltAndPepperNoiseAttack.
+        norm: the norm of the budget: linf, l2 or pixels.
+        eps: the budget: largest value (linf) or length (l2) of a change, > 0, values in [0, 1]; or a pixel count.
+        settings: arguments for foolbox's class, such as "steps=100;rel_stepsize=0.03".
     """
 
     attack: str = "LinfPGD"
@@ -183,7 +182,7 @@ class Foolbox(_OfFoolbox):
 
     title = "foolbox"
     paper = "Rauber et al. 2020, Foolbox Native, JOSS 5(53)"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    presets = {
         "quick": {"settings": "steps=20"},
         "l0-fmn": {"attack": "L0FMNAttack", "norm": "pixels", "eps": 50.0, "settings": "steps=200"},
         "salt-and-pepper": {"attack": "SaltAndPepperNoiseAttack", "norm": "pixels", "eps": 50.0},
@@ -193,18 +192,16 @@ class Foolbox(_OfFoolbox):
         if self.norm == "pixels" and (self.eps < 1 or self.eps != int(self.eps)):
             raise ValueError(f"Expected a whole number of pixels for eps, but got {self.eps}.")
         super().__post_init__()
-        self._made()
+        self._build()
 
     @property
     def budget(self) -> Budget:
-        """Of the chosen norm."""
+        """`eps` in the chosen norm."""
         return budget_of(self.norm, self.eps)
 
-    def _made(self) -> Any:
-        foolbox = _foolbox()
-        kind = getattr(foolbox.attacks, self.attack, None)
-        if not (inspect.isclass(kind) and issubclass(kind, foolbox.attacks.Attack)):
-            raise ValueError(
-                f"Expected the name of an attack in foolbox.attacks, such as LinfPGD, but got {self.attack!r}."
-            )
-        return kind(**read_settings(self.settings, kind))
+    def _build(self) -> Any:
+        attacks = _foolbox().attacks
+        chosen = getattr(attacks, self.attack, None)
+        if not (inspect.isclass(chosen) and issubclass(chosen, attacks.Attack)):
+            raise ValueError(f"Expected the name of an attack in foolbox.attacks, but got {self.attack!r}.")
+        return chosen(**read_settings(self.settings, chosen))

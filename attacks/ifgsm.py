@@ -1,16 +1,14 @@
-"""I-FGSM, also called BIM: FGSM in small steps, kept within a box (Kurakin et al. 2016, arXiv 1607.02533).
+"""I-FGSM, also called BIM: FGSM in small steps within a box (Kurakin et al. 2016, arXiv 1607.02533).
 
     x_0 = x,   x_{t+1} = clip(x + clip(x_t − step_size · sign(∇ loss(x_t)) − x, −eps, eps), 0, 1)
 
-No random start; with one it is `pgd`. The images equal those of foolbox and of ART bit for bit on a CPU, and the
-last ones are taken as theirs are, not the best on the way.
+There is no random start; with one, it is `pgd`. As in foolbox and ART, the last images are the result, not the best
+ones on the way. On a CPU, the results equal theirs bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from bench.contracts import Attack, Goal, Images, Linf, Model, Streams
 
@@ -23,9 +21,9 @@ class IFGSM(Attack):
 
     Attributes:
         eps: how far each value may move, as a share of the range [0, 1].
-        steps: how many steps, 1 or more.
-        step_size: how far a step moves each value; none: 2.5 · eps / steps, but at most eps.
-        loss: `cross-entropy` as in the paper, or `margin`, whose gradient does not vanish where the model is sure.
+        steps: number of steps, at least 1.
+        step_size: how far a step moves each value; none for 2.5 · eps / steps, but at most eps.
+        loss: `cross-entropy` as in the paper, or `margin`, whose gradient does not vanish on confident predictions.
     """
 
     eps: float = 8 / 255
@@ -35,12 +33,12 @@ class IFGSM(Attack):
 
     title = "I-FGSM"
     paper = "Kurakin, Goodfellow, Bengio, Adversarial Examples in the Physical World, arXiv 1607.02533"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"steps": 5}, "paper": {"step_size": 1 / 255}}
+    presets = {"quick": {"steps": 5}, "paper": {"step_size": 1 / 255}}
     access = "gradients"
 
     def __post_init__(self) -> None:
         if self.eps > 1:
-            raise ValueError(f"eps is a share of the range, from 0 to 1, such as 8/255; got {self.eps}.")
+            raise ValueError(f"Expected eps from 0 to 1, such as 8/255, but got {self.eps}.")
         check_steps(self.eps, self.steps, self.step_size)
 
     @property
@@ -49,7 +47,7 @@ class IFGSM(Attack):
         return Linf(self.eps)
 
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
-        """The last images of the descent; draws nothing."""
+        """The last images of the descent; nothing is random."""
         ball, adversarial = LinfBall(self.eps), images
         length = step_length(self.eps, self.steps, self.step_size)
         for step in range(self.steps):

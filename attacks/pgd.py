@@ -2,16 +2,15 @@
 
     x_0 = a random image in the ball,   x_{t+1} = project(x_t − step_size · direction(∇ loss(x_t)))
 
-`direction` is the sign for L∞ and the gradient at length 1 for L2. Departures: of all images on the way, over all
-restarts, the one with the lowest margin is kept, which costs nothing and is never weaker; an image that is done is
-not started again.
+`direction` is the sign for L∞ and the gradient scaled to length 1 for L2. Departures: the result is the image with the
+lowest margin of all steps and restarts, which costs nothing and is never weaker; images that have succeeded are not
+restarted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 
@@ -27,10 +26,10 @@ class PGD(Attack):
     Attributes:
         eps: how far an image may move: each value for `linf`, the whole image for `l2` (values in [0, 1]).
         norm: `linf` or `l2`.
-        steps: how many steps a start takes, 1 or more.
-        step_size: how far a step moves, measured as eps is; none: 2.5 · eps / steps, but at most eps.
-        restarts: how many random starts, 1 or more.
-        loss: `cross-entropy` as in the paper, or `margin`, whose gradient does not vanish where the model is sure.
+        steps: number of steps from each start, at least 1.
+        step_size: how far a step moves, in the same norm as eps; none for 2.5 · eps / steps, but at most eps.
+        restarts: number of random starts, at least 1.
+        loss: `cross-entropy` as in the paper, or `margin`, whose gradient does not vanish on confident predictions.
     """
 
     eps: float = 8 / 255
@@ -42,7 +41,7 @@ class PGD(Attack):
 
     title = "PGD"
     paper = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, arXiv 1706.06083"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    presets = {
         "quick": {"steps": 10},
         "paper": {"steps": 20, "step_size": 2 / 255, "restarts": 10},
         "l2": {"norm": "l2", "eps": 0.5},
@@ -52,7 +51,7 @@ class PGD(Attack):
     def __post_init__(self) -> None:
         check_steps(self.eps, self.steps, self.step_size)
         if self.restarts < 1:
-            raise ValueError(f"restarts is at least 1; got {self.restarts}.")
+            raise ValueError(f"Expected restarts ≥ 1, but got {self.restarts}.")
 
     @property
     def budget(self) -> Linf | L2:
@@ -64,9 +63,10 @@ class PGD(Attack):
         best = Best(images)
         rows = torch.arange(len(images), device=images.device)
         for restart in range(self.restarts):
-            part, start = model[rows], rng[rows].derive(restart)
-            late = self._descend(part, images[rows], goal[rows], start, best, rows, restart)
-            rows, late = rows[open_ := best.scores[rows] >= 0], late[open_]
+            streams = rng[rows].derive(restart)
+            late = self._descend(model[rows], images[rows], goal[rows], streams, best, rows, restart)
+            left = best.scores[rows] >= 0
+            rows, late = rows[left], late[left]
             if not len(rows):
                 break
         unconverged = torch.zeros(len(images), device=images.device)
@@ -77,7 +77,7 @@ class PGD(Attack):
     def _descend(
         self, model: Model, images: Images, goal: Goal, rng: Streams, best: Best, rows: Labels, restart: int
     ) -> torch.Tensor:
-        """One start; returns for which images the very last step was the best so far."""
+        """The descent from one start; returns for which images the very last step was the best so far."""
         ball = LinfBall(self.eps) if self.norm == "linf" else L2Ball(self.eps)
         length = step_length(self.eps, self.steps, self.step_size)
         adversarial = ball.start(images, rng)

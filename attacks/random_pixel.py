@@ -1,6 +1,6 @@
-"""The control of the pixel attacks: random pixels in random colours, the model unasked.
+"""Random pixel: the control for pixel attacks. It paints random pixels in random colours, without asking the model.
 
-It says how much of a pixel attack's success is due to its search.
+It shows how much of a pixel attack's success is due to its search.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class RandomPixel(Attack):
     """Control: random pixels in random colours.
 
     Attributes:
-        pixels: how many pixels change, 1 or more.
+        pixels: how many pixels change, at least 1.
     """
 
     pixels: int = 1
@@ -29,12 +29,12 @@ class RandomPixel(Attack):
         check_pixels(self.pixels)
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        """Raises InputError where the image has fewer pixels."""
+        """Raises InputError if the image has fewer pixels."""
         check_room(self.pixels, image_shape)
 
     @property
     def budget(self) -> Pixels:
-        """That many pixels, freely."""
+        """So many pixels, changed freely."""
         return Pixels(self.pixels)
 
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:

@@ -2,21 +2,20 @@
 
     z* = argmin over ‖z‖∞ ≤ 2 of E over images x and placements t of loss(model(paste(x, G(z), t)))
 
-Only the latent z moves; the generator G stays as it is, so whatever comes out is a picture that G can make. The
-patch is universal and location-independent; the goal decides whether it is targeted.
+Only the latent z changes; the generator G is fixed, so the patch always remains a picture that G can make. The patch
+is universal and works anywhere in the image; the goal decides whether it is targeted.
 
-The paper trains a WGAN-GP generator on flower photographs. With `generator=FILE` ours is such a one, which
-`python -m bench.attacks.train_generator` trains. Without, a formula draws the flowers and stands in for it: it is
-smooth, needs no download, and says so in the title. Where we depart from the paper, of which only the abstract was at
-hand: we begin with the best of many random latents, search from several of them in one batch, lower the step to zero,
-and choose the winner on images and placements of its own.
+The paper trains a WGAN-GP generator on photographs of flowers. `generator=FILE` loads such a generator, trained by
+`python -m bench.attacks.train_generator`. Without a file, a formula stands in for it: it is smooth, needs no download,
+and is named in the title. Departures from the paper, of which only the abstract was available: the search starts from
+the best of many random latents, from several of them in one batch; the step size falls to zero; and the winner is
+chosen on images and placements of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -34,19 +33,18 @@ from ._update import Mover
 
 @dataclass(frozen=True)
 class TnT(Placed, UniversalAttack):
-    """A learned flower that fools the model wherever it lies: only a generator's latent is searched.
+    """A learned flower that fools the model wherever it lies: the search is over the latents of a generator.
 
     Attributes:
-        area, shape, rotation, scale, location, at: the patch and where it lies, as for `patch`.
         generator: a trained generator (.safetensors), or none for the procedural flower.
         steps: steps of Adam, ≥ 0.
-        batch_size: training images a step, ≥ 1; each carries every restart's patch once.
-        step_size: how far a value of the latent moves in the first step, > 0; falls to zero by the last.
-        restarts: latents that the search begins with at once, ≥ 1; the worse half is dropped twice.
+        batch_size: training images per step, ≥ 1; each is tried with the patch of every restart.
+        step_size: how far the first step moves a value of the latent, > 0; falls to zero by the last step.
+        restarts: latents that are searched from at once, ≥ 1; the worse half is dropped twice.
         candidates: random latents that the starts are chosen from, ≥ restarts.
         loss: cross-entropy or margin.
         stop: ends early when one restart reaches the goal on this share of the latest images, in (0, 1].
-        training_images: how many images it learns from at the most, ≥ 1.
+        training_images: largest number of images to learn from, ≥ 1.
     """
 
     generator: str | None = None
@@ -61,8 +59,8 @@ class TnT(Placed, UniversalAttack):
 
     title = "TnT (procedural flower)"
     paper = "Doan et al. 2022, TnT Attacks! Universal Naturalistic Adversarial Patches, arXiv 2111.09999"
-    note = "The flowers come from a formula, which stands in for the trained generator of the paper."
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    note = "The flowers come from a formula, which stands in for the paper's trained generator."
+    presets = {
         "quick": {"steps": 40, "restarts": 8, "candidates": 32},
         "paper": {"steps": 500, "area": 0.05},
     }
@@ -82,17 +80,17 @@ class TnT(Placed, UniversalAttack):
             )
         if self.generator is not None:
             object.__setattr__(self, "title", "TnT")
-            object.__setattr__(self, "note", f"Flowers of the generator {self.generator}.")
+            object.__setattr__(self, "note", f"Flowers of the generator {Path(self.generator).name}.")
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        """Raises InputError where the patch or the channels do not fit, or the generator's file is wrong."""
+        """Raises InputError if the patch or the channels do not fit, or the generator cannot be loaded."""
         super().check(image_shape, num_classes)
         if image_shape[0] not in (1, 3):
-            raise InputError(f"Flowers have 3 channels, or 1 when grey, but the images have {image_shape[0]}.")
+            raise InputError(f"Expected images of 1 or 3 channels for a flower, but they have {image_shape[0]}.")
         load_generator(self.generator)
 
     def learn(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Artifact:
-        """Searches the latents; the artifact holds the best one and its picture, as the generator made it.
+        """Searches the latents; the artifact holds the best one and the generator's picture of it.
 
         Returns:
             `latent` of shape (d,), every value in [−2, 2]; `patch` of shape (3, side, side), in [0, 1].
@@ -101,17 +99,17 @@ class TnT(Placed, UniversalAttack):
         size = trial.generator.latent
         drawn = rng[:1].derive("latents").normal(self.candidates, size)[0].to(images.dtype).clamp(-LIMIT, LIMIT)
         starts = drawn[trial.ranking(drawn, "candidates", 2 * self.batch_size)[: self.restarts]]
-        found = torch.cat([self._search(trial, starts), starts[:1]])
-        latent = found[trial.ranking(found, "final", 8 * self.batch_size)[0]]
+        finalists = torch.cat([self._search(trial, starts), starts[:1]])
+        latent = finalists[trial.ranking(finalists, "final", 8 * self.batch_size)[0]]
         return {"latent": latent, "patch": trial.generator(latent[None])[0]}
 
     def apply(self, artifact: Artifact, images: Images, goal: Goal, rng: Streams) -> Images:
-        """Lays the flower on each image, at the places that `patch` and the controls use too."""
+        """Pastes the flower into each image, at the places that `patch` and the controls use too."""
         patch = self.fitted(artifact["patch"][None].to(images), images.shape[1:])
         return paste(images, patch[0], self.place(images, rng.derive("placement")))
 
     def fitted(self, pictures: Float[Tensor, "r 3 s s"], image_shape: torch.Size) -> Float[Tensor, "r c t t"]:
-        """Pictures as they lie on such images: grey where those are, and not finer than the patch is large."""
+        """The pictures for such images: grey if those are, and at most at the resolution of the patch."""
         channels, height, width = image_shape
         if channels == 1:
             pictures = pictures.mean(1, keepdim=True)
@@ -121,12 +119,12 @@ class TnT(Placed, UniversalAttack):
         return F.interpolate(pictures, (side, side), mode="bilinear", antialias=True)
 
     def _search(self, trial: _Trial, latents: Latents) -> Float[Tensor, "left d"]:
-        """Adam on each restart; the worse half of them ends after a quarter of the steps, and again after half."""
+        """Adam on each restart; drops the worse half of them after a quarter and again after half of the steps."""
         move = Mover("adam", self.step_size / (2 * LIMIT), momentum=0.9)
         loss = reached = torch.empty(0, len(latents), device=latents.device)
         for step in range(self.steps):
             gradient, outcome = trial.gradient(latents, f"step {step}", self.batch_size)
-            shares = move(0.5 + latents / (2 * LIMIT), gradient, 1 - step / self.steps)  # it keeps them in [0, 1]
+            shares = move(0.5 + latents / (2 * LIMIT), gradient, 1 - step / self.steps)  # clamped to [0, 1]
             latents = ((2 * shares - 1) * LIMIT).clamp(-LIMIT, LIMIT)
             loss = torch.cat([loss, outcome[0][None]])[-_LATEST:]
             reached = torch.cat([reached, outcome[1][None]])[-_LATEST:]
@@ -141,12 +139,12 @@ class TnT(Placed, UniversalAttack):
 
 
 _LATEST = 10
-"""How many steps the loss and the share of successes are taken over."""
+"""Number of latest steps over which loss and share of successes are averaged."""
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """Latents put to the test on training images, all of them on the same images at the same places."""
+    """Evaluates latents on training images, all latents on the same images at the same places."""
 
     attack: TnT
     generator: Generator
@@ -156,28 +154,28 @@ class _Trial:
     rng: Streams
 
     def gradient(self, latents: Latents, label: str, count: int) -> tuple[Latents, tuple[Tensor, Tensor]]:
-        """Gradient of each latent's own loss, and what `outcome` tells of it."""
+        """The gradient of each latent's own loss, and its `outcome`."""
 
-        def some(part: slice) -> Tensor:
+        def work(part: slice) -> Tensor:
             variable = latents[part].detach().requires_grad_()
             with torch.enable_grad():
                 loss, reached = self.outcome(variable, label, count)
                 (gradient,) = torch.autograd.grad(loss.sum(), variable)
             return torch.cat([gradient, loss.detach()[:, None], reached.to(gradient)[:, None]], 1)
 
-        found = in_pieces(some, len(latents), self._piece(count))
-        return found[:, :-2], (found[:, -2], found[:, -1])
+        values = in_pieces(work, len(latents), self._piece(count))
+        return values[:, :-2], (values[:, -2], values[:, -1])
 
     @torch.no_grad()
     def ranking(self, latents: Latents, label: str, count: int) -> Labels:
-        """The latents from the best down, by successes on `count` images and then by loss."""
+        """The latents from best to worst, by successes on `count` images and then by loss."""
         count = min(count, len(self.images))
 
-        def some(part: slice) -> Tensor:
+        def work(part: slice) -> Tensor:
             loss, reached = self.outcome(latents[part], label, count)
             return torch.stack([loss, reached.to(loss)], 1)
 
-        loss, reached = in_pieces(some, len(latents), self._piece(count)).unbind(1)
+        loss, reached = in_pieces(work, len(latents), self._piece(count)).unbind(1)
         by_loss = loss.argsort(stable=True)
         return by_loss[reached[by_loss].argsort(stable=True, descending=True)]
 

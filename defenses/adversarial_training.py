@@ -22,7 +22,7 @@ half of the best accuracy is left, the training ends with the weights of the bes
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -59,10 +59,10 @@ class AdversarialTraining(Trained):
     clean_share: float = 0.5
     held_out: int = 128
 
-    title: ClassVar[str] = "Adversarial training"
-    paper: ClassVar[str] = "Goodfellow et al., arXiv 1412.6572; Himbitski et al. 2024"
+    title = "Adversarial training"
+    paper = "Goodfellow et al., arXiv 1412.6572; Himbitski et al. 2024"
     tuned_on = ("linf",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    presets = {
         "quick": {"epochs": 3},
         "paper": {"eps": 0.01, "epochs": 100, "training_images": 50_000},
         "pgd": {"attack": "pgd"},

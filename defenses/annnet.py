@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -65,11 +65,11 @@ class ANNNet(Defense):
     epochs: int = 20
     false_positive_rate: float = 0.05
 
-    title: ClassVar[str] = "ANNNet"
-    paper: ClassVar[str] = "Shah et al. 2020 (ICIP)"
+    title = "ANNNet"
+    paper = "Shah et al. 2020 (ICIP)"
     kind = "detector"
     tuned_on = ("pixel",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    presets = {
         "quick": {"training_images": 300, "tries": 20, "epochs": 15},
         "paper": {"training_images": 10_000, "tries": 300},
     }

@@ -14,7 +14,6 @@ The attacker passes it by as if it were the identity (BPDA).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -43,8 +42,8 @@ class APG(Transform):
     threshold: float = 0.2
     steps: int = 60
 
-    title: ClassVar[str] = "APG"
-    paper: ClassVar[str] = "Husnoo and Anwar 2021 (after a summary)"
+    title = "APG"
+    paper = "Husnoo and Anwar 2021 (after a summary)"
     views = ("bpda",)
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -87,10 +87,10 @@ class APR(Trained):
     candidates: int = 2
     penalty: Literal["probabilities", "logits", "loss"] = "probabilities"
 
-    title: ClassVar[str] = "APR"
-    paper: ClassVar[str] = "Adaptive Pixel Resilience, IJRASET 2024"
+    title = "APR"
+    paper = "Adaptive Pixel Resilience, IJRASET 2024"
     tuned_on = ("pixel",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    presets = {
         "quick": {"epochs": 2},
         "paper": {"start": "scratch", "epochs": 200, "training_images": 50_000, "candidates": 64, "shift": 4},
     }

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -100,10 +99,10 @@ class Autoencoder(Recipe):
     eps: float = 0.01
     weight: float = 0.03
 
-    title: ClassVar[str] = "Autoencoder"
-    paper: ClassVar[str] = "Himbitski et al. 2024"
+    title = "Autoencoder"
+    paper = "Himbitski et al. 2024"
     tuned_on = ("linf",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    presets = {
         "quick": {"epochs": 2},
         "paper": {"eps": 0.01, "epochs": 100, "training_images": 50_000},
     }

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -46,9 +45,9 @@ class Bilateral(Transform):
     space: float = 1.0
     colour: float | None = None
 
-    title: ClassVar[str] = "bilateral"
-    paper: ClassVar[str] = "Tomasi and Manduchi 1998; Naseer et al. 2019, arXiv 1807.01216 (as a comparison)"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"size": 5}}
+    title = "bilateral"
+    paper = "Tomasi and Manduchi 1998; Naseer et al. 2019, arXiv 1807.01216 (as a comparison)"
+    presets = {"paper": {"size": 5}}
 
     def __post_init__(self) -> None:
         within("a size in pixels", self.size, 3, 15, "the paper's is 5")

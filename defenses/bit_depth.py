@@ -11,7 +11,6 @@ Exactly 2^depth levels, black and white among them. The rounding has no gradient
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from bench.contracts import Images, Streams, Transform
 
@@ -28,10 +27,10 @@ class BitDepth(Transform):
 
     depth: int = 3
 
-    title: ClassVar[str] = "bit depth"
-    paper: ClassVar[str] = "Xu et al. 2018, arXiv 1704.01155"
+    title = "bit depth"
+    paper = "Xu et al. 2018, arXiv 1704.01155"
     views = ("bpda",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"depth": 3}}
+    presets = {"paper": {"depth": 3}}
 
     def __post_init__(self) -> None:
         within("a depth in bits", self.depth, 1, 8, "the papers use 1 to 5")

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool
@@ -53,9 +53,9 @@ class DerandomizedSmoothing(Voted):
     training_images: int = 4000
     epochs: int = 30
 
-    title: ClassVar[str] = "De-randomized smoothing"
-    paper: ClassVar[str] = "Levine & Feizi 2020, arXiv 2002.10733"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    title = "De-randomized smoothing"
+    paper = "Levine & Feizi 2020, arXiv 2002.10733"
+    presets = {
         "quick": {"epochs": 10},
         "block": {"parts": "block"},
         "paper": {"parts": "column", "size": 4, "training_images": 50_000, "epochs": 350},

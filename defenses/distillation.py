@@ -25,7 +25,7 @@ an informed attacker:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -48,9 +48,9 @@ class Distillation(Trained):
     temperature: float = 100.0
     attacker: Literal["informed", "plain"] = "informed"
 
-    title: ClassVar[str] = "Defensive distillation"
-    paper: ClassVar[str] = "Papernot et al. 2016, arXiv 1511.04508"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    title = "Defensive distillation"
+    paper = "Papernot et al. 2016, arXiv 1511.04508"
+    presets = {
         "quick": {"epochs": 2},
         "paper": {"start": "scratch", "epochs": 50, "training_images": 50_000, "shift": 0, "mirror": False},
         "mnist": {"start": "scratch", "epochs": 10, "training_images": 50_000, "shift": 0, "mirror": False},

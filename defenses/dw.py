@@ -17,7 +17,6 @@ with the mask held fixed: `defended` with none inside the mask, where nothing th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -49,9 +48,9 @@ class DW(Defense):
     quantile: float = 0.97
     area: float = 0.005
 
-    title: ClassVar[str] = "DW"
-    paper: ClassVar[str] = "Hayes 2018 (after summaries of it)"
-    note: ClassVar[str] = "built after summaries of the paper, whose text and code could not be had"
+    title = "DW"
+    paper = "Hayes 2018 (after summaries of it)"
+    note = "built after summaries of the paper, whose text and code could not be had"
     kind = "transform"
 
     def __post_init__(self) -> None:

@@ -14,7 +14,6 @@ the whole image would be filled. An attacker cannot do better than attack the ba
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from bench.contracts import Artifact, Classifier, Defense, Images, Logits, NotApplicableError, Streams
 
@@ -28,12 +27,12 @@ HALF_A_LEVEL = 0.5 / 255 + 1e-6
 class DWOracle(Defense):
     """Digital watermarking told where the patch is: an upper bound, never ranked."""
 
-    title: ClassVar[str] = "DW (told the mask)"
-    paper: ClassVar[str] = "Hayes 2018 (after summaries of it)"
-    note: ClassVar[str] = "an upper bound: it is told which pixels were attacked"
+    title = "DW (told the mask)"
+    paper = "Hayes 2018 (after summaries of it)"
+    note = "an upper bound: it is told which pixels were attacked"
     kind = "transform"
     ranked = False
-    sees_originals: ClassVar[bool] = True
+    sees_originals = True
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
         """Raises NotApplicableError for images of an even number of channels: those stand for pairs."""

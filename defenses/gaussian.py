@@ -8,7 +8,6 @@ Naseer et al. (arXiv 1807.01216) compare with a window of 5 and do not tell its 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,9 +31,9 @@ class Gaussian(Transform):
     size: int = 5
     sigma: float = 1.0
 
-    title: ClassVar[str] = "Gaussian"
-    paper: ClassVar[str] = "Naseer et al. 2019, arXiv 1807.01216 (as a comparison)"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"size": 5}}
+    title = "Gaussian"
+    paper = "Naseer et al. 2019, arXiv 1807.01216 (as a comparison)"
+    presets = {"paper": {"size": 5}}
 
     def __post_init__(self) -> None:
         within("a window size in pixels", self.size, 1, 31, "the paper's is 5")

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -53,9 +52,9 @@ class Jedi(Transform):
     margin: float = 0.0
     area: float = 0.005
 
-    title: ClassVar[str] = "Jedi"
-    paper: ClassVar[str] = "Tarchoun et al. 2023, arXiv 2304.10029"
-    note: ClassVar[str] = "without the autoencoder that completes the mask"
+    title = "Jedi"
+    paper = "Tarchoun et al. 2023, arXiv 2304.10029"
+    note = "without the autoencoder that completes the mask"
     views = ("bpda",)
 
     def __post_init__(self) -> None:

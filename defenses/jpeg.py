@@ -17,7 +17,7 @@ OpenCV's libjpeg gives the same bytes and the same pixels as Pillow's, in two th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,10 +43,10 @@ class JPEG(Transform):
 
     quality: int = 75
 
-    title: ClassVar[str] = "JPEG"
-    paper: ClassVar[str] = "Dziugaite et al. 2016, arXiv 1608.00853; Guo et al. 2018, arXiv 1711.00117"
+    title = "JPEG"
+    paper = "Dziugaite et al. 2016, arXiv 1608.00853; Guo et al. 2018, arXiv 1711.00117"
     views = ("bpda",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"quality": 30}}
+    presets = {"paper": {"quality": 30}}
 
     def __post_init__(self) -> None:
         within("a quality", self.quality, 1, 95, "the papers use 10 to 80")

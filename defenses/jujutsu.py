@@ -22,7 +22,6 @@ outside R for the gradient of the filling.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -61,10 +60,10 @@ class Jujutsu(Defense):
     holdouts: int = 100
     seen: int = 4
 
-    title: ClassVar[str] = "Jujutsu"
-    paper: ClassVar[str] = "Chen et al. 2023, arXiv 2108.05075"
+    title = "Jujutsu"
+    paper = "Chen et al. 2023, arXiv 2108.05075"
     kind = "detector"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"quick": {"samples": 8}, "paper": {}}
+    presets = {"quick": {"samples": 8}, "paper": {}}
 
     def __post_init__(self) -> None:
         within("a radius as a share of the shorter side", self.radius, 0.001, 0.5, "the paper's is 51 of 224 pixels")

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -55,11 +54,11 @@ class LGS(Transform):
     threshold: float | None = None
     smoothing: float = 2.3
 
-    title: ClassVar[str] = "LGS"
-    paper: ClassVar[str] = "Naseer et al. 2019, arXiv 1807.01216"
+    title = "LGS"
+    paper = "Naseer et al. 2019, arXiv 1807.01216"
     views = ("exact", "bpda")
     straight_through = True
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    presets = {
         "cifar": {"window": 7, "overlap": 2, "threshold": 0.3},
         "paper": {"window": 15, "overlap": 5, "threshold": 0.1},
     }

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import torch
@@ -35,9 +35,9 @@ class Median(Transform):
 
     size: int = 3
 
-    title: ClassVar[str] = "median"
-    paper: ClassVar[str] = "Xu et al. 2018, arXiv 1704.01155"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"size": 3}}
+    title = "median"
+    paper = "Xu et al. 2018, arXiv 1704.01155"
+    presets = {"paper": {"size": 3}}
 
     def __post_init__(self) -> None:
         within("a window size in pixels", self.size, 1, 15, "the papers use 2 and 3")

@@ -15,7 +15,6 @@ pixel that was replaced may come to be one that is not.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,10 +37,10 @@ class NPixel(Transform):
     threshold: float = 0.15
     passes: int = 3
 
-    title: ClassVar[str] = "N-pixel"
-    paper: ClassVar[str] = "Liu et al. 2020 (after the abstract)"
+    title = "N-pixel"
+    paper = "Liu et al. 2020 (after the abstract)"
     views = ("exact", "bpda")
-    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    presets = {}
 
     def __post_init__(self) -> None:
         within("a threshold", self.threshold, 0, 1, "0.15 is the default")

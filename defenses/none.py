@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from bench.contracts import Artifact, Classifier, Defense
 
@@ -12,7 +11,7 @@ from bench.contracts import Artifact, Classifier, Defense
 class NoDefense(Defense):
     """The bare model, as it is."""
 
-    title: ClassVar[str] = "none"
+    title = "none"
     kind = "none"
 
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:

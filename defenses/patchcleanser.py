@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -61,10 +60,10 @@ class PatchCleanser(CertifiedDefense):
     fill: float = 0.5
     seen: int = 3
 
-    title: ClassVar[str] = "PatchCleanser"
-    paper: ClassVar[str] = "Xiang et al. 2022, arXiv 2108.09135"
+    title = "PatchCleanser"
+    paper = "Xiang et al. 2022, arXiv 2108.09135"
     kind = "certified"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    presets = {
         "quick": {"masks": 3},
         "paper": {"area": 0.02, "turned": False},
     }

@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -92,11 +92,11 @@ class PSD(Defense):
     epochs: int = 64
     denoiser: Literal["shipped", "trained"] = "shipped"
 
-    title: ClassVar[str] = "PSD"
-    paper: ClassVar[str] = "Chen et al. 2019 (after the abstract)"
-    note: ClassVar[str] = "built after the abstract of the paper, whose constants could not be had"
+    title = "PSD"
+    paper = "Chen et al. 2019 (after the abstract)"
+    note = "built after the abstract of the paper, whose constants could not be had"
     kind = "transform"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    presets = {
         "quick": {"denoiser": "trained", "epochs": 16},
         "paper": {"denoiser": "trained", "depth": 17, "width": 64, "training_images": 2000, "epochs": 60, "noise": 0.1},
     }

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -52,9 +51,9 @@ class RandomAblation(Voted):
     training_images: int = 4000
     epochs: int = 30
 
-    title: ClassVar[str] = "Random ablation"
-    paper: ClassVar[str] = "Levine & Feizi 2020, arXiv 1911.09272; Hammoudeh & Lowd 2024, arXiv 2302.11628"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    title = "Random ablation"
+    paper = "Levine & Feizi 2020, arXiv 1911.09272; Hammoudeh & Lowd 2024, arXiv 2302.11628"
+    presets = {
         "quick": {"epochs": 10},
         "paper": {"groups": 14, "training_images": 50_000, "epochs": 400},
     }

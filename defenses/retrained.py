@@ -8,7 +8,6 @@ cross-entropy.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from ._training import Trained
 
@@ -17,10 +16,10 @@ from ._training import Trained
 class Retrained(Trained):
     """Retrained: the bare architecture after a plain training; the control for every defense that trains."""
 
-    title: ClassVar[str] = "Retrained (control)"
-    paper: ClassVar[str] = "control"
-    note: ClassVar[str] = "a control: the same training without a defense"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    title = "Retrained (control)"
+    paper = "control"
+    note = "a control: the same training without a defense"
+    presets = {
         "quick": {"epochs": 2},
         "paper": {"start": "scratch", "epochs": 200, "training_images": 50_000, "shift": 4},
     }

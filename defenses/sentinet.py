@@ -22,7 +22,7 @@ Counting matters: by mean probabilities alone he believes himself unseen too ear
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -59,10 +59,10 @@ class SentiNet(Defense):
     false_positive_rate: float = 0.05
     calibration_images: int = 300
 
-    title: ClassVar[str] = "SentiNet"
-    paper: ClassVar[str] = "Chou et al. 2020, arXiv 1812.00292"
+    title = "SentiNet"
+    paper = "Chou et al. 2020, arXiv 1812.00292"
     kind = "detector"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    presets = {
         "quick": {"overlays": 16, "calibration_images": 100},
         "paper": {"overlays": 100},
     }

@@ -23,7 +23,7 @@ import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -70,11 +70,11 @@ class SmoothedViT(Voted):
     training_images: int = 4000
     epochs: int = 10
 
-    title: ClassVar[str] = "Smoothed ViT"
-    paper: ClassVar[str] = "Salman et al. 2022, arXiv 2110.07719"
-    note: ClassVar[str] = "without weights=FILE the transformer is trained on few images from nothing"
+    title = "Smoothed ViT"
+    paper = "Salman et al. 2022, arXiv 2110.07719"
+    note = "without weights=FILE the transformer is trained on few images from nothing"
     learning_rate = 5e-4
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    presets = {
         "quick": {"epochs": 2, "stride": 4},
         "paper": {"side": 224, "architecture": "deit_small_patch16_224", "training_images": 50_000, "epochs": 30},
         "imagenet": {"side": 224, "architecture": "deit_small_patch16_224", "size": 19, "stride": 10},

@@ -18,7 +18,6 @@ arXiv 1706.04701).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional as F
@@ -54,10 +53,10 @@ class Squeeze(Defense):
     false_positive_rate: float = 0.05
     calibration_images: int = 500
 
-    title: ClassVar[str] = "Feature squeezing"
-    paper: ClassVar[str] = "Xu et al. 2018, arXiv 1704.01155"
+    title = "Feature squeezing"
+    paper = "Xu et al. 2018, arXiv 1704.01155"
     kind = "detector"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    presets = {
         "quick": {"calibration_images": 200},
         "mnist": {"bits": 1, "search": 0},
         "cifar": {},

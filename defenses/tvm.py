@@ -20,7 +20,6 @@ so its transpose is kept ⊙ the same minimisation's answer to a small change of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from bench.contracts import BPDA, Artifact, Classifier, Images, Streams, Transform, Transformed
 
@@ -43,10 +42,10 @@ class TVM(Transform):
     weight: float = 10.0
     steps: int = 30
 
-    title: ClassVar[str] = "TVM"
-    paper: ClassVar[str] = "Guo et al. 2018, arXiv 1711.00117; Naseer et al. 2019, arXiv 1807.01216"
+    title = "TVM"
+    paper = "Guo et al. 2018, arXiv 1711.00117; Naseer et al. 2019, arXiv 1807.01216"
     views = ("bpda",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"weight": 10.0}}
+    presets = {"paper": {"weight": 10.0}}
 
     def __post_init__(self) -> None:
         within("a weight", self.weight, 1e-3, 1e6, "the paper's are 10, 20 and 30")
@@ -79,11 +78,11 @@ class TVMGuo(Transform):
     weight: float = 1 / 0.03
     steps: int = 100
 
-    title: ClassVar[str] = "TVM (Guo)"
-    paper: ClassVar[str] = "Guo et al. 2018, arXiv 1711.00117"
+    title = "TVM (Guo)"
+    paper = "Guo et al. 2018, arXiv 1711.00117"
     views = ("bpda",)
     random = True
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    presets = {
         "quick": {"steps": 30},
         "paper": {"dropout": 0.5, "weight": 1 / 0.03},
     }

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -85,11 +84,11 @@ class VaxANetStyle(Trained):
     area: float = 0.1
     clean_share: float = 0.5
 
-    title: ClassVar[str] = "Vax-a-Net-style"
-    paper: ClassVar[str] = "Gittings et al. 2020, arXiv 2009.08194 (after the abstract)"
-    note: ClassVar[str] = "built after the abstract of the paper, whose networks and losses were not at hand"
+    title = "Vax-a-Net-style"
+    paper = "Gittings et al. 2020, arXiv 2009.08194 (after the abstract)"
+    note = "built after the abstract of the paper, whose networks and losses were not at hand"
     tuned_on = ("patch",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    presets = {
         "quick": {"epochs": 2},
         "paper": {"epochs": 30, "training_images": 50_000},
     }

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Bool
@@ -102,10 +102,10 @@ class Volumization(Trained, CertifiedDefense):
     macro: int = 16
     easiest: float = 0.33
 
-    title: ClassVar[str] = "Volumization"
-    paper: ClassVar[str] = "Ghebrechristos & Alaghband 2024"
-    note: ClassVar[str] = "kernels deeper than 1 let every slice see every other; only depth=1 keeps them apart"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    title = "Volumization"
+    paper = "Ghebrechristos & Alaghband 2024"
+    note = "kernels deeper than 1 let every slice see every other; only depth=1 keeps them apart"
+    presets = {
         "quick": {"epochs": 2},
         "paper": {
             "start": "scratch",
