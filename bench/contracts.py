@@ -1,9 +1,20 @@
-"""READ FIRST: what a classifier, a model under attack, an attack and a defense are."""
+"""READ FIRST: what a classifier, an attack and a defense are, and everything that the benchmark asks of them.
+
+Images are float32 of shape (n, channels, height, width) with values in [0, 1]. A `Classifier` maps them to logits and
+normalises them itself. An attack sees a classifier as a `Model`, which counts queries, and works towards a `Goal`
+within a `Budget`. A defense turns a classifier into another one. Random numbers come from `Streams`, one stream for
+each image, and never from a global generator.
+
+To write an attack, derive from `Attack`, or from `UniversalAttack` if one artifact serves for all images. To write a
+defense, derive from `Transform` if it cleans images, from `CertifiedDefense` if it proves its answers, and else from
+`Defense`. Each is a frozen dataclass whose fields are its parameters. `bench check` tests what is written here.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
@@ -55,7 +66,7 @@ Artifact = dict[str, Tensor]
 
 @runtime_checkable
 class Examples(Protocol):
-    """Labelled images to learn from; never those that are evaluated on."""
+    """Labelled images to learn from, none of which is evaluated on."""
 
     @property
     def labels(self) -> Labels:
@@ -65,23 +76,24 @@ class Examples(Protocol):
         """The images with these indices, float32 NCHW in [0, 1]."""
 
     def progress(self, share: float) -> None:
-        """To be told which share of the learning is done (0 … 1), where it takes long."""
+        """Call it with the fraction done, from 0 to 1, if learning takes long."""
 
     @property
     def checkpoint(self) -> Path | None:
-        """A folder of its own where a long training may keep its state, to go on from after a kill."""
+        """A folder in which a long training keeps its state, to resume after an interruption."""
 
 
 class Classifier(nn.Module):
-    """Images (float32 NCHW in [0, 1]) -> logits. Normalisation is inside; a defense may be too.
+    """Images in [0, 1] -> logits; normalisation is inside, and a defense may be too.
 
     Attributes:
-        num_classes: how many classes there are, rejection not counted.
-        rejects: whether a further, last logit stands for "rejected".
-        non_finite_rejects: whether logits that are not finite mean "rejected", too. Otherwise they count as a wrong
+        num_classes: the number of classes, not counting rejection.
+        rejects: whether there is one more logit, the last, that stands for "rejected".
+        non_finite_rejects: whether logits that are not finite also mean "rejected". If not, they count as a wrong
             answer, and under attack as a success of the attacker.
-        random: whether the logits depend on random numbers; they then come from `rng`, one stream a row.
+        random: whether the logits depend on random numbers, which then come from `rng`, one stream for each image.
         passes: forward passes of the bare network that one image costs.
+        trained: False for a network whose weights are still random.
     """
 
     num_classes: int
@@ -89,34 +101,38 @@ class Classifier(nn.Module):
     non_finite_rejects: bool = False
     random: bool = False
     passes: float = 1
+    trained: bool = True
 
     def forward(self, images: Images, rng: Streams) -> Logits:
-        """Logits of shape (n, num_classes), or one more with `rejects`."""
+        """Logits of shape (n, num_classes), or (n, num_classes + 1) with `rejects`."""
         raise NotImplementedError
+
+    def attention(self, images: Images) -> Float[Tensor, "n 1 h w"] | None:
+        """For pictures of what the classifier looks at: a weight for each pixel, or None by default."""
+        return None
 
 
 def answers(classifier: Classifier, images: Images, rng: Streams) -> Logits:
-    """Logits of any number of images, without gradients, in pieces that fit into memory."""
+    """Logits of any number of images, without gradients, in batches that fit into memory."""
     with torch.no_grad():
         return in_pieces(lambda part: classifier(images[part], rng[part]), len(images), piece_of(images.shape))
 
 
 def drawn(classifier: Classifier, images: Images, rng: Streams, draws: int) -> Float[Tensor, "draws n k"]:
-    """Logits of any number of images, as `answers` gives them, for each of several draws of a random classifier."""
+    """As `answers`, for several draws of a random classifier."""
     return torch.stack([answers(classifier, images, rng.derive(f"draw {draw}")) for draw in range(draws)])
 
 
 class Model:
-    """A classifier as an attack sees it: a batch of images under attack, and a count of what was asked.
+    """A classifier as an attack sees it: for one batch of images, with a count of the queries for each of them.
 
-    Indexing gives the same model for some of the images: `model[rows]`, beside `goal[rows]` and `rng[rows]`,
-    is how an attack drops images that are finished.
+    To drop images that are finished, an attack goes on with `model[rows]`, `goal[rows]` and `rng[rows]`.
 
     Attributes:
         forwards, backwards: queries for each image, int64 of shape (n,); each draw counts.
-        zero_gradients: for each image, how many of its gradients were exactly zero everywhere.
-        facts: what an attack noted about each image (`note`), NaN where it noted nothing.
-        eligible: which images there is something to gain on; set by the call of an attack.
+        zero_gradients: for each image, how many of its gradients were zero everywhere.
+        facts: what the attack noted about each image (`note`), NaN where it noted nothing.
+        eligible: which images are worth attacking; set when an attack is called.
     """
 
     eligible: Bool[Tensor, "n"]
@@ -128,13 +144,13 @@ class Model:
         draws: int = 1,
         progress: Callable[[float], None] | None = None,
     ) -> None:
-        """Wraps `classifier` for the images that `rng` has streams for.
+        """Wraps a classifier for the images that `rng` has streams for.
 
         Args:
             classifier: what is attacked.
-            rng: the streams that a random classifier takes its randomness from.
-            draws: how many times a random classifier is asked for one answer (EOT, arXiv 1707.07397).
-            progress: told which share of the work is done, by attacks that take long.
+            rng: the random numbers of a random classifier.
+            draws: how many answers of a random classifier count as one (EOT, arXiv 1707.07397).
+            progress: called with the fraction done by attacks that take long.
         """
         self.classifier = classifier
         self.num_classes = classifier.num_classes
@@ -157,16 +173,16 @@ class Model:
         return part
 
     def __call__(self, images: Images, of: Labels | None = None) -> Float[Tensor, "*draws n k"]:
-        """Logits of `images`, with a leading axis of draws if `draws` > 1; `Goal` knows what to do with it.
+        """Logits of `images`, with a leading axis of draws if `draws` > 1, which `Goal` understands.
 
         Args:
-            images: shape (m, c, h, w); where no gradient is wanted they may be more than memory holds at once.
-            of: for each row the image of this batch that it is a variant of, shape (m,); may be left out
-                where row i is a variant of image i.
+            images: shape (m, c, h, w); without gradients they may be more than fit into memory at once.
+            of: shape (m,), for each row the image of this batch that it is a variant of; by default row i is a
+                variant of image i.
         """
         owners = self._images if of is None else self._images[of]
         if len(owners) != len(images):
-            raise ValueError(f"{len(images)} rows came for {len(owners)} images; say with `of` whose they are.")
+            raise ValueError(f"Expected a row for each of {len(owners)} images, but got {len(images)} rows; pass `of`.")
         if self.draws > 1:
             images = images.repeat(self.draws, 1, 1, 1)
             owners = owners.repeat(self.draws)
@@ -182,7 +198,7 @@ class Model:
         return logits.reshape(self.draws, len(logits) // self.draws, -1) if self.draws > 1 else logits
 
     def note(self, name: str, values: Tensor) -> None:
-        """Keeps one number for each image of this model (such as "unconverged": 0 or 1) for the record."""
+        """Puts one number for each image into the record, such as "unconverged": 0 or 1."""
         everyone = self.facts.setdefault(name, torch.full(self.forwards.shape, torch.nan, device=values.device))
         everyone[self._images] = values.to(everyone.dtype)
 
@@ -203,7 +219,7 @@ def _count(counts: Tensor, owners: Tensor) -> None:
 
 
 def _occurrence(owners: Tensor) -> Tensor:
-    """For each row, how many rows of the same image stand before it."""
+    """For each row, how many earlier rows belong to the same image."""
     order = owners.argsort(stable=True)
     ranked = owners[order]
     rank = torch.arange(len(owners), device=owners.device) - torch.searchsorted(ranked, ranked)
@@ -214,21 +230,43 @@ class Plugin(ABC):
     """What attacks and defenses share. Subclasses are frozen dataclasses whose fields are the parameters.
 
     Attributes:
+        name: what it is called if it comes from a file (`--plugin`); by default its class's name in lower case.
         title: the name in tables, such as "I-FGSM".
-        paper: where it comes from, with its arXiv id.
-        presets: named settings; `quick` and `paper` are chosen by the effort of a run.
-        note: a remark that belongs beside every number of it, such as what stands in for what.
+        paper: its source, with the arXiv id.
+        note: a remark that belongs beside each of its numbers, such as how it departs from the paper.
+        presets: named parameters; `quick` and `paper` are chosen by the effort of a run.
     """
 
-    title: ClassVar[str]
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     note: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
-    def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        """Raises InputError where the parameters do not fit such images (c, h, w) or classes.
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Name -> value of every field, but of fields that do not take part in comparisons."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.compare}  # type: ignore[arg-type]  # subclasses are dataclasses
 
-        Raises NotApplicableError where it makes no sense for them at all.
+    def files(self) -> tuple[Path, ...]:
+        """The files that its results depend on: with another content they are other results.
+
+        By default the parameters that are paths, and the texts that name a file.
+        """
+        values = self.parameters.values()
+        paths = (value for value in values if isinstance(value, Path))
+        return (*paths, *(Path(value) for value in values if isinstance(value, str) and Path(value).is_file()))
+
+    def components(self) -> tuple[Plugin, ...]:
+        """The plugins that it is made of, such as the defenses of a chain."""
+        return ()
+
+    def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        """Checks the parameters against images of shape (c, h, w) and a number of classes.
+
+        Raises:
+            InputError: the parameters do not fit.
+            NotApplicableError: the plugin makes no sense for such images or classes, whatever its parameters.
         """
 
 
@@ -237,10 +275,15 @@ class Attack(Plugin):
 
     Attributes:
         access: the most that it asks of a model: input gradients, scores, labels, or nothing.
-        per_image: False where an image's result depends on the batch it sits in (some libraries draw for a batch).
+        family: attacks of one family differ only in how hard they try, as FGSM and PGD do; by default an attack
+            is a family of its own.
+        steps: the number of steps, 0 if it has none; usually a parameter.
+        per_image: False if an image's result depends on the batch that it is in (some libraries draw for a batch).
     """
 
     access: ClassVar[Literal["gradients", "scores", "labels", "none"]]
+    family: ClassVar[str] = ""
+    steps: int = 0
     per_image: ClassVar[bool] = True
 
     @property
@@ -250,21 +293,21 @@ class Attack(Plugin):
 
     @abstractmethod
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
-        """New adversarial images for eligible images; `model`, `goal` and `rng` are for the same batch."""
+        """New adversarial images; all images are eligible, and `model`, `goal` and `rng` are for the same batch."""
 
     @final
     def __call__(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
-        """Attacks the eligible images and gives the others back as they are, without a query for them.
+        """Attacks the eligible images and returns the others as they are, without a query.
 
         Args:
             model: the model under attack, for these images.
             images: shape (n, c, h, w), in [0, 1]; not changed.
-            goal: what is wanted, for these images.
+            goal: what the attacker wants, for these images.
             rng: one stream for each image.
         """
         goal = Goal(goal.labels, goal.targets, model.classifier.rejects)
-        # Asked past the count, since these are no attack queries. An image that a random model gets right now and
-        # then is worth an attack.
+        # These are not queries of the attack and do not count. An image that a random model classifies correctly
+        # only sometimes is worth attacking.
         clean = drawn(model.classifier, images, model._rng[model._images].derive("clean"), model.draws)
         model.eligible = goal.eligible(clean)
         rows = model.eligible.nonzero()[:, 0]
@@ -274,31 +317,35 @@ class Attack(Plugin):
         return adversarial
 
     def allows(self, images: Images, adversarial: Images) -> Bool[Tensor, "n"]:
-        """Which images keep the budget."""
+        """Which adversarial images are within the budget."""
         return self.budget.allows(images, adversarial)
 
 
 class UniversalAttack(Attack):
-    """First learns one artifact (a patch) from training images, then applies it to any image.
+    """Learns one artifact (such as a patch) from training images, and applies it to any image.
 
     Attributes:
-        training_images: how many images it learns from at the most; a parameter like the others.
+        training_images: the largest number of images to learn from; a parameter.
     """
 
     training_images: int
 
     @property
     def learns(self) -> bool:
-        """Whether it asks for training images with these parameters (a given picture needs none)."""
+        """Whether it needs training images; with some parameters, such as a given picture, it does not."""
         return True
 
     @abstractmethod
     def learn(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Artifact:
-        """Learns from training images, which `model`, `goal` and `rng` are for; tells `model.progress`."""
+        """Learns from training images, which `model`, `goal` and `rng` are for; may call `model.progress`."""
 
     @abstractmethod
     def apply(self, artifact: Artifact, images: Images, goal: Goal, rng: Streams) -> Images:
-        """Applies what was learned; asks nothing of a model."""
+        """Applies what was learned, without a query."""
+
+    def picture(self, artifact: Artifact) -> Float[Tensor, "c h w"] | None:
+        """What was learned as a picture in [0, 1], or None if it is none; by default the tensor named `patch`."""
+        return artifact.get("patch")
 
     @final
     def given(self, artifact: Artifact) -> Attack:
@@ -307,7 +354,7 @@ class UniversalAttack(Attack):
 
     @final
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
-        """Never on its own: an artifact comes first."""
+        """Raises TypeError, since the artifact is missing."""
         raise TypeError(f"{type(self).__name__} is universal: attack with `given(learn(...))`.")
 
 
@@ -330,26 +377,32 @@ class Defense(Plugin):
 
     Attributes:
         kind: how it defends.
-        tuned_on: the attacks (or families) that it was trained or tuned with, if any.
+        tuned_on: the attacks, families or threat models that it was trained or tuned with.
         ranked: False for an upper bound that no real defender reaches.
-        sees_originals: True for an oracle that is shown, behind each attacked image's channels, its original's.
+        sees_originals: True for an oracle that gets each attacked image with its original behind it, as further
+            channels.
+        epochs: how often training sees each image, None if it does not count; usually a parameter.
+        false_positive_rate: the fraction of clean images that a detector was calibrated to reject, None for other
+            defenses; usually a parameter.
     """
 
     kind: ClassVar[Literal["none", "transform", "detector", "trained", "certified"]]
     tuned_on: ClassVar[tuple[str, ...]] = ()
     ranked: ClassVar[bool] = True
     sees_originals: ClassVar[bool] = False
+    epochs: int | None = None
+    false_positive_rate: float | None = None
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
-        """Trains or calibrates on training images (`rng` has a stream for each); by default there is nothing to.
+        """Trains or calibrates on training images (`rng` has a stream for each); by default it learns nothing.
 
-        What it returns is cached by the content of model, images, parameters and code.
+        The result is cached: it must depend on nothing but the arguments, the parameters, the code and `files`.
         """
         return {}
 
     @property
     def learns(self) -> bool:
-        """Whether there is anything to learn before it can protect."""
+        """Whether it must learn before it can protect."""
         return type(self).learn is not Defense.learn
 
     @abstractmethod
@@ -357,9 +410,9 @@ class Defense(Plugin):
         """The defended model."""
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """What an informed gradient attacker differentiates; each is tried, and the strongest counts.
+        """What an adaptive attacker differentiates: name -> model. Each is attacked, and the strongest result counts.
 
-        The defended model itself, unless it has no useful gradient and there is a substitute.
+        By default the defended model. A defense without a useful gradient offers a substitute that has one.
         """
         return {"defended": self.protect(model, learned)}
 
@@ -371,16 +424,15 @@ class CertifiedDefense(Defense):
     def certify(
         self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget
     ) -> Bool[Tensor, "n"]:
-        """Which clean images are classified rightly whatever an attack within `budget` does."""
+        """Which clean images are classified correctly, and provably remain so under any attack within `budget`."""
 
 
 class Transform(Defense):
     """A defense that cleans the images and leaves the model alone.
 
     Attributes:
-        views: the gradients an informed attacker uses. `exact`: autograd through `clean` (or through
-            `differentiable`, the same function where `clean` has a faster way without gradients);
-            `bpda`: the exact forward pass, and backwards `backward` instead (arXiv 1802.00420).
+        views: the gradients that an adaptive attacker uses. `exact`: autograd through `differentiable`;
+            `bpda`: `clean` forwards and `backward` backwards (arXiv 1802.00420).
         random: whether `clean` draws random numbers.
         straight_through: whether `differentiable` departs from the true gradient on purpose, to help the attacker.
     """
@@ -392,14 +444,14 @@ class Transform(Defense):
 
     @abstractmethod
     def clean(self, images: Images, rng: Streams) -> Images:
-        """The cleaned images: same shape, in [0, 1]; each depends on its own image and stream alone."""
+        """The cleaned images, of the same shape, in [0, 1]; each depends only on its own image and stream."""
 
     def differentiable(self, images: Images, rng: Streams) -> Images:
-        """As `clean`, in operations that autograd follows."""
+        """The same function in operations that autograd can follow; by default `clean` itself."""
         return self.clean(images, rng)
 
     def backward(self, images: Images, gradient: Images) -> Images:
-        """For `bpda`: the gradient at `images`, given the one at the cleaned images. Identity by default."""
+        """For `bpda`: the gradient at `images`, given that at the cleaned images; by default the same."""
         return gradient
 
     @final

@@ -28,7 +28,7 @@ def is_a_frozen_dataclass(case: Case) -> None:
 def says_what_it_is(case: Case) -> None:
     """It has a title and a first line of its own."""
     plugin = case.plugin
-    expect(bool(getattr(plugin, "title", "")), "expected a `title` for the tables")
+    expect(bool(plugin.title), "expected a `title` for the tables")
     expect(bool((type(plugin).__doc__ or "").split("(")[0].strip()), "expected a docstring")
     own = (type(plugin).__doc__ or "").startswith(f"{type(plugin).__name__}(")
     expect(not own, "expected a docstring written by its author; this one is the dataclass's own")
@@ -80,17 +80,17 @@ def results(plugin: Attack | Defense) -> Iterator[tuple[str, str | None]]:
 
 def plugins(name: str) -> list[tuple[str, Attack | Defense]]:
     """The plugins that a text or a file names; attacks at their `quick` preset, which suffices for a contract."""
-    names = [Spec(one) for one in add_file(Path(name))] if name.endswith(".py") else [Spec.parse(name)]
-    found: list[tuple[str, Attack | Defense]] = []
-    for spec in names:
-        if spec.name in addresses("attack"):
-            found.append((str(spec), make_attack(str(spec), "quick")))
-        elif spec.name.split("+")[0] in addresses("defense"):
-            found.append((str(spec), make_defense(str(spec))))
+    made: list[tuple[str, Attack | Defense]] = []
+    for text in add_file(Path(name)) if name.endswith(".py") else [name]:
+        first = Spec.parse_chain(text)[0].name
+        if first in addresses("attack"):
+            made.append((text, make_attack(text, "quick")))
+        elif first in addresses("defense"):
+            made.append((text, make_defense(text)))
         else:
             known = sorted({*addresses("attack"), *addresses("defense")})
-            raise InputError(f"No attack and no defense named {spec.name!r}. Known: {', '.join(known)}.")
-    return found
+            raise InputError(f"No attack and no defense named {first!r}. Known: {', '.join(known)}.")
+    return made
 
 
 def report(name: str) -> int:

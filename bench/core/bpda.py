@@ -6,10 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
-
-Images = Float[Tensor, "n c h w"]
 
 
 class BPDA(torch.autograd.Function):

@@ -9,8 +9,8 @@ from bench.contracts import Attack, Defense, InputError, MissingExtraError, NotA
 from bench.engine.provenance import fingerprints, inputs_of
 from bench.engine.setting import Setting, model_name
 from bench.engine.testbed import Testbed, testbed_of
-from bench.plugins.registry import Kind, addresses, make_attack, make_defense
-from bench.plugins.specs import canonical, split_specs
+from bench.plugins.registry import Kind, addresses, canonical_text, make_attack, make_defense
+from bench.plugins.specs import split_specs
 from bench.records.schema import TIERS, Cell, Effort, Latency, Outcome, Tier
 from bench.records.store import Store
 
@@ -108,7 +108,7 @@ def cell_of(testbed: Testbed, attack: str, defense: str, tier: Tier, effort: Eff
 def _named(kind: Kind, text: str) -> tuple[list[str], list[str]]:
     """The texts, in canonical form and without repetition; `all` leaves out what needs a missing extra."""
     if text.strip() != "all":
-        texts = [canonical(one) for one in split_specs(text)]
+        texts = [canonical_text(kind, item) for item in split_specs(text)]
         if not texts:
             raise InputError(f"Expected at least one {kind}, or 'all', but got {text!r}.")
         return list(dict.fromkeys(texts)), []

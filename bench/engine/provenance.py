@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -16,13 +15,10 @@ from bench.engine.craft import Crafted
 from bench.engine.protect import Protected
 from bench.engine.setting import Setting
 from bench.engine.testbed import Testbed
-from bench.plugins.source_code import code_fingerprint
+from bench.plugins.fingerprints import plugin_fingerprints
 from bench.plugins.specs import Spec
 from bench.records.schema import Cell, Facts, Outcome, PluginRecord
 from bench.records.warnings import warnings_of
-
-PROTOCOL = "1"
-"""Raised when the engine itself changes what a cell's numbers mean; every older record is then stale."""
 
 
 def outcome(
@@ -55,11 +51,7 @@ def outcome(
 
 def fingerprints(attack: Attack, defense: Defense, testbed: Testbed) -> dict[str, str]:
     """The inputs of a cell; where one differs from its record's, the record is stale."""
-    return testbed.fingerprints | {
-        "attack": code_fingerprint(attack),
-        "defense": code_fingerprint(defense),
-        "protocol": PROTOCOL,
-    }
+    return testbed.fingerprints | plugin_fingerprints("attack", attack) | plugin_fingerprints("defense", defense)
 
 
 def of_attack(text: str, attack: Attack) -> PluginRecord:
@@ -68,6 +60,8 @@ def of_attack(text: str, attack: Attack) -> PluginRecord:
         "threat_model": attack.budget.threat_model,
         "budget": str(attack.budget),
         "access": attack.access,
+        "family": attack.family,
+        "steps": attack.steps,
         "universal": isinstance(attack, UniversalAttack),
     }
     return _plugin(text, attack, traits)
@@ -85,18 +79,17 @@ def of_defense(text: str, protected: Protected) -> PluginRecord:
         "passes": defended.passes,
         "tuned_on": list(defense.tuned_on),
         "ranked": defense.ranked,
+        "false_positive_rate": defense.false_positive_rate,
     }
     return _plugin(text, defense, traits)
 
 
 def _plugin(text: str, plugin: Attack | Defense, traits: Mapping[str, object]) -> PluginRecord:
-    values = {field.name: getattr(plugin, field.name) for field in fields(plugin)}  # type: ignore[arg-type]  # dataclasses
-    parameters = {key: [str(one) for one in value] if key == "parts" else value for key, value in values.items()}
     return PluginRecord(
-        name="+".join(Spec.parse(part).name for part in text.split("+")),
+        name="+".join(part.name for part in Spec.parse_chain(text)),
         title=plugin.title,
         paper=plugin.paper,
-        parameters=parameters,
+        parameters=plugin.parameters,
         traits=dict(traits),
         note=plugin.note,
     )
@@ -127,11 +120,8 @@ def provenance(setting: Setting, draws: int) -> dict[str, str]:
 
 def inputs_of(defense: Defense, testbed: Testbed) -> dict[str, str]:
     """What a timing depends on; where one differs from its record's, the record is stale."""
-    return {
-        "weights": testbed.fingerprints["weights"],
-        "defense": code_fingerprint(defense),
-        "machine": machine(testbed.setting.device),
-    }
+    inputs = {"weights": testbed.fingerprints["weights"], "machine": machine(testbed.setting.device)}
+    return inputs | plugin_fingerprints("defense", defense)
 
 
 def machine(device: str) -> str:

@@ -28,7 +28,7 @@ def along(over: str, attacks: str, defenses: str) -> tuple[str, str]:
     attack_texts, defense_texts = split_specs(attacks), split_specs(defenses)
     if all(name in _parameters("attack", one) for one in attack_texts):
         return _varied(attack_texts, name, values), defenses
-    able = [one for one in defense_texts if "+" not in one and name in _parameters("defense", one)]
+    able = [one for one in defense_texts if len(Spec.parse_chain(one)) == 1 and name in _parameters("defense", one)]
     if not able:
         known = {key for one in attack_texts for key in _parameters("attack", one)}
         check_known(name, known, f"parameter of {' or '.join(attack_texts)}")

@@ -154,7 +154,7 @@ def _compute(task: Task, progress: Callable[[float, str], None]) -> Done:
             latency = measure_latency(cell.dataset, cell.model, cell.defense, task.setting, progress)
             return Done(task, latency)
         computed = run_cell(cell, task.setting, progress)
-        return Done(task, computed.outcome, patch_png(computed.attacked.artifact))
+        return Done(task, computed.outcome, patch_png(computed))
     except (BrokenPipeError, ConnectionError):
         raise
     except NotApplicableError as error:

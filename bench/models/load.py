@@ -15,11 +15,12 @@ from bench.contracts import Classifier, Streams
 from bench.errors import InputError
 from bench.models.nets import Net
 from bench.models.zoo import MODELS, Wanted
+from bench.plugins.source_code import belongs_to, fingerprint_of
 from bench.plugins.specs import Spec, build, check_known, parse_value
 from bench.training import private_randomness
 from bench.weights_file import load_weights
 
-__all__ = ["MODELS", "Net", "load_model", "weights_fingerprint"]
+__all__ = ["MODELS", "Net", "load_model", "model_fingerprint", "weights_fingerprint"]
 
 _FIRST = {"torchvision": "name", "timm": "name", "python": "address"}
 
@@ -76,6 +77,17 @@ def weights_fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def model_fingerprint(text: str, model: nn.Module) -> str:
+    """As `weights_fingerprint`; of a model that Python code makes, it changes with that code, too."""
+    weights, spec = weights_fingerprint(model), Spec.parse(text)
+    if spec.name != "python":
+        return weights
+    module_name, _ = Spec.parse_address(spec.first or "")
+    others = {type(part).__module__ for part in model.modules()}
+    code = fingerprint_of([module_name, *(name for name in others if belongs_to(name, module_name))])
+    return hashlib.sha256(f"{weights} {code}".encode()).hexdigest()[:12]
 
 
 def _make(spec: Spec, parameters: dict[str, str], wanted: Wanted) -> Classifier:

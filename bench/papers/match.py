@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Literal
 
 from bench.papers.reported import Place
-from bench.plugins.specs import Spec, canonical
+from bench.plugins.specs import Spec
 from bench.records.schema import PluginRecord
 from bench.report.grouping import Sample
 
@@ -22,9 +22,9 @@ def fits(wanted: str, text: str, record: PluginRecord | None) -> bool:
     """Whether a plugin's text, or else its record, has the name and all the parameters of the wanted text."""
     if wanted == "*":
         return True
-    if "+" in wanted or "+" in text:
-        return canonical(wanted) == canonical(text)
-    asked, has = _parsed(wanted), _parsed(text)
+    (asked, *others), (has, *more) = _parsed(wanted), _parsed(text)
+    if others or more:
+        return _parsed(wanted) == _parsed(text)
     if asked.name != has.name or (asked.first and asked.first != has.first):
         return False
     values: dict[str, Any] = {**(record.parameters if record else {}), **dict(has.parameters)}
@@ -61,10 +61,10 @@ def accepts(asked: Asked, wanted: str, sample: Sample) -> bool:
 def plainness(sample: Sample) -> tuple[int, int, int, str]:
     """Prefers few parameters beside those asked for, more effort, more images."""
     cell = sample.outcomes[0].cell
-    extra = sum(len(_parsed(part).parameters) for text in (cell.attack, cell.defense) for part in text.split("+"))
+    extra = sum(len(part.parameters) for text in (cell.attack, cell.defense) for part in _parsed(text))
     return extra, _EFFORTS.index(cell.effort), -(cell.images or 10**9), str(cell)
 
 
 @cache
-def _parsed(text: str) -> Spec:
-    return Spec.parse(text)
+def _parsed(text: str) -> tuple[Spec, ...]:
+    return Spec.parse_chain(text)

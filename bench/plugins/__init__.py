@@ -1,1 +1,1 @@
-"""Names to plugins: registry, specs, chains, source code."""
+"""Plugins by name: their registry, the grammar of their texts, chains, and fingerprints of their code."""

@@ -1,4 +1,4 @@
-"""Several defenses in a row: the first one named sees the image first."""
+"""Several defenses in a row; the first one named sees the image first."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bench.contracts import Artifact, Classifier, Defense, Examples, Images, Inp
 class Chain(Defense):
     """Defenses in a row, such as `jpeg+median`.
 
-    Each one protects the model that the later ones protect already, and learns from images that the transforms before
-    it have cleaned: it will see no others. An attacker's view of the chain is the chain of the views.
+    Each part protects the model that the later parts protect already. It learns from images that the transforms before
+    it have cleaned, as it will never see others. An attacker's view of the chain is the chain of the parts' views.
 
     Attributes:
-        parts: at least two defenses, the one that sees the image first in front.
+        parts: at least two defenses; the first one sees the image first.
     """
 
     parts: tuple[Defense, ...]
@@ -25,41 +25,43 @@ class Chain(Defense):
     def __post_init__(self) -> None:
         if len(self.parts) < 2:
             raise InputError(f"Expected a chain of at least two defenses, but got {len(self.parts)}.")
-        certain = [part.title for part in self.parts if part.kind == "certified"]
-        if certain:
-            raise InputError(f"A certified defense ({certain[0]}) cannot be part of a chain: its proof would not hold.")
-        told = [part.title for part in self.parts if part.sees_originals]
-        if told:
-            raise InputError(f"{told[0]} is told what was attacked, which nobody can pass on to it in a chain.")
+        certified = [part.title for part in self.parts if part.kind == "certified"]
+        if certified:
+            raise InputError(f"{certified[0]} is certified and cannot be part of a chain: its proofs would not hold.")
+        oracles = [part.title for part in self.parts if part.sees_originals]
+        if oracles:
+            raise InputError(f"{oracles[0]} needs the original images, which no other part of a chain can pass on.")
+
+    # What a chain says about itself follows from its parts, so these are properties and no class variables.
 
     @property
-    def title(self) -> str:  # type: ignore[override]  # a chain's title follows from its parts
+    def title(self) -> str:  # type: ignore[override]  # see above
         """The titles with pluses between them."""
         return " + ".join(part.title for part in self.parts)
 
     @property
-    def paper(self) -> str:  # type: ignore[override]  # as the title
+    def paper(self) -> str:  # type: ignore[override]  # see above
         """The papers of the parts."""
         return "; ".join(dict.fromkeys(part.paper for part in self.parts if part.paper))
 
     @property
-    def note(self) -> str:  # type: ignore[override]  # as the title
+    def note(self) -> str:  # type: ignore[override]  # see above
         """The remarks on the parts."""
         return "; ".join(f"{part.title}: {part.note}" for part in self.parts if part.note)
 
     @property
-    def ranked(self) -> bool:  # type: ignore[override]  # as the title
+    def ranked(self) -> bool:  # type: ignore[override]  # see above
         """Whether every part is."""
         return all(part.ranked for part in self.parts)
 
     @property
-    def kind(self) -> Any:  # type: ignore[override]  # as the title
-        """The most that any part is: trained before detector before transform."""
+    def kind(self) -> Any:  # type: ignore[override]  # see above
+        """The first of trained, detector and transform that some part is."""
         kinds = {part.kind for part in self.parts}
         return next(kind for kind in ("trained", "detector", "transform", "none") if kind in kinds)
 
     @property
-    def tuned_on(self) -> tuple[str, ...]:  # type: ignore[override]  # as the title
+    def tuned_on(self) -> tuple[str, ...]:  # type: ignore[override]  # see above
         """What any part was tuned on."""
         return tuple(sorted({attack for part in self.parts for attack in part.tuned_on}))
 
@@ -68,21 +70,34 @@ class Chain(Defense):
         """Whether any part does."""
         return any(part.learns for part in self.parts)
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parts with their parameters, as text."""
+        return {"parts": [str(part) for part in self.parts]}
+
+    def components(self) -> tuple[Defense, ...]:
+        """The parts."""
+        return self.parts
+
+    def files(self) -> tuple[Path, ...]:
+        """The files of the parts."""
+        return tuple(file for part in self.parts for file in part.files())
+
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
         """Checks every part."""
         for part in self.parts:
             part.check(image_shape, num_classes)
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
-        """Each part learns on the model that the later parts protect, from what the earlier ones let through."""
+        """Each part learns on the model that the later parts protect, from images that the earlier ones cleaned."""
         learned: Artifact = {}
         for place in reversed(range(len(self.parts))):
             part = self.parts[place]
             if part.learns:
-                front = tuple(one for one in self.parts[:place] if isinstance(one, Transform))
+                earlier = tuple(before for before in self.parts[:place] if isinstance(before, Transform))
                 own = rng.derive(f"part {place}")
-                found = part.learn(model, _Cleaned(training, front, own) if front else training, own)
-                learned |= {f"{place}.{name}": tensor for name, tensor in found.items()}
+                artifact = part.learn(model, _Cleaned(training, earlier, own) if earlier else training, own)
+                learned |= {f"{place}.{name}": tensor for name, tensor in artifact.items()}
             model = part.protect(model, _of(learned, place))
         return learned
 
@@ -106,10 +121,10 @@ class Chain(Defense):
 
 @dataclass(frozen=True)
 class _Cleaned:
-    """Examples behind the transforms of a chain."""
+    """Examples that the transforms of a chain have cleaned."""
 
     training: Examples
-    front: tuple[Transform, ...]
+    transforms: tuple[Transform, ...]
     rng: Streams
 
     @property
@@ -125,7 +140,7 @@ class _Cleaned:
 
     def load(self, indices: Labels) -> Images:
         images = self.training.load(indices)
-        for place, transform in enumerate(self.front):
+        for place, transform in enumerate(self.transforms):
             images = transform.clean(images, self.rng[indices].derive(f"cleaned {place}"))
         return images
 

@@ -1,4 +1,4 @@
-"""Google-style docstrings of plugins, taken apart for their pages."""
+"""The docstring of a plugin as its pages need it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*)$")
 
 
 def parse_docstring(docstring: str) -> tuple[str, dict[str, str]]:
-    """The text in one line, and what the Attributes section says of each field.
+    """The text in one line, and what the Attributes section says about each field.
 
     Args:
-        docstring: without the indentation of its class, as `inspect.getdoc` gives it.
+        docstring: in Google style, without the indentation of its class, as `inspect.getdoc` returns it.
     """
     text, _, rest = docstring.partition("\nAttributes:\n")
     attributes: dict[str, str] = {}

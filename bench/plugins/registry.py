@@ -1,4 +1,4 @@
-"""Names -> plugins; built-ins and third parties come through one door."""
+"""Names -> plugins, whether they are built in, installed, or defined in a file."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import typing
 from dataclasses import is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from bench.errors import InputError
 from bench.plugins.source_code import docstrings_of, source_of
-from bench.plugins.specs import Spec, build, check_known
+from bench.plugins.specs import Spec, build, canonical, check_known
 
 if TYPE_CHECKING:
     from bench.contracts import Attack, Defense
@@ -26,24 +25,24 @@ _from_files: dict[tuple[Kind, str], str] = {}
 
 
 def addresses(kind: Kind) -> dict[str, str]:
-    """Name -> `module:attribute` of every plugin, without importing one.
+    """Name -> `module:class` of every plugin; none of them is imported.
 
-    Raises InputError where a name stands for two plugins.
+    Raises InputError if two plugins have the same name.
     """
     group = _GROUPS[kind]
-    found: dict[str, str] = dict(importlib.import_module(group).BUILT_IN)
+    every: dict[str, str] = dict(importlib.import_module(group).BUILT_IN)
     others = [(point.name, point.value) for point in entry_points(group=group)]
-    others += [(name, address) for (one, name), address in _from_files.items() if one == kind]
+    others += [(name, address) for (of_kind, name), address in _from_files.items() if of_kind == kind]
     for name, address in others:
-        if found.setdefault(name, address) != address:
-            raise InputError(f"Two {kind}s are named {name!r}: {found[name]} and {address}. Rename or uninstall one.")
-    return found
+        if every.setdefault(name, address) != address:
+            raise InputError(f"Two {kind}s are named {name!r}: {every[name]} and {address}. Rename or uninstall one.")
+    return every
 
 
 def add_file(path: Path) -> list[str]:
-    """Registers the attacks and defenses that a Python file defines, each under its class's `name`; returns the names.
+    """Registers the attacks and defenses that a Python file defines, and returns their names.
 
-    Raises InputError where there is no such file, it cannot be imported, or defines neither.
+    Raises InputError if the file does not exist, cannot be imported, or defines no plugin.
     """
     from bench.contracts import Attack, Defense
 
@@ -51,13 +50,13 @@ def add_file(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"Expected a Python file with a plugin, but there is no file {path}.")
     module_name = f"bench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    found = importlib.util.spec_from_file_location(module_name, path)
-    if found is None or found.loader is None:
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
         raise InputError(f"Expected a Python file (.py) with a plugin, but got {path}.")
-    module = importlib.util.module_from_spec(found)
+    module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
-        found.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except Exception as error:
         raise InputError(f"The plugin {path} cannot be imported: {type(error).__name__}: {error}") from error
     names: list[str] = []
@@ -66,25 +65,23 @@ def add_file(path: Path) -> list[str]:
             continue
         for kind, base in (("attack", Attack), ("defense", Defense)):
             if issubclass(item, base):
-                name = getattr(item, "name", item.__name__.lower())
+                name = item.name or item.__name__.lower()
                 _from_files[kind, name] = f"{module_name}:{item.__qualname__}"
                 names.append(name)
     if not names:
-        raise InputError(
-            f"{path} defines no attack and no defense: a frozen dataclass that derives from Attack or Defense."
-        )
+        raise InputError(f"Expected a frozen dataclass that derives from Attack or Defense in {path}, but found none.")
     for kind in _GROUPS:
         addresses(kind)
     return names
 
 
 def load_plugin(kind: Kind, name: str) -> type[Any]:
-    """The class of an attack or a defense; raises InputError where there is none or it cannot be imported."""
+    """The class of an attack or a defense; raises InputError if it does not exist or cannot be imported."""
     known = addresses(kind)
     check_known(name, known, kind)
-    module_name, _, attribute = known[name].partition(":")
+    module_name, class_name = Spec.parse_address(known[name])
     try:
-        return typing.cast("type[Any]", getattr(importlib.import_module(module_name), attribute))
+        return cast("type[Any]", getattr(importlib.import_module(module_name), class_name))
     except InputError:
         raise
     except Exception as error:
@@ -94,13 +91,13 @@ def load_plugin(kind: Kind, name: str) -> type[Any]:
 
 
 def make_attack(text: str, effort: str = "standard") -> Attack:
-    """An attack from its text; a word after the colon names a preset, else the effort chooses one."""
-    return typing.cast("Attack", _make("attack", Spec.parse(text), effort))
+    """An attack from its text; a word after the colon names a preset, otherwise the effort chooses one."""
+    return cast("Attack", _make("attack", Spec.parse(text), effort))
 
 
 def make_defense(text: str, effort: str = "standard") -> Defense:
     """A defense from its text, as `make_attack`; `jpeg+median` is a chain of two."""
-    parts = [typing.cast("Defense", _make("defense", Spec.parse(part), effort)) for part in text.split("+")]
+    parts = [cast("Defense", _make("defense", spec, effort)) for spec in Spec.parse_chain(text)]
     if len(parts) == 1:
         return parts[0]
     from bench.plugins.chain import Chain
@@ -108,17 +105,30 @@ def make_defense(text: str, effort: str = "standard") -> Defense:
     return Chain(tuple(parts))
 
 
+def canonical_text(kind: Kind, text: str) -> str:
+    """The text of a plugin with its parameters in order and one spelling for each value.
+
+    Raises InputError for an unknown name or parameter, or a value that cannot be read.
+    """
+    specs = Spec.parse_chain(text) if kind == "defense" else (Spec.parse(text),)
+    return "+".join(str(canonical(spec, load_plugin(kind, spec.name), _named(kind, spec))) for spec in specs)
+
+
 def _make(kind: Kind, spec: Spec, effort: str) -> Any:
     plugin = load_plugin(kind, spec.name)
     if spec.first:
         check_known(spec.first, plugin.presets, f"preset of {spec.name!r}")
-    chosen = dict(plugin.presets.get(spec.first or effort, {}))
-    return build(plugin, f"{kind} {spec.name!r}", dict(spec.parameters), chosen)
+    preset = dict(plugin.presets.get(spec.first or effort, {}))
+    return build(plugin, _named(kind, spec), dict(spec.parameters), preset)
+
+
+def _named(kind: Kind, spec: Spec) -> str:
+    return f"{kind} {spec.name!r}"
 
 
 def first_line(address: str) -> str:
-    """The first line of the docstring at `module:Class`, read without importing the module."""
-    module, _, name = address.partition(":")
-    if source_of(module) is None:
+    """The first line of the docstring at `module:class`, read without importing the module."""
+    module_name, class_name = Spec.parse_address(address)
+    if source_of(module_name) is None:
         return "(cannot be read)"
-    return next((told.split("\n")[0] for told in docstrings_of(module, name)), "")
+    return next((text.split("\n")[0] for text in docstrings_of(module_name, class_name)), "")

@@ -1,9 +1,10 @@
-"""A name and its parameters from text, such as `patch:area=0.1,steps=9`, and what is built with them."""
+"""The grammar of names with parameters, such as `patch:area=0.1,steps=9` or `jpeg:quality=30+median`."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -14,10 +15,14 @@ from typing import Any, Literal
 
 from bench.errors import InputError
 
+_NEXT_IN_CHAIN = re.compile(r"\+(?=[a-zA-Z][\w-]*(?:[:+]|$))")
+_LONGEST_DECIMAL = 14
+"""Characters of a decimal; a number that needs more is written as a fraction if it is one."""
+
 
 @dataclass(frozen=True)
 class Spec:
-    """A name with its parameters as text: `name`, `name:first`, `name:key=value,…`, `name:first,key=value,…`."""
+    """A name and its parameters as text: `name`, `name:first`, `name:key=value,…` or `name:first,key=value,…`."""
 
     name: str
     first: str | None = None
@@ -25,7 +30,7 @@ class Spec:
 
     @classmethod
     def parse(cls, text: str) -> Spec:
-        """Reads the text form; raises InputError where it has none."""
+        """Reads one name with its parameters; raises InputError if the text has another form."""
         name, _, rest = text.strip().partition(":")
         items = [item.strip() for item in rest.split(",")] if rest else []
         first = items.pop(0) if items and "=" not in items[0] else None
@@ -33,14 +38,25 @@ class Spec:
         if not name or any(len(pair) != 2 or not pair[0] for pair in pairs):
             raise InputError(f"Expected NAME or NAME:key=value,key=value, but got {text!r}.")
         keys = [pair[0] for pair in pairs]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        if twice:
-            raise InputError(f"{text!r} gives {twice[0]!r} more than once.")
+        repeated = sorted({key for key in keys if keys.count(key) > 1})
+        if repeated:
+            raise InputError(f"{text!r} gives {repeated[0]!r} more than once.")
         return cls(name, first or None, tuple(sorted((pair[0], pair[1]) for pair in pairs)))
 
+    @classmethod
+    def parse_chain(cls, text: str) -> tuple[Spec, ...]:
+        """The parts of a defense's text: two of `jpeg:quality=30+median`, one of `lgs`."""
+        return tuple(cls.parse(part) for part in _NEXT_IN_CHAIN.split(text))
+
+    @classmethod
+    def parse_address(cls, text: str) -> tuple[str, str]:
+        """Module and attribute of an address such as `acme.defenses:Blur`."""
+        module, _, attribute = text.partition(":")
+        return module, attribute
+
     def __str__(self) -> str:
-        parts = ([self.first] if self.first else []) + [f"{key}={value}" for key, value in self.parameters]
-        return self.name + (":" + ",".join(parts) if parts else "")
+        items = ([self.first] if self.first else []) + [f"{key}={value}" for key, value in self.parameters]
+        return self.name + (":" + ",".join(items) if items else "")
 
 
 def split_specs(text: str) -> list[str]:
@@ -55,65 +71,92 @@ def split_specs(text: str) -> list[str]:
 
 
 def check_known(name: str, known: Iterable[str], what: str) -> None:
-    """Raises InputError with the nearest names where `name` is not known."""
+    """Raises InputError with the nearest names if `name` is not known."""
     names = sorted(known)
     if name in names:
         return
     near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(repr(one) for one in near)}?" if near else f" Known: {', '.join(names)}."
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else f" Known: {', '.join(names)}."
     raise InputError(f"No {what} named {name!r}.{hint}")
 
 
-def canonical(text: str) -> str:
-    """The text with its parameters in order, part by part."""
-    return "+".join(str(Spec.parse(part)) for part in text.split("+"))
-
-
 def build(make: Callable[..., Any], what: str, parameters: Mapping[str, str], defaults: Mapping[str, Any]) -> Any:
-    """Calls `make` with parameters from text, read as its annotations say.
+    """Calls `make` with parameters from text, read according to its annotations.
 
     Raises InputError for an unknown parameter, a value that cannot be read, or one that `make` refuses.
     """
-    hints = _hints(make)
-    for key in parameters:
-        check_known(key, hints, f"parameter of the {what}")
-    given = {key: parse_value(value, hints[key], f"{key} of the {what}") for key, value in parameters.items()}
+    values = _values(make, what, parameters)
     try:
-        return make(**{**defaults, **given})
+        return make(**{**defaults, **values})
     except InputError:
         raise
     except (ValueError, TypeError) as error:
         raise InputError(f"The {what} refuses its parameters: {error}") from error
 
 
+def canonical(spec: Spec, make: Callable[..., Any], what: str) -> Spec:
+    """The spec with one spelling for each value: `eps=0.10` becomes `eps=0.1`, `quality=030` becomes `quality=30`.
+
+    Raises InputError for an unknown parameter or a value that cannot be read.
+    """
+    texts = dict(spec.parameters)
+    values = _values(make, what, texts)
+    return Spec(spec.name, spec.first, tuple((key, _written(values[key], text)) for key, text in texts.items()))
+
+
+def _values(make: Callable[..., Any], what: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+    hints = _hints(make)
+    for key in parameters:
+        check_known(key, hints, f"parameter of the {what}")
+    return {key: parse_value(value, hints[key], f"{key} of the {what}") for key, value in parameters.items()}
+
+
 @cache
 def _hints(make: Callable[..., Any]) -> dict[str, Any]:
-    if is_dataclass(make):
-        hints = typing.get_type_hints(make)
-        return {field.name: hints[field.name] for field in fields(make) if field.init}
     hints = typing.get_type_hints(make)
+    if is_dataclass(make):
+        return {field.name: hints[field.name] for field in fields(make) if field.init}
     return {name: hints.get(name, str) for name in inspect.signature(make).parameters}
 
 
 def parse_value(text: str, kind: Any, what: str = "value") -> Any:
     """One value from text: numbers may be fractions (8/255), tuples are written with colons (0.8:1).
 
-    Raises InputError where the text does not fit the annotation `kind`.
+    Raises InputError if the text does not fit the annotation `kind`.
     """
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     try:
         return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(_plain(text, kind))
     except (ValidationError, ValueError, ZeroDivisionError):
-        raise InputError(f"Expected {_words(kind)} for {what}, but got {text!r}.") from None
+        raise InputError(f"Expected {_description(kind)} for {what}, but got {text!r}.") from None
+
+
+def write_value(value: Any) -> str:
+    """The one text of a value that `parse_value` reads; numbers are short decimals, or fractions such as 8/255."""
+    if isinstance(value, tuple):
+        return ":".join(map(write_value, value))
+    if not isinstance(value, float):
+        return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+    decimal = repr(value).removesuffix(".0")
+    if len(decimal) > _LONGEST_DECIMAL:
+        fraction = Fraction(value).limit_denominator(10_000)
+        if float(fraction) == value:
+            return str(fraction)
+    return decimal
+
+
+def _written(value: Any, text: str) -> str:
+    """`write_value`, but the text itself for kinds of values that have no spelling of their own."""
+    return write_value(value) if value is None or isinstance(value, bool | int | float | tuple) else text
 
 
 def _plain(text: str, kind: Any) -> Any:
-    """Text, or what stands in it: None, a fraction, the parts of a tuple."""
+    """The text, or what it stands for: None, a fraction, the parts of a tuple."""
     if text.lower() == "none" and type(None) in typing.get_args(kind):
         return None
-    inner = [one for one in typing.get_args(kind) if one is not type(None)]
-    optional_tuple = ":" in text and any(typing.get_origin(one) is tuple for one in inner)
+    inner = [option for option in typing.get_args(kind) if option is not type(None)]
+    optional_tuple = ":" in text and any(typing.get_origin(option) is tuple for option in inner)
     if typing.get_origin(kind) is tuple or optional_tuple:
         return tuple(_plain(part, float) for part in text.split(":"))
     if "/" in text and (kind is float or float in inner):
@@ -121,19 +164,20 @@ def _plain(text: str, kind: Any) -> Any:
     return text
 
 
-def _words(kind: Any) -> str:
+_DESCRIPTIONS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    type(None): "none",
+}
+
+
+def _description(kind: Any) -> str:
+    """What an annotation asks for, in words."""
     if typing.get_origin(kind) is Literal:
-        return "one of " + ", ".join(repr(one) for one in typing.get_args(kind))
+        return "one of " + ", ".join(map(repr, typing.get_args(kind)))
     if typing.get_origin(kind) is tuple:
         return "numbers with colons between them"
-    names = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        Path: "a path",
-        type(None): "none",
-    }
-    if kind in names:
-        return names[kind]
-    return " or ".join(_words(one) for one in typing.get_args(kind)) or str(kind)
+    return _DESCRIPTIONS.get(kind) or " or ".join(map(_description, typing.get_args(kind))) or str(kind)

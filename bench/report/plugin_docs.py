@@ -37,14 +37,15 @@ def about(kind: Kind, text: str) -> About:
     """What there is to tell of the attack or defense of this text; of a chain, of all its parts."""
     built_in: dict[str, str] = importlib.import_module(f"bench.{kind}s").BUILT_IN
     try:
-        names = list(dict.fromkeys(Spec.parse(part).name for part in text.split("+")))
+        specs = Spec.parse_chain(text)
     except InputError:
         return About()
+    names = list(dict.fromkeys(spec.name for spec in specs))
     if not all(name in built_in for name in names):
         return About()
-    addresses = [built_in[name] for name in names]
-    modules = [address.partition(":")[0] for address in addresses]
-    lineages = [[parse_docstring(cleandoc(one)) for one in docstrings_of(*address.split(":"))] for address in addresses]
+    addresses = [Spec.parse_address(built_in[name]) for name in names]
+    modules = [module for module, _ in addresses]
+    lineages = [[parse_docstring(cleandoc(one)) for one in docstrings_of(*address)] for address in addresses]
     sources = [source for source in map(source_of, modules) if source]
     return About(
         told=tuple(lineage[0][0] for lineage in lineages if lineage),
@@ -55,5 +56,5 @@ def about(kind: Kind, text: str) -> About:
             for name, meaning in attributes.items()
         },
         code={source.name: source.read_text(encoding="utf-8") for source in sources},
-        fingerprint=fingerprint_of([*modules, *(["bench.chain"] if "+" in text else [])]),
+        fingerprint=fingerprint_of([*modules, *(["bench.plugins.chain"] if len(specs) > 1 else [])]),
     )

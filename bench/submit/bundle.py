@@ -91,7 +91,7 @@ class Bundle:
     @property
     def fingerprint(self) -> str:
         """What `code_fingerprint` says of a plugin in a file of its own, found without importing it."""
-        return fingerprint_of_text(self.code[self.plugin])
+        return fingerprint_of_text(self.code[self.plugin], self.code)
 
     @property
     def checksum(self) -> str:
@@ -181,8 +181,8 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
 
 def _check(manifest: Manifest) -> None:
     """What stands in the manifest in free words."""
-    name = manifest.defense.partition(":")[0]
-    if not NAME.fullmatch(name) or "+" in manifest.defense or not manifest.defense.isprintable():
+    name, *rest = (spec.name for spec in Spec.parse_chain(manifest.defense))
+    if not NAME.fullmatch(name) or rest or not manifest.defense.isprintable():
         raise RefusedError(f"expected a name of small letters, digits and hyphens, but got {manifest.defense!r}")
     if manifest.link and not re.fullmatch(r"https://[!-~]{3,300}", manifest.link):
         raise RefusedError(f"expected a link that begins with https://, but got {manifest.link!r}")

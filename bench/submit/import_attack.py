@@ -22,9 +22,8 @@ from bench.engine.protect import Protected, at_work, protect
 from bench.engine.setting import Setting
 from bench.engine.testbed import Testbed, testbed_of
 from bench.errors import RefusedError
-from bench.plugins.registry import make_attack
-from bench.plugins.source_code import code_fingerprint
-from bench.plugins.specs import canonical
+from bench.plugins.fingerprints import code_fingerprint
+from bench.plugins.registry import canonical_text, make_attack
 from bench.records.metrics import attacked_accuracy, worst_case
 from bench.records.schema import Cell, Effort, Outcome, PluginRecord, Tier
 from bench.records.store import Store
@@ -87,7 +86,7 @@ def import_attack(
     if not author.strip() or not author.isprintable() or len(author) > 100:
         raise InputError(f"Expected an author of at most 100 printable characters, but got {author!r}.")
     testbed, budget_of = testbed_of(setting), make_attack(within, effort)
-    defense = canonical(defense)
+    defense = canonical_text("defense", defense)
     cell = cell_of(testbed, f"imported:{name}", defense, tier, effort)
     store = Store(results)
     row = _row(store, cell, str(budget_of.budget))

@@ -10,7 +10,8 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
 from bench.engine.setting import Setting
-from bench.plugins.specs import canonical, check_known
+from bench.plugins.registry import canonical_text
+from bench.plugins.specs import check_known
 from bench.records.schema import Cell, Effort, Tier
 
 _FOLDER = Path(__file__).parent.parent / "protocols"
@@ -46,7 +47,15 @@ class Protocol:
     def cell(self, defense: str, attack: str, tier: Tier, seed: int) -> Cell:
         """One cell."""
         return Cell(
-            self.dataset, self.model, canonical(attack), defense, tier, self.goal, self.effort, self.images, seed
+            self.dataset,
+            self.model,
+            canonical_text("attack", attack),
+            defense,
+            tier,
+            self.goal,
+            self.effort,
+            self.images,
+            seed,
         )
 
     def setting(self, seed: int) -> Setting:

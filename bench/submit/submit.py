@@ -15,8 +15,8 @@ from bench.engine.plan import Plan, plan
 from bench.engine.protect import protect
 from bench.engine.testbed import testbed_of
 from bench.errors import InputError, RefusedError
-from bench.plugins.registry import add_file, load_plugin
-from bench.plugins.specs import Spec, canonical
+from bench.plugins.registry import add_file, canonical_text, load_plugin
+from bench.plugins.specs import Spec
 from bench.records.store import Store
 from bench.submit import protocol as protocols
 from bench.submit.bundle import NAME, Manifest, pack, tensors, unpack
@@ -54,7 +54,7 @@ def submit(
         InputError: what came is no submission.
     """
     found = [name for name in add_file(file) if _is_defense(name)]
-    text = canonical(defense) if defense else found[0] if len(found) == 1 else ""
+    text = canonical_text("defense", defense) if defense else found[0] if len(found) == 1 else ""
     if not text or Spec.parse(text).name not in found:
         raise InputError(f"Expected --defense with one of the defenses in {file}: {', '.join(found) or 'it has none'}.")
     if not NAME.fullmatch(Spec.parse(text).name):

@@ -13,13 +13,13 @@ from typing import Literal
 
 from bench.engine.judge import CertificateError
 from bench.engine.protect import at_work
-from bench.engine.provenance import PROTOCOL, of_attack
+from bench.engine.provenance import of_attack
 from bench.engine.run import evaluate
 from bench.engine.setting import Setting
 from bench.engine.testbed import Testbed, testbed_of
 from bench.errors import RefusedError
+from bench.plugins.fingerprints import plugin_fingerprints
 from bench.plugins.registry import make_attack
-from bench.plugins.source_code import code_fingerprint
 from bench.records.schema import Cell, Facts, Outcome, PluginRecord
 from bench.sandbox.client import RemoteDefense
 from bench.sandbox.isolation import IsolationError
@@ -142,7 +142,7 @@ def _check_scene(outcomes: Sequence[Outcome], testbed: Testbed) -> None:
         if one.facts is None:
             continue
         attack = make_attack(one.cell.attack, one.cell.effort)
-        here = testbed.fingerprints | {"attack": code_fingerprint(attack), "protocol": PROTOCOL}
+        here = testbed.fingerprints | plugin_fingerprints("attack", attack)
         other = sorted(name for name, value in here.items() if one.fingerprints.get(name) != value)
         if other:
             raise _UnverifiedError(f"{one.cell} was computed with another {', '.join(other)} than there is here")
