@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from bench.records.store import Store
 from bench.report import write_report
 
 from . import synthetic
-from .browser import CHROMIUM, Browser
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+DESK, PHONE = ViewportSize(width=1400, height=900), ViewportSize(width=360, height=740)
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 SHOWN = """(() => {
@@ -38,10 +40,27 @@ CHOOSE = """([name, value]) => {
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("profile")) as one:
-        one.screen(1400, 900)
-        yield one
+def chromium() -> Iterator[Browser]:
+    """The system's own browser; nothing is downloaded, and it asks no host by itself."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    with chromium.new_page(viewport=DESK) as fresh:
+        yield fresh
+
+
+def visit(page: Page, address: str) -> None:
+    """Loads a page anew, even where only what follows # differs."""
+    page.goto("about:blank")
+    page.goto(address)
 
 
 @pytest.fixture(scope="module")
@@ -80,43 +99,43 @@ def some(site: Path) -> list[Path]:
     return [*lists, cells[0], cells[-1], next((site / "defenses").iterdir()), next((site / "attacks").iterdir())]
 
 
-def choose(browser: Browser, name: str, value: str) -> list[dict[str, Any]]:
+def choose(page: Page, name: str, value: str) -> list[dict[str, Any]]:
     """What is shown after a choice."""
-    browser.run(f"({CHOOSE})({json.dumps([name, value])})")
-    shown: list[dict[str, Any]] = browser.run(SHOWN)
+    page.evaluate(CHOOSE, [name, value])
+    shown: list[dict[str, Any]] = page.evaluate(SHOWN)
     return shown
 
 
 @pytest.mark.parametrize("which", ["site", "real"])
-def test_no_page_asks_another_host_or_complains(which: str, browser: Browser, request: pytest.FixtureRequest) -> None:
+def test_no_page_asks_another_host_or_complains(which: str, page: Page, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(which)
-    browser.requests.clear()
-    browser.complaints.clear()
-    for page in some(folder):
-        browser.open(page.as_uri())
-        assert browser.run("getComputedStyle(document.body).maxWidth") != "none"  # the style sheet has come
-    assert browser.requests
-    assert {address.partition(":")[0] for address in browser.requests} <= {"file", "data", "about"}
-    assert browser.complaints == []
+    requests: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    for file in some(folder):
+        visit(page, file.as_uri())
+        assert page.evaluate("getComputedStyle(document.body).maxWidth") != "none"  # the style sheet has come
+    assert requests
+    assert {address.partition(":")[0] for address in requests} <= {"file", "data", "about"}
+    assert complaints == []
 
 
 @pytest.mark.parametrize("which", ["site", "real"])
-def test_a_phone_scrolls_sideways_only_inside_tables(
-    which: str, browser: Browser, request: pytest.FixtureRequest
-) -> None:
+def test_a_phone_scrolls_sideways_only_inside_tables(which: str, page: Page, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(which)
-    browser.screen(360, 740)
-    for page in some(folder):
-        browser.open(page.as_uri())
-        browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-        assert browser.run("document.documentElement.scrollWidth") <= 360, page
-    browser.screen(1400, 900)
+    page.set_viewport_size(PHONE)
+    for file in some(folder):
+        visit(page, file.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, file
 
 
-def test_every_column_sorts_both_ways_and_back(browser: Browser, site: Path) -> None:
-    for page in some(site):
-        browser.open(page.as_uri())
-        wrong = browser.run("""(() => {
+def test_every_column_sorts_both_ways_and_back(page: Page, site: Path) -> None:
+    for file in some(site):
+        visit(page, file.as_uri())
+        wrong = page.evaluate("""(() => {
           const wrong = [];
           for (const table of document.querySelectorAll("table.sortable")) {
             const before = [...table.tBodies[0].rows];
@@ -147,8 +166,8 @@ def test_every_column_sorts_both_ways_and_back(browser: Browser, site: Path) -> 
           }
           return wrong;
         })()""")  # noqa: E501  # one script
-        assert wrong == [], page
-    assert browser.run("document.querySelectorAll('table.sortable th[data-column]').length") > 0
+        assert wrong == [], file
+    assert page.evaluate("document.querySelectorAll('table.sortable th[data-column]').length") > 0
 
 
 def fits(name: str, value: str, column: dict[str, Any]) -> bool:
@@ -157,17 +176,17 @@ def fits(name: str, value: str, column: dict[str, Any]) -> bool:
     return not tier or column.get(name) == value or (name == "attack" and tier == "certified")
 
 
-def test_every_filter_shows_what_it_says_and_nothing_else(browser: Browser, site: Path) -> None:
-    browser.open((site / "index.html").as_uri())
-    everything = browser.run(SHOWN)
-    filters = browser.run(
+def test_every_filter_shows_what_it_says_and_nothing_else(page: Page, site: Path) -> None:
+    visit(page, (site / "index.html").as_uri())
+    everything = page.evaluate(SHOWN)
+    filters = page.evaluate(
         "Object.fromEntries([...document.querySelectorAll('#filters select')].map((one) => "
         "[one.name, [...one.options].map((option) => option.value).filter(Boolean)]))"
     )
     assert {"dataset", "threat", "kind", "tier", "attack"} <= filters.keys()
     for name, values in filters.items():
         for value in values:
-            shown = choose(browser, name, value)
+            shown = choose(page, name, value)
             assert shown, (name, value)
             if name in ("dataset", "threat", "model", "goal", "effort"):
                 assert shown == [board for board in everything if board[name] == value]
@@ -181,114 +200,112 @@ def test_every_filter_shows_what_it_says_and_nothing_else(browser: Browser, site
                     kept = [one for one in whole["columns"] if fits(name, value, one)]
                     assert [one["column"] for one in board["columns"]] == [one["column"] for one in kept]
                     assert {row["cells"] for row in board["rows"]} == {len(kept)}
-        assert choose(browser, name, "") == everything
+        assert choose(page, name, "") == everything
 
 
-def test_search_keeps_the_rows_with_all_its_words(browser: Browser, site: Path) -> None:
-    browser.open((site / "index.html").as_uri())
-    assert {row["name"] for board in choose(browser, "find", "shield 3") for row in board["rows"]} == {"shield-03"}
-    assert choose(browser, "find", "nothing of that name") == []
-    assert browser.run("document.getElementById('count').value").startswith("0 of 6 boards")
+def test_search_keeps_the_rows_with_all_its_words(page: Page, site: Path) -> None:
+    visit(page, (site / "index.html").as_uri())
+    assert {row["name"] for board in choose(page, "find", "shield 3") for row in board["rows"]} == {"shield-03"}
+    assert choose(page, "find", "nothing of that name") == []
+    assert page.evaluate("document.getElementById('count').value").startswith("0 of 6 boards")
 
 
-def test_columns_can_be_chosen(browser: Browser, site: Path) -> None:
-    browser.open((site / "index.html").as_uri())
-    labels = browser.run("[...document.querySelectorAll('#filters [name=column]')].map((one) => one.value)")
+def test_columns_can_be_chosen(page: Page, site: Path) -> None:
+    visit(page, (site / "index.html").as_uri())
+    labels = page.evaluate("[...document.querySelectorAll('#filters [name=column]')].map((one) => one.value)")
     assert {"rank", "clean", "δ", "β", "worst case", "patch", "certified"} <= set(labels)
     for label in labels:
         box = f"[...document.querySelectorAll('[name=column]')].find((one) => one.value === {json.dumps(label)})"
-        browser.run(f"{box}.click()")
+        page.evaluate(f"{box}.click()")
         if label == "intervals":
-            assert not browser.run("[...document.querySelectorAll('.n i')].some((one) => one.getClientRects().length)")
-        assert all(one.get("label") != label for board in browser.run(SHOWN) for one in board["columns"])
-        browser.run(f"{box}.click()")
-    assert all(one.get("label") for board in browser.run(SHOWN) for one in board["columns"] if one["column"] != "1")
+            assert not page.locator(".n i").filter(visible=True).count()
+        assert all(one.get("label") != label for board in page.evaluate(SHOWN) for one in board["columns"])
+        page.evaluate(f"{box}.click()")
+    assert all(one.get("label") for board in page.evaluate(SHOWN) for one in board["columns"] if one["column"] != "1")
 
 
-def test_colours_stay_with_their_columns_and_bars_with_their_numbers(browser: Browser, site: Path) -> None:
-    browser.open((site / "index.html").as_uri())
+def test_colours_stay_with_their_columns_and_bars_with_their_numbers(page: Page, site: Path) -> None:
+    visit(page, (site / "index.html").as_uri())
     tints = """[...document.querySelectorAll("table.board")].every((table) => {
       const shown = (which) => [...table.querySelectorAll(which)].filter((one) => !one.hidden);
       const heads = shown("th[data-column]").map((one) => one.matches(".rank") ? "rank" : one.dataset.tier || "");
       return String(shown("col").map((one) => one.className.replace(" edge", ""))) === String(heads);
     })"""
-    assert browser.run(tints)
+    assert page.evaluate(tints)
     for label in ("rank", "δ", "patch", "clean"):
         box = f"[...document.querySelectorAll('[name=column]')].find((one) => one.value === {json.dumps(label)})"
-        browser.run(f"{box}.click()")
-        assert browser.run(tints), label
-        browser.run(f"{box}.click()")
-    bars = browser.run("""[...document.querySelectorAll("table.board td s")].map((bar) => [
+        page.evaluate(f"{box}.click()")
+        assert page.evaluate(tints), label
+        page.evaluate(f"{box}.click()")
+    bars = page.evaluate("""[...document.querySelectorAll("table.board td s")].map((bar) => [
       bar.parentElement.innerText.split("\\n").join(" ").replace("–", " "),
       ["--a", "--l", "--h"].map((one) => parseFloat(bar.style.getPropertyValue(one)).toFixed(1)).join(" ")])""")
     assert len(bars) > 50
     assert all(text.endswith(told) for text, told in bars)
 
 
-def test_the_address_restores_the_state(browser: Browser, site: Path) -> None:
-    browser.open((site / "index.html").as_uri())
-    plain = browser.run(SHOWN)
-    choose(browser, "kind", "detector")
-    choose(browser, "tier", "adaptive")
-    choose(browser, "find", "shield")
-    browser.run("[...document.querySelectorAll('#filters [name=column]')].find((one) => one.value === 'δ').click()")
-    browser.run("document.querySelector('table.board th[data-label=clean] button').click()")
-    before, address = browser.run(SHOWN), browser.run("location.href")
+def test_the_address_restores_the_state(page: Page, site: Path) -> None:
+    visit(page, (site / "index.html").as_uri())
+    plain = page.evaluate(SHOWN)
+    choose(page, "kind", "detector")
+    choose(page, "tier", "adaptive")
+    choose(page, "find", "shield")
+    page.evaluate("[...document.querySelectorAll('#filters [name=column]')].find((one) => one.value === 'δ').click()")
+    page.evaluate("document.querySelector('table.board th[data-label=clean] button').click()")
+    before, address = page.evaluate(SHOWN), page.evaluate("location.href")
     order = "[...document.querySelectorAll('table.board tbody')].map((one) => one.textContent)"
-    rows = browser.run(order)
+    rows = page.evaluate(order)
     assert before != plain
-    browser.open((site / "index.html").as_uri())
-    assert browser.run(SHOWN) == plain
-    browser.open(address)
-    assert browser.run(SHOWN) == before
-    assert browser.run(order) == rows
-    assert browser.run("document.querySelector('th[data-label=clean]').getAttribute('aria-sort')") == "descending"
-    browser.run("document.querySelector('#filters [type=reset]').click()")
-    browser.run("new Promise((done) => setTimeout(done, 50))")
-    assert browser.run(SHOWN) == plain
+    visit(page, (site / "index.html").as_uri())
+    assert page.evaluate(SHOWN) == plain
+    visit(page, address)
+    assert page.evaluate(SHOWN) == before
+    assert page.evaluate(order) == rows
+    assert page.evaluate("document.querySelector('th[data-label=clean]').getAttribute('aria-sort')") == "descending"
+    page.evaluate("document.querySelector('#filters [type=reset]').click()")
+    page.evaluate("new Promise((done) => setTimeout(done, 50))")
+    assert page.evaluate(SHOWN) == plain
 
 
-def test_the_keyboard_reaches_and_works_everything(browser: Browser, real: Path) -> None:
-    browser.open((real / "index.html").as_uri())
-    wanted = browser.run("""(() => {
+def test_the_keyboard_reaches_and_works_everything(page: Page, site: Path) -> None:
+    visit(page, (site / "index.html").as_uri())
+    wanted = page.evaluate("""(() => {
       const all = "a[href], button, select, input, summary, [tabindex='0']";
       window.left = new Set([...document.querySelectorAll(all)].filter((one) => one.checkVisibility({visibilityProperty: true})));
       return window.left.size;
     })()""")  # noqa: E501  # one script
     for _ in range(2 * wanted):
-        browser.press("Tab", 9)
-        if browser.run("(window.left.delete(document.activeElement), window.left.size)") == 0:
+        page.keyboard.press("Tab")
+        if page.evaluate("(window.left.delete(document.activeElement), window.left.size)") == 0:
             break
-    assert browser.run("[...window.left].map((one) => one.outerHTML)") == []
-    browser.run("document.querySelector('th[data-label=clean] button').focus()")
-    browser.press("Enter", 13, "\r")
-    assert browser.run("document.querySelector('th[data-label=clean]').getAttribute('aria-sort')") == "descending"
-    browser.run("document.querySelector('.columns summary').focus()")
-    browser.press("Enter", 13, "\r")
-    browser.press("Tab", 9)
-    browser.press(" ", 32, " ")
-    assert browser.run("location.hash").startswith("#?hide=")
+    assert page.evaluate("[...window.left].map((one) => one.outerHTML)") == []
+    page.evaluate("document.querySelector('th[data-label=clean] button').focus()")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.querySelector('th[data-label=clean]').getAttribute('aria-sort')") == "descending"
+    page.evaluate("document.querySelector('.columns summary').focus()")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    assert page.evaluate("location.hash").startswith("#?hide=")
 
 
-def test_dark_and_print_have_looks_of_their_own(browser: Browser, site: Path) -> None:
+def test_dark_and_print_have_looks_of_their_own(page: Page, site: Path) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
-    browser.open((site / "index.html").as_uri())
-    light = browser.run(ground)
-    browser.screen(1400, 900, dark=True)
-    assert browser.run(ground) != light
-    browser.screen(1400, 900, medium="print")
-    assert not browser.run("[...document.querySelectorAll('#filters, nav')].some((one) => one.getClientRects().length)")
-    assert browser.run("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
-    browser.screen(1400, 900)
+    visit(page, (site / "index.html").as_uri())
+    light = page.evaluate(ground)
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(ground) != light
+    page.emulate_media(color_scheme="light", media="print")
+    assert not page.locator("#filters, nav").filter(visible=True).count()
+    assert page.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
 
 
-def test_without_scripts_everything_is_readable(browser: Browser, site: Path) -> None:
-    browser.open((site / "index.html").as_uri())
-    everything = browser.run("[...document.querySelectorAll('tbody')].map((one) => one.innerText)")
-    browser.call("Emulation.setScriptExecutionDisabled", value=True)
-    try:
-        browser.open((site / "index.html").as_uri())
-        assert browser.run("document.getElementById('filters').getClientRects().length") == 0
-        assert browser.run("[...document.querySelectorAll('tbody')].map((one) => one.innerText)") == everything
-    finally:
-        browser.call("Emulation.setScriptExecutionDisabled", value=False)
+def test_without_scripts_everything_is_readable(chromium: Browser, page: Page, site: Path) -> None:
+    address = (site / "index.html").as_uri()
+    page.goto(address)
+    everything = page.locator("tbody").all_inner_texts()
+    assert everything
+    with chromium.new_page(viewport=DESK, java_script_enabled=False) as plain:
+        plain.goto(address)
+        assert not plain.locator("#filters").is_visible()
+        assert plain.locator("tbody").all_inner_texts() == everything
