@@ -27,7 +27,7 @@ from bench.report.charts.curves import draw, find, words
 from bench.report.charts.svg import LABEL, Panel, Series
 from bench.report.grouping import Sample
 
-from ..report.test_report import LGS, NASTY, PATCH, outcome, saved
+from ..builders import LGS, NASTY, PATCH, outcome, saved
 
 
 def on(area: float, defense: str, tier: str, level: float | None, **more: object) -> Outcome:

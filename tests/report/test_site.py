@@ -25,8 +25,8 @@ from bench.report.plugin_docs import about
 from bench.report.staleness import stale_cells
 from bench.report.urls import cell_page, plugin_page
 
+from ..builders import LGS, NASTY, PATCH, Tags, both, facts, outcome, saved
 from . import synthetic
-from .test_report import LGS, NASTY, PATCH, Tags, both, facts, outcome, saved
 
 
 def page(folder: Path, address: str) -> str:
