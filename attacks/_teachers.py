@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.contracts import Classifier, Goal, Images, InputError, Model, Streams
-from bench.models import load_model
+from bench.models import load_model, python_module
 
 VICTIM = "victim"
 
@@ -24,6 +24,16 @@ def split(models: str) -> list[str]:
             f"Expected models as a list such as victim;photos-cnn or resnet20@weights.safetensors, but got {models!r}."
         )
     return texts
+
+
+def teacher_files(models: str) -> tuple[Path, ...]:
+    """The files of weights in the list."""
+    return tuple(Path(weights) for _, weights in map(_parsed, split(models)) if weights)
+
+
+def teacher_modules(models: str) -> tuple[str, ...]:
+    """The modules of `python:` models in the list."""
+    return tuple(module for name, _ in map(_parsed, split(models)) if (module := python_module(name)))
 
 
 def check_teachers(models: str, image_shape: tuple[int, int, int], num_classes: int) -> None:
@@ -53,11 +63,17 @@ def teachers(models: str, model: Model, images: Images, goal: Goal, rng: Streams
     return [teacher(text) for text in split(models)]
 
 
-def _load(text: str, image_shape: tuple[int, int, int], num_classes: int) -> Classifier:
+def _parsed(text: str) -> tuple[str, str]:
+    """A model's text for `load_model`, and its file of weights or ""."""
     name, _, weights = text.partition("@")
+    return name.replace("&", ","), weights
+
+
+def _load(text: str, image_shape: tuple[int, int, int], num_classes: int) -> Classifier:
+    name, weights = _parsed(text)
     try:
         return load_model(
-            name.replace("&", ","),
+            name,
             num_classes=num_classes,
             image_shape=image_shape,
             weights=Path(weights) if weights else None,

@@ -43,7 +43,7 @@ from bench.memory import piece_of
 from ._paste import Placed, paste
 from ._picture import check_picture, read_picture
 from ._steps import Loss, losses
-from ._teachers import VICTIM, check_teachers, split, teachers
+from ._teachers import VICTIM, check_teachers, split, teacher_files, teacher_modules, teachers
 from ._update import Mover, Update, check_updates, roughness
 
 
@@ -143,6 +143,14 @@ class AdversarialPatch(Placed, UniversalAttack):
         """Raises InputError where the patch does not fit, or a model to learn on cannot be had."""
         super().check(image_shape, num_classes)
         check_teachers(self.models, image_shape, num_classes)
+
+    def files(self) -> tuple[Path, ...]:
+        """The pictures, and the weights of the models to learn on."""
+        return (*super().files(), *teacher_files(self.models))
+
+    def modules(self) -> tuple[str, ...]:
+        """Those of `python:` models to learn on."""
+        return teacher_modules(self.models)
 
     @property
     def learns(self) -> bool:

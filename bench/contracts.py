@@ -257,6 +257,10 @@ class Plugin(ABC):
         paths = (value for value in values if isinstance(value, Path))
         return (*paths, *(Path(value) for value in values if isinstance(value, str) and Path(value).is_file()))
 
+    def modules(self) -> tuple[str, ...]:
+        """Python modules that its parameters name, and on whose code its results depend."""
+        return ()
+
     def components(self) -> tuple[Plugin, ...]:
         """The plugins that it is made of, such as the defenses of a chain."""
         return ()

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bench.models.load import MODELS, Net, load_model, model_fingerprint, weights_fingerprint
+from bench.models.load import MODELS, Net, load_model, model_fingerprint, python_module, weights_fingerprint
 
-__all__ = ["MODELS", "Net", "load_model", "model_fingerprint", "weights_fingerprint"]
+__all__ = ["MODELS", "Net", "load_model", "model_fingerprint", "python_module", "weights_fingerprint"]

@@ -20,7 +20,7 @@ from bench.plugins.specs import Spec, build, check_known, parse_value
 from bench.training import private_randomness
 from bench.weights_file import load_weights
 
-__all__ = ["MODELS", "Net", "load_model", "model_fingerprint", "weights_fingerprint"]
+__all__ = ["MODELS", "Net", "load_model", "model_fingerprint", "python_module", "weights_fingerprint"]
 
 _FIRST = {"torchvision": "name", "timm": "name", "python": "address"}
 
@@ -79,12 +79,17 @@ def weights_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
+def python_module(text: str) -> str | None:
+    """The module whose code makes a model such as `python:acme.nets:make`; None for other models."""
+    spec = Spec.parse(text)
+    return Spec.parse_address(spec.first or "")[0] if spec.name == "python" else None
+
+
 def model_fingerprint(text: str, model: nn.Module) -> str:
     """As `weights_fingerprint`; of a model that Python code makes, it changes with that code, too."""
-    weights, spec = weights_fingerprint(model), Spec.parse(text)
-    if spec.name != "python":
+    weights, module_name = weights_fingerprint(model), python_module(text)
+    if module_name is None:
         return weights
-    module_name, _ = Spec.parse_address(spec.first or "")
     others = {type(part).__module__ for part in model.modules()}
     code = fingerprint_of([module_name, *(name for name in others if belongs_to(name, module_name))])
     return hashlib.sha256(f"{weights} {code}".encode()).hexdigest()[:12]

@@ -83,6 +83,10 @@ class Chain(Defense):
         """The files of the parts."""
         return tuple(file for part in self.parts for file in part.files())
 
+    def modules(self) -> tuple[str, ...]:
+        """The modules of the parts."""
+        return tuple(module for part in self.parts for module in part.modules())
+
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
         """Checks every part."""
         for part in self.parts:

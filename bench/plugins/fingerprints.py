@@ -19,16 +19,21 @@ def plugin_fingerprints(kind: Kind, plugin: Attack | Defense) -> dict[str, str]:
     """What a record keeps of a plugin: if one of these is another one today, the record is stale.
 
     Returns:
-        `attack` or `defense` with the fingerprint of the code; and only if the plugin reads files, `files of the
+        `attack` or `defense` with the fingerprint of the code; and only if its parameters name files, `files of the
         attack` or `files of the defense` with one of their contents.
     """
-    contents = " ".join(content_hash(file) for file in plugin.files())
+    contents = " ".join(_contents(plugin))
     of_files = {f"files of the {kind}": hashlib.sha256(contents.encode()).hexdigest()[:12]} if contents else {}
     return {kind: code_fingerprint(plugin)} | of_files
 
 
 def plugin_key(plugin: Plugin) -> str:
     """All that the results of a plugin depend on, as text: parameters, code, and the content of files."""
-    contents = [content_hash(file) for file in plugin.files()]
-    own = [type(plugin).__qualname__, repr(plugin.parameters), code_fingerprint(plugin), *contents]
+    own = [type(plugin).__qualname__, repr(plugin.parameters), code_fingerprint(plugin), *_contents(plugin)]
     return " ".join([*own, *map(plugin_key, plugin.components())])
+
+
+def _contents(plugin: Plugin) -> list[str]:
+    """Hashes of the files and modules that the parameters name."""
+    modules = plugin.modules()
+    return [*map(content_hash, plugin.files()), *([fingerprint_of(modules)] if modules else [])]
