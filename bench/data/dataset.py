@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,14 +26,16 @@ class Split:
         self,
         labels: Int[Tensor, "count"] | Callable[[], Int[Tensor, "count"]],
         read: Callable[[Indices], Bytes],
+        fingerprint: Callable[[], str] | None = None,
     ) -> None:
         """A split that reads through functions.
 
         Args:
-            labels: shape (count,), int64; or what gives them when they are first asked for.
-            read: indices of shape (n,) -> 8-bit images of shape (n, c, h, w); never called with no index.
+            labels: shape (count,), int64; or a function that returns them, called when they are first needed.
+            read: indices of shape (n,) -> 8-bit images of shape (n, c, h, w); never called without an index.
+            fingerprint: a fast way to the hash of all images and labels; by default all images are read.
         """
-        self._labels, self._read = labels, read
+        self._labels, self._read, self._fingerprint = labels, read, fingerprint
 
     @cached_property
     def labels(self) -> Int[Tensor, "count"]:
@@ -41,6 +44,20 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with any image, any label or their order: their number and 12 hex digits."""
+        if not len(self):
+            return "0 none"
+        return f"{len(self)} {(self._fingerprint or self._hash_pixels)()}"
+
+    def _hash_pixels(self) -> str:
+        digest = hashlib.sha256(self.labels.numpy().astype("<i8").tobytes())
+        for indices in torch.split(torch.arange(len(self)), 4096):
+            images = self._read(indices)
+            digest.update(str(tuple(images.shape)).encode() + images.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
 
     def load(self, indices: Indices) -> Float[Tensor, "n c h w"]:
         """The images with these indices, float32 NCHW in [0, 1], on the CPU.
@@ -60,16 +77,20 @@ class Dataset:
     """A named set of labelled images.
 
     Attributes:
-        name: the canonical text that `load_dataset` made it from.
+        name: the text that `load_dataset` made it from, in one spelling and without paths.
         classes: what the labels stand for.
         train: images to learn from; may be empty.
         test: images to evaluate on; none of them is in `train`.
+        warnings: what may be wrong with them.
+        folders: the folders that it reads from, by their names in `name`.
     """
 
     name: str
     classes: tuple[str, ...]
     train: Split
     test: Split
+    warnings: tuple[str, ...] = ()
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -30,5 +30,5 @@ def digits(size: int = 8) -> Dataset:
     images = (F.interpolate(levels, (size, size), mode="bilinear") * 255).round().to(torch.uint8)
     labels = torch.from_numpy(table[:, -1]).to(torch.int64)
     first, last = slice(0, 1257), slice(1257, None)
-    parts = [Split(labels[rows], images[rows].__getitem__) for rows in (first, last)]
-    return Dataset("digits", tuple("0123456789"), *parts)
+    train, test = (Split(labels[rows], images[rows].__getitem__) for rows in (first, last))
+    return Dataset("digits", tuple("0123456789"), train, test)

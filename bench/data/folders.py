@@ -1,71 +1,77 @@
-"""Data sets in folders of image files, a folder a class."""
+"""Data sets in folders of image files, one folder per class."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
-from PIL import Image
 
-from bench.data.dataset import Bytes, Dataset, Indices, Split, generator, places_in_class
+from bench.core.files import content_hash
+from bench.core.identity import identity_of
+from bench.data.content import FileHashes, pixel_hash
+from bench.data.dataset import Dataset, Split, generator, places_in_class
+from bench.data.pixels import Preparation, open_image, read_all
 from bench.errors import InputError
 
 _ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_NO_CLASS = "__MACOSX"
+"""A folder that macOS adds to archives; it holds no images but files with their names."""
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """How an image of any kind becomes an array of one size.
+class _Files:
+    """The image files in class folders.
 
     Attributes:
-        resize: the shorter side in pixels after scaling (bilinear, antialiased), or None to leave it.
-        crop: side of the central square in pixels, or None for the whole image.
-        channels: 1 for grey, 3 for colour.
+        root: the folder of the class folders.
+        classes: the class folders' names in alphabetical order.
+        names: the paths of the image files relative to `root`, in the order of their classes and folders.
+        labels: the class of each, shape (n,).
     """
 
-    resize: int | None = None
-    crop: int | None = None
-    channels: int = 3
+    root: Path
+    classes: tuple[str, ...]
+    names: list[str]
+    labels: np.ndarray
 
-    def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
-            raise InputError(f"Expected channels=1 (grey) or channels=3 (colour), but got {self.channels}.")
-        if any(size is not None and size < 1 for size in (self.resize, self.crop)):
-            raise InputError(f"Expected resize= and crop= from 1, but got {self.resize} and {self.crop}.")
-        if self.resize and self.crop and self.crop > self.resize:
-            raise InputError(f"Expected crop= of at most resize={self.resize}, but got {self.crop}.")
+    @cached_property
+    def _hashes(self) -> FileHashes:
+        return FileHashes(self.root, self.names)
 
-    def __call__(self, image: Image.Image) -> np.ndarray:
-        """An 8-bit array of shape (c, h, w); raises ValueError where the image is smaller than the crop."""
-        image = image.convert("RGB" if self.channels == 3 else "L")
-        if self.resize:
-            short = min(image.size)
-            size = (self.resize * image.width // short, self.resize * image.height // short)  # as torchvision rounds
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        if self.crop:
-            if self.crop > min(image.size):
-                raise ValueError(f"crop={self.crop} is more than its {image.width}×{image.height} pixels")
-            left, top = round((image.width - self.crop) / 2), round((image.height - self.crop) / 2)
-            image = image.crop((left, top, left + self.crop, top + self.crop))
-        pixels = np.asarray(image)
-        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    @cached_property
+    def contents(self) -> list[str]:
+        """A hash of each file."""
+        return self._hashes.take(content_hash)
 
+    @cached_property
+    def pixels(self) -> list[str]:
+        """A hash of what each image shows."""
+        return self._hashes.take(pixel_hash)
 
-def read_all(read: Callable[[int], np.ndarray], indices: Indices) -> Bytes:
-    """The images of shape (c, h, w) that `read` gives for each index, in several threads, as one batch."""
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        images = list(pool.map(read, indices.tolist()))
-    shapes = sorted({image.shape[1:] for image in images})
-    if len(shapes) > 1:
-        raise InputError(
-            f"The images differ in size (height × width: {shapes[0]}, {shapes[-1]}); pass resize= and crop=."
-        )
-    return torch.from_numpy(np.stack(images))
+    def split(self, rows: np.ndarray, prepare: Preparation) -> Split:
+        """Some of the images, prepared."""
+        labels = self.labels[rows]
+
+        def read(place: int) -> np.ndarray:
+            path = self.root / self.names[rows[place]]
+            image = open_image(path)
+            try:
+                return prepare(image)
+            except ValueError as error:
+                raise InputError(f"The image {path} cannot be used: {error}.") from error
+
+        def fingerprint() -> str:
+            parts = [repr(prepare), *(f"{label} {self.contents[row]}" for row, label in zip(rows, labels, strict=True))]
+            return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+        return Split(torch.from_numpy(labels), lambda indices: read_all(read, indices), fingerprint)
 
 
 def folder(
@@ -75,13 +81,13 @@ def folder(
     train: str = "0",
     channels: int = 3,
     seed: int = 0,
+    name: str | None = None,
 ) -> Dataset:
-    """`folder:PATH`, any folder of class folders; resize=, crop=, train=FRACTION or train=FOLDER.
+    """Image files in class folders; the classes are the folders' names in alphabetical order.
 
-    The classes are the folders' names in alphabetical order.
-
-    Where `root` holds a folder train/ and a folder test/ or val/, those are the splits. Else all images are
-    for evaluation, less the share that `train` sets apart, unless `train` is another folder.
+    Where `root` holds a folder train/ and a folder test/ or val/, those are the splits. Else all images are for
+    evaluation, less the share that `train` sets apart, unless `train` is another folder. Links are followed; names that
+    begin with a dot are skipped. Images are read as a person sees them (`open_image`).
 
     Args:
         root: the folder.
@@ -91,42 +97,89 @@ def folder(
             (of the classes, where each has a single image); or a folder with the same classes.
         channels: 3 turns grey images to colour, 1 colour to grey.
         seed: which images a share takes.
+        name: what records call the folder; by default its own name.
 
     Raises:
-        InputError: a folder is missing or empty, a class has no image, there is only one class, two folders
-            differ in their classes, or a parameter is out of range. An image that cannot be read raises it
-            when it is loaded.
+        InputError: a folder is missing or empty, a class has no image, there is only one class, two folders differ in
+            their classes, an image for evaluation is also one for training, or a parameter is out of range. An image
+            that cannot be read raises it when it is loaded.
     """
     prepare = Preparation(resize, crop, channels)
-    learn, evaluate = root / "train", next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+    learn, evaluate = root / "train", next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
+    share = _training_share(train)
     if evaluate and learn.is_dir():
         if train != "0":
             raise InputError(f"{root} has its own train/ folder; leave out train={train}.")
-        return _two_folders(learn, evaluate, prepare)
-    share = _share(train)
-    if share is None:
-        if Path(train).resolve() == root.resolve():
+        training, evaluated = _find(learn), _find(evaluate)
+        folders = {_identity(root, [training, evaluated], name): root}
+    elif share is None:
+        learn, evaluate = Path(train), root
+        if learn.resolve() == root.resolve():
             raise InputError(f"The images of {root} cannot be for training and for evaluation; pass a share as train=.")
-        return _two_folders(Path(train), root, prepare)
-    classes, files, labels = _files(root)
-    chosen = _set_apart(labels, share, seed)
-    parts = [_split([files[i] for i in np.flatnonzero(rows)], labels[rows], prepare) for rows in (chosen, ~chosen)]
-    return Dataset("folder", classes, *parts)
-
-
-def _two_folders(learn: Path, evaluate: Path, prepare: Preparation) -> Dataset:
-    classes, learn_files, learn_labels = _files(learn)
-    others, files, labels = _files(evaluate)
-    if classes != others:
-        differing = _few(sorted(set(classes) ^ set(others)))
+        training, evaluated = _find(learn), _find(evaluate)
+        folders = {_identity(root, [evaluated], name): root, _identity(learn, [training]): learn}
+    else:
+        files = _find(root)
+        apart = _set_apart(files.labels, share, seed)
+        rows = np.flatnonzero(apart), np.flatnonzero(~apart)
+        return _dataset(files, rows[0], files, rows[1], prepare, {_identity(root, [files], name): root})
+    if training.classes != evaluated.classes:
+        differing = _few(sorted(set(training.classes) ^ set(evaluated.classes)))
         raise InputError(
             f"Expected the same classes in {learn} and {evaluate}, but these are in one only: {differing}."
         )
-    return Dataset("folder", classes, _split(learn_files, learn_labels, prepare), _split(files, labels, prepare))
+    rows = np.arange(len(training.names)), np.arange(len(evaluated.names))
+    return _dataset(training, rows[0], evaluated, rows[1], prepare, folders)
 
 
-def _share(train: str) -> float | None:
-    """A share from text, or None where the text is no number but a path."""
+def _identity(root: Path, parts: Sequence[_Files], name: str | None = None) -> str:
+    """What records call a folder; it changes with the name or the content of any image file."""
+    digest = hashlib.sha256()
+    for files in parts:
+        for path, content in zip(files.names, files.contents, strict=True):
+            digest.update(os.fsencode(path).replace(b"\\", b"/") + f" {content}\n".encode())
+    return identity_of(root, digest.hexdigest(), name)
+
+
+def _dataset(
+    training: _Files,
+    learn: np.ndarray,
+    evaluated: _Files,
+    evaluate: np.ndarray,
+    prepare: Preparation,
+    folders: Mapping[str, Path],
+) -> Dataset:
+    if len(learn):
+        _refuse_copies(training, learn, evaluated, evaluate)
+    splits = training.split(learn, prepare), evaluated.split(evaluate, prepare)
+    return Dataset("folder", evaluated.classes, *splits, _order_warnings(evaluated.classes), folders)
+
+
+def _refuse_copies(training: _Files, learn: np.ndarray, evaluated: _Files, evaluate: np.ndarray) -> None:
+    """Raises InputError if an image for evaluation shows, pixel for pixel, what one for training shows."""
+    learned = {training.pixels[row]: row for row in reversed(learn)}
+    copies = [row for row in evaluate if evaluated.pixels[row] in learned]
+    if copies:
+        copy = evaluated.root / evaluated.names[copies[0]]
+        original = training.root / training.names[learned[evaluated.pixels[copies[0]]]]
+        raise InputError(
+            f"Expected images for evaluation that are not among the training images, but {copy} shows the same pixels "
+            f"as {original} ({len(copies)} such {'copy' if len(copies) == 1 else 'copies'} in all). Remove the copies."
+        )
+
+
+def _order_warnings(classes: Sequence[str]) -> tuple[str, ...]:
+    """Numbers in the order of text: 1, 10, 2."""
+    if not all(name.isdecimal() for name in classes) or list(classes) == sorted(classes, key=int):
+        return ()
+    return (
+        f"the class folders are numbers but their order is that of text ({_few(classes)}), so folder {classes[1]!r} is "
+        f"class 1; if the weights count in another order, give the names leading zeros (01, 02, …, 10)",
+    )
+
+
+def _training_share(train: str) -> float | None:
+    """The share that a text gives, or None if the text is not a number but a path."""
     try:
         share = float(train)
     except ValueError:
@@ -136,25 +189,70 @@ def _share(train: str) -> float | None:
     return share
 
 
-def _files(root: Path) -> tuple[tuple[str, ...], list[Path], np.ndarray]:
-    """Classes, image files in order, and their labels of shape (n,)."""
+def _find(root: Path) -> _Files:
+    """The image files in the class folders of `root`."""
     if not root.is_dir():
         raise InputError(f"Expected a folder of class folders, but there is no folder {root}.")
-    folders = sorted(one for one in root.iterdir() if one.is_dir() and not one.name.startswith("."))
+    folders = sorted(entry for entry in _entries(root) if entry.is_dir() and _counts(entry.name))
     if len(folders) < 2:
         raise InputError(
-            f"Expected {root} to hold two class folders or more, but it holds {len(folders)}: a folder a class, "
-            "or train/ and test/ with a folder a class in each."
+            f"Expected {root} to hold two class folders or more, but it holds {len(folders)}: a folder for each class, "
+            "or train/ and test/ with a folder for each class."
         )
-    images = [sorted(one for one in folder.rglob("*") if one.suffix.lower() in _ENDINGS) for folder in folders]
-    empty = [one.name for one, found in zip(folders, images, strict=True) if not found]
+    others = [_place(path) for path in (root, *folders)]
+    images = [sorted(_images(folder, others), key=lambda name: Path(name).parts) for folder in folders]
+    empty = [folder.name for folder, names in zip(folders, images, strict=True) if not names]
     if empty:
         endings = ", ".join(sorted(_ENDINGS))
         raise InputError(
             f"Expected image files ({endings}) for each class of {root}, but found none for {_few(empty)}."
         )
-    labels = np.repeat(np.arange(len(folders)), [len(found) for found in images])
-    return tuple(one.name for one in folders), [file for found in images for file in found], labels
+    labels = np.repeat(np.arange(len(folders)), [len(names) for names in images])
+    return _Files(root, tuple(folder.name for folder in folders), [name for names in images for name in names], labels)
+
+
+def _images(root: Path, others: Iterable[tuple[int, int]]) -> Iterator[str]:
+    """The image files below a folder, in any order, relative to the folder that holds it.
+
+    Links are followed, but no folder is entered twice.
+
+    Args:
+        root: the folder.
+        others: the places of folders that a link must not lead into.
+    """
+    entered = set(others) - {_place(root)}
+    above = len(os.fspath(root.parent / "x")) - 1
+    for path, folders, names in os.walk(root, onerror=_refuse_unreadable, followlinks=True):
+        place = _place(Path(path))
+        if place in entered:
+            folders.clear()
+            continue
+        entered.add(place)
+        folders[:] = sorted(name for name in folders if _counts(name))
+        images = (name for name in names if _counts(name) and Path(name).suffix.lower() in _ENDINGS)
+        yield from (f"{path[above:]}{os.sep}{name}" for name in images)
+
+
+def _counts(name: str) -> bool:
+    """Whether a file or folder of this name belongs to the data, and not to the system or an editor."""
+    return not name.startswith(".") and name != _NO_CLASS
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    """Where a folder is on disk, the same through all links to it."""
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        _refuse_unreadable(error)
+
+
+def _refuse_unreadable(error: OSError) -> NoReturn:
+    raise InputError(f"The folder {error.filename} cannot be read: {error.strerror or error}.") from error
 
 
 def _few(names: Sequence[str]) -> str:
@@ -174,14 +272,3 @@ def _set_apart(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     chosen = np.zeros(len(labels), bool)
     chosen[shuffled] = places_in_class(labels[shuffled]) < quotas[labels[shuffled]]
     return chosen
-
-
-def _split(files: Sequence[Path], labels: np.ndarray, prepare: Preparation) -> Split:
-    def read_file(index: int) -> np.ndarray:
-        try:
-            with Image.open(files[index]) as image:
-                return prepare(image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"The image {files[index]} cannot be used: {error}.") from error
-
-    return Split(torch.from_numpy(labels), lambda indices: read_all(read_file, indices))

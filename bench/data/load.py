@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from bench.data.dataset import Dataset, Split, choose, fingerprint
 from bench.data.digits import digits
@@ -36,16 +39,39 @@ def load_dataset(text: str) -> Dataset:
     """The data set that a text such as `photos`, `photos:crop=64` or `folder:PATH,resize=256,crop=224` names.
 
     Raises:
-        InputError: there is none of that name, a parameter is wrong, or the data cannot be had.
+        InputError: there is none of that name, a parameter is wrong, or the data cannot be read.
     """
-    spec = Spec.parse(text)
-    check_known(spec.name, DATASETS, "data set")
-    parameters = dict(spec.parameters)
-    if spec.name == "folder" and spec.first:
-        parameters["root"] = spec.first
-    elif spec.first:
-        raise InputError(f"Expected {spec.name}:key=value, but got {text!r}.")
-    if spec.name == "folder" and "root" not in parameters:
-        raise InputError("Expected folder:PATH with the folder of the class folders.")
-    made: Dataset = build(DATASETS[spec.name], f"data set {spec.name!r}", parameters, {})
-    return replace(made, name=str(spec))
+    try:
+        spec = Spec.parse(text)
+        check_known(spec.name, DATASETS, "data set")
+        parameters = dict(spec.parameters)
+        if spec.first and spec.name != "folder":
+            raise InputError(f"Expected {spec.name}:key=value, but got {text!r}.")
+        if spec.first:
+            parameters["root"] = spec.first
+        if spec.name == "folder" and "root" not in parameters:
+            raise InputError("Expected folder:PATH with the folder of the class folders.")
+        dataset: Dataset = build(DATASETS[spec.name], f"data set {spec.name!r}", parameters, {})
+    except InputError as error:
+        _explain_separators(text, error)
+        raise
+    parameters.pop("root", None)
+    if not dataset.folders:
+        return replace(dataset, name=str(Spec(spec.name, None, tuple(parameters.items()))))
+    parameters.pop("name", None)
+    root, *train = dataset.folders
+    if train:
+        parameters["train"] = train[0]
+    return replace(dataset, name=str(Spec(spec.name, root, tuple(parameters.items()))))
+
+
+def _explain_separators(text: str, error: InputError) -> None:
+    """Raises an InputError that says how to pass a folder whose path holds what separates parameters."""
+    items = text.partition(":")[2].split(",")
+    for count in range(len(items), 0, -1):
+        path = Path(",".join(items[:count]))
+        if re.search("[,=]", str(path)) and path.is_dir():
+            raise InputError(
+                f"Expected a path without , and = but got {path}. Make a link to it and pass the link: "
+                f"ln -s {shlex.quote(str(path.resolve()))} images"
+            ) from error

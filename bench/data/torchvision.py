@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,9 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.core import tensor_cache as disk
+from bench.core.files import content_hash
+from bench.core.tensor_cache import cache_folder
+from bench.data.content import FileHashes
 from bench.data.dataset import Dataset, Split
-from bench.data.folders import Preparation, read_all
+from bench.data.pixels import Preparation, read_all
 from bench.errors import InputError
 
 
@@ -24,6 +28,7 @@ class _Source:
     Attributes:
         kind: the class in torchvision.datasets.
         files: where its files belong below the root folder.
+        paths: an open data set -> the files that it reads.
         argument, splits: what asks for the training images, and for those for evaluation.
         labels: an open data set -> its labels, without reading an image.
         classes: their names where the data set does not know them.
@@ -33,6 +38,7 @@ class _Source:
 
     kind: str
     files: str
+    paths: Callable[[Any], list[Path]]
     argument: str = "split"
     splits: tuple[object, object] = ("train", "test")
     labels: Callable[[Any], Any] = lambda data: data.targets
@@ -46,27 +52,48 @@ def _pcam_labels(data: Any) -> Any:
         return file["y"][:, 0, 0, 0]
 
 
+def _cifar_paths(data: Any) -> list[Path]:
+    names = data.train_list if data.train else data.test_list
+    return [Path(data.root, data.base_folder, name) for name, _ in names]
+
+
+def _mnist_paths(data: Any) -> list[Path]:
+    return sorted(Path(data.raw_folder).glob("train-*" if data.train else "t10k-*"))
+
+
 _FLAGS = (True, False)
 _SOURCES = {
-    "cifar10": _Source("CIFAR10", "cifar-10-batches-py/", "train", _FLAGS),
-    "cifar100": _Source("CIFAR100", "cifar-100-python/", "train", _FLAGS),
-    "mnist": _Source("MNIST", "MNIST/raw/", "train", _FLAGS, channels=1),
-    "fashion-mnist": _Source("FashionMNIST", "FashionMNIST/raw/", "train", _FLAGS, channels=1),
+    "cifar10": _Source("CIFAR10", "cifar-10-batches-py/", _cifar_paths, "train", _FLAGS),
+    "cifar100": _Source("CIFAR100", "cifar-100-python/", _cifar_paths, "train", _FLAGS),
+    "mnist": _Source("MNIST", "MNIST/raw/", _mnist_paths, "train", _FLAGS, channels=1),
+    "fashion-mnist": _Source("FashionMNIST", "FashionMNIST/raw/", _mnist_paths, "train", _FLAGS, channels=1),
     "imagenet": _Source(
         "ImageNet",
         "ILSVRC2012_devkit_t12.tar.gz and ILSVRC2012_img_val.tar (for training also ILSVRC2012_img_train.tar)",
+        lambda data: [Path(path) for path, _ in data.samples],
         splits=("train", "val"),
         downloads=False,
     ),
     "gtsrb": _Source(
         "GTSRB",
         "gtsrb/",
+        lambda data: [Path(path) for path, _ in data._samples],
         labels=lambda data: [label for _, label in data._samples],
         classes=tuple(map(str, range(43))),
     ),
-    "pcam": _Source("PCAM", "pcam/", labels=_pcam_labels, classes=("normal", "tumor")),
+    "pcam": _Source(
+        "PCAM",
+        "pcam/",
+        lambda data: [data._base_folder / part[0] for part in data._FILES[data._split].values()],
+        labels=_pcam_labels,
+        classes=("normal", "tumor"),
+    ),
     "flowers102": _Source(
-        "Flowers102", "flowers-102/", labels=lambda data: data._labels, classes=tuple(map(str, range(1, 103)))
+        "Flowers102",
+        "flowers-102/",
+        lambda data: data._image_files,
+        labels=lambda data: data._labels,
+        classes=tuple(map(str, range(1, 103))),
     ),
 }
 
@@ -125,7 +152,7 @@ def _dataset(name: str, root: Path | None, resize: int | None, crop: int | None)
     """
     source = _SOURCES[name]
     prepare = Preparation(resize, crop, source.channels)
-    folder = root or disk.cache_folder() / "datasets"
+    folder = root or cache_folder() / "datasets"
     test = cache(lambda: _open(name, folder, source.splits[1]))
     train = cache(lambda: _open(name, folder, source.splits[0]))
     classes = source.classes or tuple(one if isinstance(one, str) else one[0] for one in test().classes)
@@ -160,7 +187,15 @@ def _split(data: Callable[[], Any], source: _Source, prepare: Preparation) -> Sp
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"Image {index} of torchvision's {source.kind} cannot be used: {error}.") from error
 
-    return Split(
-        lambda: torch.as_tensor(np.asarray(source.labels(data())), dtype=torch.int64),
-        lambda indices: read_all(read, indices),
-    )
+    def labels() -> torch.Tensor:
+        return torch.as_tensor(np.asarray(source.labels(data())), dtype=torch.int64)
+
+    def fingerprint() -> str:
+        paths = source.paths(data())
+        root = os.path.commonpath([path.parent for path in paths])
+        names = [os.path.relpath(path, root) for path in paths]
+        digest = hashlib.sha256(repr(prepare).encode() + labels().numpy().tobytes())
+        digest.update("\n".join(FileHashes(Path(root), names).take(content_hash)).encode())
+        return digest.hexdigest()[:12]
+
+    return Split(labels, lambda indices: read_all(read, indices), fingerprint)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from bench.contracts import InputError
 from bench.data import photos as photographs
-from bench.data.folders import Preparation
 from bench.data.load import DATASETS, Split, choose, fingerprint, load_dataset
+from bench.data.pixels import Preparation
 
 
 def image_file(path: Path, size: tuple[int, int] = (12, 10), mode: str = "RGB", seed: int = 0) -> Path:
@@ -255,7 +255,8 @@ class TestFolder:
         for part, count in (("train", 3), (name, 2)):
             for number in range(count):
                 for label in ("a", "b"):
-                    image_file(tmp_path / part / label / f"{number}.png")
+                    seed = int.from_bytes(f"{part}{number}{label}".encode(), "big")
+                    image_file(tmp_path / part / label / f"{number}.png", seed=seed)
         data = load_dataset(f"folder:{tmp_path}")
         assert (len(data.train), len(data.test)) == (6, 4)
 
@@ -263,8 +264,8 @@ class TestFolder:
         self, images: Path, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         second = tmp_path_factory.mktemp("second")
-        image_file(second / "cat" / "0.png")
-        image_file(second / "horse" / "0.png")
+        image_file(second / "cat" / "0.png", seed=7)
+        image_file(second / "horse" / "0.png", seed=8)
         with pytest.raises(InputError, match="dog, horse"):
             load_dataset(f"folder:{images},train={second}")
         (second / "horse").rename(second / "dog")
