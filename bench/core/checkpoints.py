@@ -1,8 +1,9 @@
-"""States of unfinished work on disk, so that what was killed goes on where it was."""
+"""States of unfinished work on disk, so that work that was interrupted resumes where it was."""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import io
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -10,12 +11,16 @@ from typing import Any
 
 import torch
 
+from bench.core.files import write_bytes
+
 SECONDS = 30.0
-"""How far apart the states of one piece of work are saved."""
+"""Time between two saved states of one piece of work."""
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class Checkpoint:
-    """A file with the last state of some work: absent at first, and whole at any time."""
+    """A file with the last state of some work and its checksum; there is none at first, and it is whole at any time."""
 
     def __init__(self, path: Path | None) -> None:
         """Keeps states at `path`, or nowhere."""
@@ -23,14 +28,19 @@ class Checkpoint:
         self._saved = monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state that was saved last, on the CPU; None where there is none that can be read."""
+        """The state that was saved last, on the CPU; None if there is none, or if it is damaged."""
         if self._path is None:
             return None
         try:
-            state: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
-        except Exception:  # absent, or damaged, which shows in many ways
+            content = self._path.read_bytes()
+            digest, state = content[:_DIGEST_BYTES], memoryview(content)[_DIGEST_BYTES:]
+            if hashlib.sha256(state).digest() != digest:
+                self.drop()
+                return None
+            loaded: dict[str, Any] = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+        except Exception:  # absent, or of another version, which shows in many ways
             return None
-        return state
+        return loaded
 
     @property
     def due(self) -> bool:
@@ -38,21 +48,20 @@ class Checkpoint:
         return self._path is not None and monotonic() - self._saved >= SECONDS
 
     def save(self, state: dict[str, Any]) -> None:
-        """Saves a state (tensors, numbers, text; lists and dicts of them); where it cannot be written it is lost."""
+        """Saves a state (tensors, numbers, text; lists and dicts of them); if it cannot be written, it is lost."""
         if self._path is None:
             return
-        part = self._path.with_suffix(f".{os.getpid()}")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(state, part)
-            part.replace(self._path)
-        except (OSError, RuntimeError):  # torch raises the second where the disk is full
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+        with suppress(OSError, MemoryError):
+            buffer = io.BytesIO()
+            buffer.seek(_DIGEST_BYTES)
+            torch.save(state, buffer)
+            content = buffer.getbuffer()
+            content[:_DIGEST_BYTES] = hashlib.sha256(content[_DIGEST_BYTES:]).digest()
+            write_bytes(self._path, content, lasting=False)
         self._saved = monotonic()
 
     def drop(self) -> None:
-        """Forgets the state: the work is done."""
+        """Deletes the state: the work is done."""
         if self._path is not None:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ def write_text(path: Path, text: str, lasting: bool = True) -> None:
     write_bytes(path, text.encode(), lasting)
 
 
-def write_bytes(path: Path, content: bytes, lasting: bool = True) -> None:
+def write_bytes(path: Path, content: bytes | memoryview, lasting: bool = True) -> None:
     """Writes a file whole or not at all; `lasting` waits until it would survive a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.contracts import Classifier, Streams
+from bench.core.tensor_cache import checksum
 from bench.errors import InputError
 from bench.models.nets import Net
 from bench.models.zoo import MODELS, Wanted
@@ -71,12 +72,8 @@ def load_model(
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """Changes when a weight, a normalisation or a name does; 12 hex digits of SHA-256."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
+    """Changes if a weight, the normalisation or a name does; 12 hex digits of SHA-256."""
+    return checksum(model.state_dict())[:12]
 
 
 def python_module(text: str) -> str | None:

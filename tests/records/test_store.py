@@ -5,9 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from bench.core import tensor_cache as cache
 from bench.core.files import write_text
 from bench.errors import InputError
 from bench.records.schema import Cell, Facts, Latency, Outcome
@@ -118,30 +116,3 @@ def test_one_record_is_found_by_some_of_its_words(tmp_path: Path) -> None:
         store.find("defense=jpeg")
     with pytest.raises(InputError, match="Did you mean 'defense'"):
         store.find("defence=jpeg")
-
-
-def test_the_cache_makes_a_thing_once_and_mends_a_broken_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
-    made: list[int] = []
-
-    def make() -> dict[str, torch.Tensor]:
-        made.append(1)
-        return {"x": torch.arange(3)}
-
-    for _ in range(2):
-        assert torch.equal(cache.cached("things", {"a": "1"}, make)["x"], torch.arange(3))
-    assert len(made) == 1
-    cache.cached("things", {"a": "2"}, make)
-    assert len(made) == 2
-    for file in tmp_path.glob("*.safetensors"):
-        file.write_bytes(file.read_bytes()[:20])
-    cache.cached("things", {"a": "1"}, make)
-    assert len(made) == 3
-
-
-def test_the_cache_forgets_what_was_not_used_for_longest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(cache, "LIMIT", 1500)
-    for name in "abc":
-        cache.cached(name, {"n": name}, lambda: {"x": torch.zeros(150)})
-    assert {path.name[0] for path in tmp_path.glob("*.safetensors")} < {"a", "b", "c"}
