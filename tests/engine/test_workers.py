@@ -179,5 +179,5 @@ def test_an_interrupt_keeps_what_was_done_and_says_how_to_go_on(tmp_path: Path) 
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "The same command goes on" in told
+    assert "The same command resumes" in told
     assert {one["status"] for one in records(tmp_path / "results").values()} == {"ok"}
