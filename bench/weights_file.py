@@ -1,4 +1,4 @@
-"""Weights from a file: safetensors, or a state dict saved by torch, of which only tensors are read."""
+"""Weights from a file: safetensors, or a state dict saved by torch; nothing but tensors is read."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from bench.errors import InputError
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Puts the weights of a file into a network.
+    """Loads the weights of a file into a network.
 
-    A checkpoint that holds its weights under "state_dict" or "model", or whose names begin with "module.",
-    is understood too. Counters of batches that batch norms keep may be absent.
+    The weights of a checkpoint may also be under "state_dict" or "model", and their names may begin with "module.".
+    The counters of batches in batch norms may be missing.
 
     Args:
-        network: takes the weights; nothing changes where an error is raised.
+        network: gets the weights; it stays as it is if an error is raised.
         path: ends in .safetensors, or was written by torch.save.
 
     Raises:
-        InputError: the file is missing, damaged or holds code, or its names or shapes are not the network's.
+        InputError: the file is missing, damaged or contains code, or its names or shapes are not those of the network.
     """
-    found, expected = _read(path), network.state_dict()
+    weights, expected = _read(path), network.state_dict()
     problems = {
-        "absent": [key for key in expected if key not in found and not key.endswith("num_batches_tracked")],
-        "unknown": [key for key in found if key not in expected],
+        "absent": [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")],
+        "unknown": [key for key in weights if key not in expected],
         "of another shape": [
-            f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}"
+            f"{key} {tuple(weights[key].shape)} instead of {tuple(expected[key].shape)}"
             for key in expected
-            if key in found and found[key].shape != expected[key].shape
+            if key in weights and weights[key].shape != expected[key].shape
         ],
     }
-    told = [f"{len(keys)} {kind} ({', '.join(keys[:3])}…)" for kind, keys in problems.items() if keys]
-    if told:
+    parts = [f"{len(keys)} {kind} ({', '.join(keys[:3])}…)" for kind, keys in problems.items() if keys]
+    if parts:
         raise InputError(
-            f"The weights in {path} do not fit this network of {len(expected)} tensors: {'; '.join(told)}."
+            f"The weights in {path} do not fit this network of {len(expected)} tensors: {'; '.join(parts)}."
         )
-    network.load_state_dict(found, strict=False)
+    network.load_state_dict(weights, strict=False)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -61,6 +61,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(one, Tensor) for one in content.values()):
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"Expected a state dict (name -> tensor) in {path}, but got {type(content).__name__}.")
     return {str(key).removeprefix("module."): tensor for key, tensor in content.items()}

@@ -20,7 +20,7 @@ from bench.contracts import InputError, Streams, answers
 from bench.data.load import load_dataset
 from bench.models import load_model
 from bench.models.nets import Net
-from bench.models.zoo import Wanted
+from bench.models.zoo import Requirements
 from bench.models.zoo import photos_cnn as untrained
 from bench.training import fit, private_randomness
 
@@ -35,7 +35,7 @@ def photos_cnn(seed: int, progress: Callable[[float, float], None]) -> Net:
     """A net trained on `CROPS`, cut down to `SIZE` at random places and scales, in different lights."""
     data = load_dataset(CROPS)
     with private_randomness(seed):
-        net = untrained(Wanted(len(data.classes), (3, SIZE, SIZE)), trained=False)
+        net = untrained(Requirements(len(data.classes), (3, SIZE, SIZE)), trained=False)
     fit(
         net,
         data.train.load(torch.arange(len(data.train))),

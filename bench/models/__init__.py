@@ -1,7 +1,23 @@
-"""Names to classifiers, with normalisation inside."""
+"""Names -> classifiers, with their normalisation inside."""
 
 from __future__ import annotations
 
-from bench.models.load import MODELS, Net, load_model, model_fingerprint, python_module, weights_fingerprint
+from bench.models.load import (
+    MODELS,
+    Net,
+    canonical_model,
+    load_model,
+    model_fingerprint,
+    python_module,
+    weights_fingerprint,
+)
 
-__all__ = ["MODELS", "Net", "load_model", "model_fingerprint", "python_module", "weights_fingerprint"]
+__all__ = [
+    "MODELS",
+    "Net",
+    "canonical_model",
+    "load_model",
+    "model_fingerprint",
+    "python_module",
+    "weights_fingerprint",
+]

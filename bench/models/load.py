@@ -1,10 +1,9 @@
-"""Names -> classifiers, normalisation inside."""
+"""Names -> classifiers, with their normalisation inside."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,15 +14,26 @@ from bench.contracts import Classifier, Streams
 from bench.core.tensor_cache import checksum
 from bench.errors import InputError
 from bench.models.nets import Net
-from bench.models.zoo import MODELS, Wanted
+from bench.models.zoo import MODELS, Requirements
 from bench.plugins.source_code import belongs_to, fingerprint_of
-from bench.plugins.specs import Spec, build, check_known, parse_value
+from bench.plugins.specs import Spec, build, canonical, check_known, parse_value, write_value
 from bench.training import private_randomness
 from bench.weights_file import load_weights
 
-__all__ = ["MODELS", "Net", "load_model", "model_fingerprint", "python_module", "weights_fingerprint"]
+__all__ = [
+    "MODELS",
+    "Net",
+    "canonical_model",
+    "load_model",
+    "model_fingerprint",
+    "python_module",
+    "weights_fingerprint",
+]
 
 _FIRST = {"torchvision": "name", "timm": "name", "python": "address"}
+"""Models whose text goes on with a word that is this parameter."""
+_OF_ANY_MODEL = ("mean", "std")
+"""Parameters that every model's text may have."""
 
 
 def load_model(
@@ -41,34 +51,48 @@ def load_model(
     It is in evaluation mode and its weights take no gradient.
 
     Args:
-        text: the name and its parameters; any model takes mean= and std= too, such as mean=0.5:0.5:0.5.
+        text: the name and its parameters; any model also takes mean= and std=, such as mean=0.5:0.5:0.5.
         num_classes, image_shape: of the data set; the shape is (c, h, w).
         weights: a file of weights (safetensors, or a state dict saved by torch), loaded into the network.
         mean, std: normalisation of images in [0, 1], for each channel or for all; by default the model's own.
-        seed: of the initialisation, where there are no weights.
+        seed: of the initialisation, if there are no weights.
 
     Raises:
-        InputError: there is none of that name, a parameter is wrong, or it does not fit the images, the classes
-            or the weights.
+        InputError: no model has that name, a parameter is wrong, or it does not fit the images, the classes or the
+            weights.
     """
     spec = Spec.parse(text)
     check_known(spec.name, MODELS, "model")
     parameters = dict(spec.parameters)
     mean = _numbers(parameters.pop("mean", None), "mean") or mean
     std = _numbers(parameters.pop("std", None), "std") or std
-    wanted = Wanted(num_classes, image_shape, weights)
+    required = Requirements(num_classes, image_shape, weights)
     with private_randomness(seed):
-        model = _make(spec, parameters, wanted)
+        model = _make(spec, parameters, required)
     if isinstance(model, Net):
         if weights is not None:
             load_weights(model.network, weights)
-        own = [tuple(one.flatten().tolist()) for one in (model.mean, model.std)]
-        model = Net(model.network, num_classes, mean or own[0], std or own[1])
+        own_mean, own_std = (tuple(values.flatten().tolist()) for values in (model.mean, model.std))
+        trained = model.trained or weights is not None
+        model = Net(model.network, num_classes, mean or own_mean, std or own_std, trained)
     elif weights or mean or std:
         raise InputError(f"{text} makes a finished classifier, which takes no weights, mean or std.")
     model.eval().requires_grad_(False)
-    _try(model, spec, wanted)
+    _try(model, spec, required)
     return model
+
+
+def canonical_model(text: str) -> str:
+    """The text of a model with its parameters in order and one spelling for each value.
+
+    Raises InputError for an unknown name or parameter, or a value that cannot be read.
+    """
+    spec = Spec.parse(text)
+    check_known(spec.name, MODELS, "model")
+    shared = [(key, write_value(_numbers(value, key))) for key, value in spec.parameters if key in _OF_ANY_MODEL]
+    own = tuple(pair for pair in spec.parameters if pair[0] not in _OF_ANY_MODEL)
+    spec = canonical(replace(spec, parameters=own), MODELS[spec.name], f"model {spec.name!r}")
+    return str(replace(spec, parameters=tuple(sorted([*spec.parameters, *shared]))))
 
 
 def weights_fingerprint(model: nn.Module) -> str:
@@ -92,45 +116,30 @@ def model_fingerprint(text: str, model: nn.Module) -> str:
     return hashlib.sha256(f"{weights} {code}".encode()).hexdigest()[:12]
 
 
-def _make(spec: Spec, parameters: dict[str, str], wanted: Wanted) -> Classifier:
-    make = MODELS[spec.name]
+def _make(spec: Spec, parameters: dict[str, str], required: Requirements) -> Classifier:
     first = _FIRST.get(spec.name)
     if bool(first) != bool(spec.first):
         raise InputError(
             f"Expected {spec.name}{f':{first.upper()}' if first else ':key=value'}, but got {str(spec)!r}."
         )
-    given: dict[str, Any] = {"wanted": wanted} | ({first: spec.first} if first else {})
-    if any(one.kind is one.VAR_KEYWORD for one in inspect.signature(make).parameters.values()):
-        given |= {key: _literal(value) for key, value in parameters.items()}
-        parameters = {}
-    return cast("Classifier", build(make, f"model {spec.name!r}", parameters, given))
-
-
-def _literal(text: str) -> Any:
-    """A Python value from text where it is one, else the text itself."""
-    words = {"true": True, "false": False, "none": None}
-    try:
-        return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    given: dict[str, Any] = {"required": required} | ({first: spec.first} if first else {})
+    return cast("Classifier", build(MODELS[spec.name], f"model {spec.name!r}", parameters, given))
 
 
 def _numbers(text: str | None, what: str) -> tuple[float, ...] | None:
-    return (
-        None
-        if text is None
-        else cast("tuple[float, ...]", parse_value(text, tuple[float, ...], f"{what} of the model"))
-    )
+    if text is None:
+        return None
+    return cast("tuple[float, ...]", parse_value(text, tuple[float, ...], f"{what} of the model"))
 
 
-def _try(model: Classifier, spec: Spec, wanted: Wanted) -> None:
-    """Asks the model for one answer, so that what does not fit is said now and in words."""
-    shape = "×".join(map(str, wanted.image_shape))
+def _try(model: Classifier, spec: Spec, required: Requirements) -> None:
+    """Asks the model about one image, to say now, and in words, what does not fit."""
+    shape = "×".join(map(str, required.image_shape))
     try:
         with torch.no_grad():
-            logits = model(torch.full((1, *wanted.image_shape), 0.5), Streams.of(0, torch.tensor([0])))
-    except Exception as error:  # a network of another's may fail in any way
+            logits = model(torch.full((1, *required.image_shape), 0.5), Streams.of(0, torch.tensor([0])))
+    except Exception as error:  # a network may fail in any way
         raise InputError(f"The model {spec} cannot read images of {shape}: {type(error).__name__}: {error}") from error
-    if not isinstance(logits, Tensor) or logits.shape != (1, wanted.num_classes):
+    if not isinstance(logits, Tensor) or logits.shape != (1, required.num_classes):
         answers = logits.shape[-1] if isinstance(logits, Tensor) and logits.ndim == 2 else type(logits).__name__
-        raise InputError(wanted.refusal(str(spec), answers))
+        raise InputError(required.refusal(str(spec), answers))

@@ -1,4 +1,4 @@
-"""The small networks that this project defines itself, and the normalisation before any network."""
+"""The networks that this project defines itself, and the normalisation in front of any network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Smaller = Float[Tensor, "n new_features new_h new_w"]
 class Net(Classifier):
     """A network behind its normalisation.
 
-    Three means make three channels of a grey image, so that a network for colour reads it.
+    With three means, a grey image gets three channels, so that a network for colour images can read it.
 
     Attributes:
         network: normalised images -> logits.
@@ -31,25 +31,37 @@ class Net(Classifier):
     std: Tensor
 
     def __init__(
-        self, network: nn.Module, num_classes: int, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)
+        self,
+        network: nn.Module,
+        num_classes: int,
+        mean: tuple[float, ...] = (0.0,),
+        std: tuple[float, ...] = (1.0,),
+        trained: bool = True,
     ) -> None:
         """Wraps `network`.
 
         Args:
             network: normalised images -> logits of shape (n, num_classes).
-            num_classes: how many classes there are.
-            mean, std: one number for each channel, or one for all.
+            num_classes: the number of classes.
+            mean, std: of images in [0, 1], one number for each channel or one for all.
+            trained: False if the weights are still random.
 
         Raises:
-            InputError: mean or std is no list of finite numbers, or a std is not above zero.
+            InputError: mean or std is not a list of finite numbers up to 1, or a std is not positive.
         """
         super().__init__()
         self.network = network
         self.num_classes = num_classes
+        self.trained = trained
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         if not (self.mean.isfinite().all() and self.std.isfinite().all() and (self.std > 0).all()):
             raise InputError(f"Expected finite mean= and positive std=, but got {mean} and {std}.")
+        if max(*mean, *std) > 1:
+            raise InputError(
+                f"Expected mean= and std= of images in [0, 1], but got {mean} and {std}. Divide by 255 if they are for "
+                "images with values from 0 to 255."
+            )
 
     def forward(self, images: Images, rng: Streams | None = None) -> Logits:
         """Logits of shape (n, num_classes); draws no random numbers."""
@@ -57,7 +69,7 @@ class Net(Classifier):
 
 
 class _Halved(nn.Module):
-    """Every other pixel, with zeros for the new channels: the shortcut without weights ("option A")."""
+    """Every other pixel, and zeros in the new channels: the shortcut without weights ("option A")."""
 
     def __init__(self, padding: int) -> None:
         super().__init__()
@@ -77,7 +89,7 @@ class _Projected(nn.Sequential):
 class _Block(nn.Module):
     """Two 3×3 convolutions beside a shortcut (He et al., arXiv 1512.03385).
 
-    It halves the image where a shortcut is given; without one the features stand beside themselves.
+    With a shortcut it halves the image; without one its shortcut is the identity.
     """
 
     def __init__(self, inputs: int, outputs: int, shortcut: nn.Module | None = None) -> None:
@@ -97,8 +109,8 @@ class _Block(nn.Module):
 class SmallResNet(nn.Module):
     """A residual net for images from 16 pixels a side: 0.30 M weights, 11 M multiplications for 3×32×32.
 
-    A 3×3 convolution at full size, then three blocks that each halve the image and double the channels
-    (16-32-64-128), then the mean over all places.
+    A 3×3 convolution at full size, three blocks that each halve the image and double the channels (16-32-64-128), and
+    the mean over all positions.
     """
 
     def __init__(self, num_classes: int, channels: int = 3) -> None:
@@ -118,8 +130,8 @@ class SmallResNet(nn.Module):
 class ResNet20(nn.Module):
     """ResNet-20 for CIFAR (He et al., arXiv 1512.03385, section 4.2): three stages of three blocks, 0.27 M weights.
 
-    Shortcuts are of option A: where the image is halved, every other pixel, and the channels are padded with zeros,
-    a half of them on each side.
+    Shortcuts are of option A: where the image is halved they take every other pixel, and pad the channels with zeros,
+    half of them on each side.
     """
 
     def __init__(self, num_classes: int, channels: int = 3) -> None:
@@ -141,17 +153,17 @@ class ResNet20(nn.Module):
 class MnistCNN(nn.Module):
     """Two 3×3 convolutions (32, 64), pooling, and two linear layers (128, classes), with dropout of 25 and 50 %.
 
-    For 28×28 images the first linear layer has 9216 inputs; for other sizes as many as there are.
+    The first linear layer has 9216 inputs for 28×28 images, and fewer or more for other sizes.
     """
 
     def __init__(self, num_classes: int, image_shape: tuple[int, int, int] = (1, 28, 28)) -> None:
         super().__init__()
         channels, height, width = image_shape
-        places = ((height - 4) // 2) * ((width - 4) // 2)
+        positions = ((height - 4) // 2) * ((width - 4) // 2)
         self.conv1 = nn.Conv2d(channels, 32, 3)
         self.conv2 = nn.Conv2d(32, 64, 3)
         self.dropout1 = nn.Dropout(0.25)
-        self.linear1 = nn.Linear(64 * places, 128)
+        self.linear1 = nn.Linear(64 * positions, 128)
         self.dropout2 = nn.Dropout(0.5)
         self.linear2 = nn.Linear(128, num_classes)
 

@@ -1,4 +1,4 @@
-"""The models that have a name: what makes each of them."""
+"""The models that have a name, and the functions that make them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from bench.contracts import Classifier
 from bench.errors import InputError, MissingExtraError
 from bench.models.nets import MnistCNN, Net, ResNet20, SmallResNet
-from bench.plugins.specs import check_known
+from bench.plugins.specs import Spec, check_known
 from bench.weights_file import load_weights
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -22,7 +22,7 @@ _BUNDLED = Path(__file__).parent.parent / "weights"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Requirements:
     """What a model must fit.
 
     Attributes:
@@ -40,83 +40,85 @@ class Wanted:
         return self.image_shape[0]
 
     def refusal(self, model: str, answers: int | str) -> str:
-        """What to say of a model that answers with other classes."""
+        """The error message for a model that answers with other classes."""
         return (
             f"Expected a model for the data set's {self.num_classes} classes, but {model} answers with {answers}. "
             "Choose a data set, a model or weights that fit."
         )
 
 
-def photos_cnn(wanted: Wanted, trained: bool = True) -> Net:
+def photos_cnn(required: Requirements, trained: bool = True) -> Net:
     """A small residual net, trained on `photos` (the default).
 
     `python tools/train_classifier.py photos-cnn` made its weights.
 
     Args:
-        wanted: what it must fit.
-        trained: whether it comes with those weights; else, and where a file is given, it is built for any classes.
+        required: what it must fit.
+        trained: whether it comes with those weights. Without them, or with a file of weights, it fits any classes.
     """
-    bundled = trained and wanted.weights is None
-    if bundled and (wanted.num_classes, wanted.channels) != (10, 3):
+    bundled = trained and required.weights is None
+    if bundled and (required.num_classes, required.channels) != (10, 3):
         raise InputError(
-            f"photos-cnn knows the 10 classes of photos in colour, but the data set has {wanted.num_classes} "
-            f"classes and {wanted.channels} channels. Choose another model, or give weights of your own."
+            f"photos-cnn knows the 10 classes of photos in colour, but the data set has {required.num_classes} "
+            f"classes and {required.channels} channels. Choose another model, or give weights of your own."
         )
-    net = Net(SmallResNet(wanted.num_classes, wanted.channels), wanted.num_classes, (0.5,), (0.25,))
+    net = Net(SmallResNet(required.num_classes, required.channels), required.num_classes, (0.5,), (0.25,), bundled)
     if bundled:
         load_weights(net.network, _BUNDLED / "photos-cnn.safetensors")
     return net
 
 
-def mnist_cnn(wanted: Wanted) -> Net:
+def mnist_cnn(required: Requirements) -> Net:
     """Two convolutions and two linear layers for small images, normalised as MNIST is; without weights."""
-    if min(wanted.image_shape[1:]) < 6:
-        raise InputError(f"Expected images of 6×6 pixels or more for mnist-cnn, but got {wanted.image_shape[1:]}.")
-    return Net(MnistCNN(wanted.num_classes, wanted.image_shape), wanted.num_classes, (0.1307,), (0.3081,))
+    if min(required.image_shape[1:]) < 6:
+        raise InputError(f"Expected images of 6×6 pixels or more for mnist-cnn, but got {required.image_shape[1:]}.")
+    network = MnistCNN(required.num_classes, required.image_shape)
+    return Net(network, required.num_classes, (0.1307,), (0.3081,), trained=False)
 
 
-def resnet20(wanted: Wanted) -> Net:
+def resnet20(required: Requirements) -> Net:
     """ResNet-20 for CIFAR with option-A shortcuts, normalised as ImageNet is; without weights."""
-    return Net(ResNet20(wanted.num_classes, wanted.channels), wanted.num_classes, *_of_channels(wanted, *_IMAGENET))
+    network = ResNet20(required.num_classes, required.channels)
+    return Net(network, required.num_classes, *_of_channels(required, *_IMAGENET), trained=False)
 
 
-def torchvision_model(wanted: Wanted, name: str, weights: str | None = None) -> Net:
+def torchvision_model(required: Requirements, name: str, weights: str | None = None) -> Net:
     """`torchvision:NAME`, with weights=DEFAULT or a named entry.
 
     Args:
-        wanted: what it must fit.
+        required: what it must fit.
         name: as torchvision.models.get_model knows it.
-        weights: DEFAULT or another entry of its weights, which also tells the normalisation; downloaded if need be.
+        weights: DEFAULT or another entry of its weights, which also sets the normalisation; downloaded if necessary.
             None builds it for any number of classes.
     """
     import torchvision
 
     check_known(name, torchvision.models.list_models(module=torchvision.models), "model of torchvision")
     if weights is None:
-        aux = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}  # they warn where it is left out
-        network = torchvision.models.get_model(name, num_classes=wanted.num_classes, **aux)
-        return Net(network, wanted.num_classes, *_IMAGENET)
+        aux = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}  # these warn without it
+        network = torchvision.models.get_model(name, num_classes=required.num_classes, **aux)
+        return Net(network, required.num_classes, *_IMAGENET, trained=False)
     entries = torchvision.models.get_model_weights(name)
     check_known(weights, entries.__members__, f"weights of torchvision's {name}")
     entry = entries[weights]
     categories, scaling = len(entry.meta["categories"]), entry.transforms()
-    if categories != wanted.num_classes:
-        raise InputError(wanted.refusal(f"torchvision:{name},weights={weights}", categories))
+    if categories != required.num_classes:
+        raise InputError(required.refusal(f"torchvision:{name},weights={weights}", categories))
     try:
         network = torchvision.models.get_model(name, weights=entry)
     except (OSError, RuntimeError) as error:  # no network, or another file than expected
         raise InputError(
-            f"The weights {entry.url} cannot be downloaded ({error}). Fetch them where there is a network, and give "
-            "the file as the model's weights."
+            f"The weights {entry.url} cannot be downloaded ({error}). Download them on a machine with a network, and "
+            "give the file as the model's weights."
         ) from error
-    return Net(network, wanted.num_classes, tuple(scaling.mean), tuple(scaling.std))
+    return Net(network, required.num_classes, tuple(scaling.mean), tuple(scaling.std))
 
 
-def timm_model(wanted: Wanted, name: str, **parameters: Any) -> Net:
+def timm_model(required: Requirements, name: str, **parameters: Any) -> Net:
     """`timm:NAME`, with the parameters of its constructor (extra: timm); without weights unless pretrained=true.
 
     Args:
-        wanted: what it must fit.
+        required: what it must fit.
         name: as timm.create_model knows it.
         parameters: such as pad_type="same".
     """
@@ -124,37 +126,39 @@ def timm_model(wanted: Wanted, name: str, **parameters: Any) -> Net:
         import timm
     except ImportError as error:
         raise MissingExtraError(f"The model timm:{name}", "timm") from error
-    settings = {"num_classes": wanted.num_classes, "in_chans": wanted.channels} | parameters
+    settings = {"num_classes": required.num_classes, "in_chans": required.channels} | parameters
     try:
         network = timm.create_model(name, **settings)
     except Exception as error:  # timm raises whatever its many constructors do
         raise InputError(f"timm cannot make {name!r} with {settings}: {error}") from error
-    usual = cast("dict[str, Any]", network.default_cfg)
-    return Net(network, wanted.num_classes, *_of_channels(wanted, usual["mean"], usual["std"]))
+    default = cast("dict[str, Any]", network.default_cfg)
+    normalisation = _of_channels(required, default["mean"], default["std"])
+    trained = bool(parameters.get("pretrained") or parameters.get("checkpoint_path"))
+    return Net(network, required.num_classes, *normalisation, trained=trained)
 
 
-def python_model(wanted: Wanted, address: str, **parameters: Any) -> Classifier:
+def python_model(required: Requirements, address: str, **parameters: Any) -> Classifier:
     """`python:MODULE:CALLABLE`, a network of your own; the callable gets the parameters.
 
     Args:
-        wanted: what it must fit; `num_classes` is passed to a callable that has such a parameter.
-        address: such as acme.nets:make; it returns a Classifier, or a module for which mean is 0 and std 1.
+        required: what it must fit; `num_classes` is passed to a callable that has such a parameter.
+        address: such as acme.nets:make; it returns a Classifier, or a module for which mean is 0 and std is 1.
         parameters: for the callable.
     """
-    module_name, _, attribute = address.partition(":")
+    module_name, attribute = Spec.parse_address(address)
     try:
         make = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
-            f"Expected python:MODULE:CALLABLE, but {address!r} cannot be imported: {error}. A module in the current "
-            "folder is found with PYTHONPATH=. before the command."
+            f"Expected python:MODULE:CALLABLE, but {address!r} cannot be imported: {error}. Put PYTHONPATH=. before "
+            "the command to find a module in the current folder."
         ) from error
     if "num_classes" in inspect.signature(make).parameters:
-        parameters = {"num_classes": wanted.num_classes} | parameters
+        parameters = {"num_classes": required.num_classes} | parameters
     network = make(**parameters)
     if not isinstance(network, nn.Module):
         raise InputError(f"Expected a torch module from {address}, but got {type(network).__name__}.")
-    return network if isinstance(network, Classifier) else Net(network, wanted.num_classes)
+    return network if isinstance(network, Classifier) else Net(network, required.num_classes)
 
 
 MODELS: dict[str, Callable[..., Classifier]] = {
@@ -165,13 +169,13 @@ MODELS: dict[str, Callable[..., Classifier]] = {
     "timm": timm_model,
     "python": python_model,
 }
-"""Name -> the function that makes it, from `Wanted` and the parameters of the text form."""
+"""Name -> the function that makes it from `Requirements` and parameters; `bench list` shows its first line."""
 
 
 def _of_channels(
-    wanted: Wanted, mean: tuple[float, ...], std: tuple[float, ...]
+    required: Requirements, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Normalisation of colour images, averaged for grey ones."""
-    if wanted.channels == len(mean):
+    """The normalisation of colour images, averaged for grey ones."""
+    if required.channels == len(mean):
         return tuple(mean), tuple(std)
     return (sum(mean) / len(mean),), (sum(std) / len(std),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
 import re
@@ -105,18 +106,35 @@ def canonical(spec: Spec, make: Callable[..., Any], what: str) -> Spec:
 
 
 def _values(make: Callable[..., Any], what: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-    hints = _hints(make)
-    for key in parameters:
-        check_known(key, hints, f"parameter of the {what}")
-    return {key: parse_value(value, hints[key], f"{key} of the {what}") for key, value in parameters.items()}
+    """The parameters as the annotations of `make` say; a Python value for what only its `**parameters` take."""
+    kinds, takes_more = _annotations(make)
+    if not takes_more:
+        for key in parameters:
+            check_known(key, kinds, f"parameter of the {what}")
+    return {
+        key: parse_value(value, kinds[key], f"{key} of the {what}") if key in kinds else _literal(value)
+        for key, value in parameters.items()
+    }
 
 
 @cache
-def _hints(make: Callable[..., Any]) -> dict[str, Any]:
+def _annotations(make: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
+    """The annotation of each parameter, and whether it takes any others."""
     hints = typing.get_type_hints(make)
     if is_dataclass(make):
-        return {field.name: hints[field.name] for field in fields(make) if field.init}
-    return {name: hints.get(name, str) for name in inspect.signature(make).parameters}
+        return {field.name: hints[field.name] for field in fields(make) if field.init}, False
+    parameters = inspect.signature(make).parameters.values()
+    named = {one.name: hints.get(one.name, str) for one in parameters if one.kind is not one.VAR_KEYWORD}
+    return named, len(named) < len(parameters)
+
+
+def _literal(text: str) -> Any:
+    """The Python value that a text stands for, or the text itself."""
+    words = {"true": True, "false": False, "none": None}
+    try:
+        return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def parse_value(text: str, kind: Any, what: str = "value") -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bench.augment import scaled_crops
 from bench.contracts import Classifier, InputError, Streams
 from bench.data.load import choose, load_dataset
-from bench.models import Net, load_model, weights_fingerprint
+from bench.models import Net, canonical_model, load_model, model_fingerprint, weights_fingerprint
 from bench.models import load as models
 from bench.models.nets import MnistCNN, ResNet20, SmallResNet
 from bench.training import fit, private_randomness
@@ -102,9 +102,9 @@ class TestPhotosCnn:
 class TestNormalisation:
     def test_the_network_sees_images_less_the_mean_over_the_deviation(self) -> None:
         images = some_images()
-        net = Net(nn.Flatten(), 10, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
+        net = Net(nn.Flatten(), 10, (0.1, 0.2, 0.3), (0.5, 0.25, 1.0))
         normalised = net(images).view_as(images)
-        for channel, (mean, std) in enumerate([(0.1, 0.5), (0.2, 0.25), (0.3, 2.0)]):
+        for channel, (mean, std) in enumerate([(0.1, 0.5), (0.2, 0.25), (0.3, 1.0)]):
             assert torch.allclose(normalised[:, channel], (images[:, channel] - mean) / std)
 
     def test_text_and_keyword_set_it_alike(self) -> None:
@@ -115,6 +115,11 @@ class TestNormalisation:
     @pytest.mark.parametrize("wrong", ["std=0", "std=0.5:0:0.5", "mean=nan", "mean=0.5:0.5", "mean=half", "std=-1"])
     def test_numbers_that_make_no_sense_are_refused(self, wrong: str) -> None:
         with pytest.raises(InputError):
+            small(f"resnet20:{wrong}")
+
+    @pytest.mark.parametrize("wrong", ["mean=123.7:116.3:103.5,std=58.4", "mean=127.5", "std=58.4:57.1:57.4"])
+    def test_numbers_for_images_up_to_255_are_refused_with_the_way_out(self, wrong: str) -> None:
+        with pytest.raises(InputError, match="Divide by 255"):
             small(f"resnet20:{wrong}")
 
 
@@ -185,6 +190,30 @@ class TestWeights:
             small("resnet20", weights=tmp_path / "gone.pt")
 
 
+class TestTrained:
+    @pytest.mark.parametrize(
+        ("text", "trained"),
+        [
+            ("photos-cnn", True),
+            ("photos-cnn:trained=false", False),
+            ("mnist-cnn", False),
+            ("resnet20", False),
+            ("resnet20:mean=0.5", False),
+            ("torchvision:squeezenet1_1", False),
+        ],
+    )
+    def test_a_model_without_weights_says_so(self, text: str, trained: bool) -> None:
+        assert small(text).trained is trained
+
+    def test_weights_from_a_file_make_it_a_trained_one(self, tmp_path: Path) -> None:
+        save_file(ResNet20(10).state_dict(), tmp_path / "w.safetensors")
+        assert small("resnet20", weights=tmp_path / "w.safetensors").trained
+
+    def test_a_model_of_timm_has_weights_only_if_it_is_pretrained(self) -> None:
+        pytest.importorskip("timm")
+        assert not small("timm:mobilenetv2_050").trained
+
+
 class TestFingerprint:
     def test_a_weight_or_a_name_changes_it_and_nothing_else(self) -> None:
         one, same = small("resnet20"), small("resnet20")
@@ -197,8 +226,34 @@ class TestFingerprint:
         torch.rand(3)
         assert weights_fingerprint(small("resnet20")) == first != weights_fingerprint(small("resnet20", seed=1))
 
+    def test_the_code_of_a_python_model_and_of_what_it_imports_is_part_of_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.syspath_prepend(str(tmp_path))
+        helper, model = tmp_path / "h1_signs.py", small("resnet20")
+        (tmp_path / "h1_model.py").write_text("from h1_signs import SIGN\ndef make(): ...\n")
+        prints = []
+        for text in ("SIGN = 1\n", "SIGN = 1  # plus\n", "SIGN = -1\n"):
+            helper.write_text(text)
+            prints.append(model_fingerprint("python:h1_model:make,width=3", model))
+        assert prints[0] == prints[1] != prints[2]
+        assert model_fingerprint("resnet20", model) == weights_fingerprint(model)
+
 
 class TestNames:
+    @pytest.mark.parametrize(
+        ("text", "canonical"),
+        [
+            ("photos-cnn:trained=False", "photos-cnn:trained=false"),
+            ("resnet20:std=0.250,mean=.5:0.50:1/2", "resnet20:mean=0.5:0.5:0.5,std=0.25"),
+            ("timm:vit,pad_type=same,depth=1_2,rate=1e-1", "timm:vit,depth=12,pad_type=same,rate=0.1"),
+            ("python:acme.nets:make,path=a/b.PT,wide=True", "python:acme.nets:make,path=a/b.PT,wide=true"),
+            ("torchvision:resnet18,weights=DEFAULT", "torchvision:resnet18,weights=DEFAULT"),
+        ],
+    )
+    def test_a_text_has_one_spelling(self, text: str, canonical: str) -> None:
+        assert canonical_model(text) == canonical_model(canonical) == canonical
+
     @pytest.mark.parametrize(
         ("text", "told"),
         [

@@ -96,8 +96,8 @@ def test_a_detector_behind_a_transform_keeps_its_false_positive_rate() -> None:
     assert 0 < float(rejected) <= 0.0501
 
 
-def test_a_part_that_must_be_told_what_was_attacked_is_refused() -> None:
-    with pytest.raises(InputError, match="told what was attacked"):
+def test_a_part_that_needs_the_original_images_is_refused() -> None:
+    with pytest.raises(InputError, match="needs the original images"):
         make_defense("dw-oracle+median")
 
 
