@@ -14,7 +14,7 @@ from bench.data.folders import folder
 from bench.data.photos import photos
 from bench.data.torchvision import cifar10, cifar100, fashion_mnist, flowers102, gtsrb, imagenet, mnist, pcam
 from bench.errors import InputError
-from bench.plugins.specs import Spec, build, check_known
+from bench.plugins.specs import Spec, build, canonical, check_known, parse_value, write_value
 
 __all__ = ["DATASETS", "Dataset", "Split", "choose", "digits", "fingerprint", "folder", "load_dataset", "photos"]
 
@@ -51,10 +51,13 @@ def load_dataset(text: str) -> Dataset:
             parameters["root"] = spec.first
         if spec.name == "folder" and "root" not in parameters:
             raise InputError("Expected folder:PATH with the folder of the class folders.")
-        dataset: Dataset = build(DATASETS[spec.name], f"data set {spec.name!r}", parameters, {})
+        what = f"data set {spec.name!r}"
+        dataset: Dataset = build(DATASETS[spec.name], what, parameters, {})
     except InputError as error:
         _explain_separators(text, error)
         raise
+    spec = canonical(replace(spec, parameters=tuple(parameters.items())), DATASETS[spec.name], what)
+    parameters = dict(spec.parameters)
     parameters.pop("root", None)
     if not dataset.folders:
         return replace(dataset, name=str(Spec(spec.name, None, tuple(parameters.items()))))
@@ -62,6 +65,8 @@ def load_dataset(text: str) -> Dataset:
     root, *train = dataset.folders
     if train:
         parameters["train"] = train[0]
+    elif "train" in parameters:
+        parameters["train"] = write_value(parse_value(parameters["train"], float))
     return replace(dataset, name=str(Spec(spec.name, root, tuple(parameters.items()))))
 
 

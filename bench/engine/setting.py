@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench.contracts import InputError
-from bench.plugins.specs import Spec, parse_value
+from bench.models import canonical_model
+from bench.plugins.specs import Spec, parse_value, write_value
 from bench.records.schema import Cell
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def without_folders(text: str) -> str:
 
 def model_name(setting: Setting) -> str:
     """The model's text with what was given beside it: weights (the file's name), mean and std."""
-    spec = Spec.parse(setting.model)
+    spec = Spec.parse(canonical_model(setting.model))
     given = {"weights": setting.weights.name if setting.weights else None}
     given |= {"mean": _colons(setting.mean), "std": _colons(setting.std)}
     pairs = dict(spec.parameters) | {key: value for key, value in given.items() if value}
@@ -78,4 +75,4 @@ def model_name(setting: Setting) -> str:
 
 
 def _colons(values: tuple[float, ...] | None) -> str | None:
-    return ":".join(f"{value:g}" for value in values) if values else None
+    return write_value(values) if values else None

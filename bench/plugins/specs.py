@@ -8,6 +8,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
 from functools import cache
@@ -178,7 +179,8 @@ def _plain(text: str, kind: Any) -> Any:
     if typing.get_origin(kind) is tuple or optional_tuple:
         return tuple(_plain(part, float) for part in text.split(":"))
     if "/" in text and (kind is float or float in inner):
-        return float(Fraction(text))
+        with suppress(ValueError):  # it may be a path
+            return float(Fraction(text))
     return text
 
 
