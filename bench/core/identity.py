@@ -1,4 +1,4 @@
-"""How records name files and folders: by their last name and a short hash of their content, never by their place."""
+"""How records name files and folders: by their last name and a short hash of their content, never by their path."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from bench.core.files import write_text
 
 _HASH = re.compile(r"@[0-9a-f]{8}(?=[,;+]|$)")
 _SEPARATORS = re.compile(r"[\s,=:;+@/\\\x00-\x1f\x7f]+")
+_FOLDERS = re.compile(
+    r"""(?<=['"])(?:~|[A-Za-z]:)?[/\\](?![/\\])[^'"\n]*[/\\]"""  # in quotes, where it may hold spaces
+    r"""|(?<![\w./\\-])(?:~|[A-Za-z]:)?[/\\](?![/\\])(?:[^\s'"<>|:,;()=]+[/\\])+"""
+)
 _KEPT = 20
 """Former identities that are remembered for one path."""
 
@@ -31,6 +35,11 @@ def identity_of(path: Path, content: str, name: str | None = None) -> str:
 def without_hashes(text: str) -> str:
     """A text of a cell with the names of its files and folders only."""
     return _HASH.sub("", text)
+
+
+def without_folders(text: str) -> str:
+    """A message with the last name of every absolute path in it, and without characters that cannot be written."""
+    return _FOLDERS.sub("", text.encode(errors="replace").decode())
 
 
 def former_identities(path: Path, identity: str) -> tuple[str, ...]:

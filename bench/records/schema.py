@@ -1,19 +1,35 @@
-"""The cell of the matrix, and the record of what came out of it: the facts of each image, and where they come from."""
+"""The cell of the matrix and its record: what happened to each image, and what that depends on."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import shlex
 from dataclasses import asdict, field, fields
-from typing import Annotated, Any, ClassVar, Literal
+from pathlib import PurePath
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass as checked
 
+from bench.core.identity import without_folders
 from bench.errors import InputError
 
-SCHEMA = 1
+SCHEMA = 2
+"""The form of records; 2 has a checksum."""
+
 Tier = Literal["oblivious", "adaptive"]
 Effort = Literal["quick", "standard", "paper"]
 Status = Literal["ok", "error", "timeout", "out-of-memory", "not-applicable"]
@@ -22,10 +38,11 @@ TIERS: tuple[Tier, ...] = ("oblivious", "adaptive")
 
 @checked(frozen=True, config=ConfigDict(extra="forbid"))
 class Cell:
-    """One cell of the matrix. Prints as `key=value` words that `Cell.parse` reads back.
+    """One cell of the matrix. It prints as `key=value` words that `Cell.parse` reads back.
 
     Attributes:
-        dataset, model, attack, defense: their texts; folders and files by their last name only.
+        dataset, model, attack, defense: their texts; in place of a path they have the last name of the file or folder
+            and a short hash of its content, as in `best.pt@1a2b3c4d`.
         tier: `oblivious` (crafted on the bare model) or `adaptive` (through the defense, too).
         goal: `untargeted`, or `targeted` (a random other class for each image), or `targeted:K` (class K).
         effort: which preset of the attacks.
@@ -38,20 +55,19 @@ class Cell:
     attack: str
     defense: str
     tier: Tier
-    goal: str = "untargeted"
+    goal: Annotated[str, Field(pattern=r"^(untargeted|targeted(:.+)?)$")] = "untargeted"
     effort: Effort = "standard"
-    images: int = 0
-    seed: int = 0
+    images: NonNegativeInt = 0
+    seed: NonNegativeInt = 0
 
     def __str__(self) -> str:
         return " ".join(f"{key}={shlex.quote(str(value))}" for key, value in asdict(self).items())
 
     @classmethod
     def parse(cls, text: str) -> Cell:
-        """Reads the printed form back; raises InputError where it is none."""
-        pairs = dict(word.partition("=")[::2] for word in shlex.split(text))
+        """Reads the printed form back; raises InputError if it is not one."""
         try:
-            return TypeAdapter(cls).validate_python(pairs)
+            return TypeAdapter(cls).validate_python(split_words(text))
         except ValidationError as error:
             known = ", ".join(one.name for one in fields(cls))
             raise InputError(f"Expected key=value words with the keys {known}, but got {text!r}.") from error
@@ -70,8 +86,23 @@ class Cell:
         return safe[0], safe[1]
 
 
+def split_words(text: str) -> dict[str, str]:
+    """The `key=value` words of a text; raises InputError if its quotes do not match."""
+    try:
+        return dict(word.partition("=")[::2] for word in shlex.split(text))
+    except ValueError as error:
+        raise InputError(f"Expected key=value words, but got {text!r}: {error}.") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where the first thing that is wrong is, and what."""
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    return ": ".join(filter(None, (place, problem["msg"].removeprefix("Value error, "))))
+
+
 def spell(values: Any) -> Any:
-    """A list of nothing but 0, 1 and None as one character each (`10-1`), as records hold it; others as they are."""
+    """A list of only 0, 1 and None as one character each (`10-1`), as files have it; other lists unchanged."""
     if isinstance(values, list) and values and all(value in (0, 1, None) for value in values):
         return "".join("-" if value is None else str(int(value)) for value in values)
     return values
@@ -86,33 +117,41 @@ def _spelled_out(text: Any) -> Any:
     return [None if one == "-" else int(one) for one in text]
 
 
-_READ = BeforeValidator(_spelled_out)
-Marks = Annotated[list[float], _READ]
-"""One number an image; in a record also a text of the characters 0 and 1."""
+_SPELLED = BeforeValidator(_spelled_out)
+Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+Amount = Annotated[FiniteFloat, Field(ge=0)]
+Date = Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?([+-]\d\d:\d\d|Z)?)?)?$")]
+Message = Annotated[str, BeforeValidator(without_folders)]
+"""Text of any origin, such as an error's, without folders of this machine."""
+
+Marks = Annotated[list[Share], _SPELLED]
+"""One share per image; in a file it may be a text of the characters 0 and 1."""
+Flags = Annotated[list[Annotated[int, Field(ge=0, le=1)]], _SPELLED]
+"""0 or 1 for each image; in a file it may be a text of these characters."""
 
 
 @checked(config=ConfigDict(extra="forbid"))
 class Facts:
-    """What happened to each image, one number an image: 0 or 1, or a share where the defense is random.
+    """What happened to each image: lists of one length, with 0 or 1, or a share if the defense is random.
 
     Attributes:
-        index: the image's place in its data set.
+        index: the image's place in its data set; each once.
         label: its class.
-        eligible: whether there was something to gain for the attacker on the attacked model.
-        bare_clean, bare_attacked: bare model right on the clean image, on the image crafted on the bare model.
-        defended_clean, defended_attacked: defended model right; a changed image that is rejected counts as
-            right, an unchanged one as wrong.
+        eligible: whether the attacker had something to gain on the attacked model.
+        bare_clean, bare_attacked: bare model correct on the clean image, on the image crafted on the bare model.
+        defended_clean, defended_attacked: defended model correct; a changed image that is rejected counts as
+            correct, an unchanged one as wrong.
         defended_attacked_8bit: the same after rounding the attacked image to the 8-bit grid.
         reached: whether the attacker's goal was reached on the defended model (eligible images only).
-        defended_occluded: defended model right with the changed pixels grey instead (patch attacks only).
+        defended_occluded: defended model correct with the changed pixels grey instead (patch attacks only).
         rejected_clean, rejected_attacked: whether the defended model rejected the image (detectors only).
         certified: whether the defense proves its answer within the attack's budget (certified defenses only).
         noted: what the attack noted about each image, such as `unconverged` or `pixels`; None where nothing.
     """
 
-    index: list[int]
-    label: list[int]
-    eligible: Annotated[list[int], _READ]
+    index: list[NonNegativeInt]
+    label: list[NonNegativeInt]
+    eligible: Flags
     bare_clean: Marks
     bare_attacked: Marks
     defended_clean: Marks
@@ -122,8 +161,56 @@ class Facts:
     defended_occluded: Marks | None = None
     rejected_clean: Marks | None = None
     rejected_attacked: Marks | None = None
-    certified: Annotated[list[int], _READ] | None = None
-    noted: dict[str, Annotated[list[float | None], _READ]] = field(default_factory=dict)
+    certified: Flags | None = None
+    noted: dict[str, Annotated[list[FiniteFloat | None], _SPELLED]] = field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        images = len(self.index)
+        columns = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "noted"} | self.noted
+        for name, values in columns.items():
+            if values is not None and len(values) != images:
+                raise ValueError(f"expected {images} values of {name}, one for each index, but got {len(values)}")
+        if len(set(self.index)) < images:
+            raise ValueError("expected each index only once")
+        return self
+
+
+@checked(config=ConfigDict(strict=True, extra="ignore"))
+class _Traits:
+    """The types of `PluginRecord.traits`."""
+
+    threat_model: str = ""
+    budget: str = ""
+    access: str = ""
+    universal: bool = False
+    kind: str = ""
+    views: list[str] = field(default_factory=list)
+    trained: bool = False
+    random: bool = False
+    rejects: bool = False
+    passes: Amount = 1
+    tuned_on: list[str] = field(default_factory=list)
+    ranked: bool = True
+
+
+def _publishable(value: Any) -> Any:
+    """A parameter's value without folders of this machine, and with text for infinity, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: _publishable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_publishable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return without_folders(str(value)) if isinstance(value, str | PurePath) else value
+
+
+def _checked_traits(traits: dict[str, Any]) -> dict[str, Any]:
+    try:
+        _Traits(**traits)
+    except ValidationError as error:
+        raise ValueError(first_problem(error)) from error
+    return traits
 
 
 @checked(config=ConfigDict(extra="forbid"))
@@ -141,8 +228,8 @@ class PluginRecord:
     name: str
     title: str
     paper: str
-    parameters: dict[str, Any]
-    traits: dict[str, Any]
+    parameters: Annotated[dict[str, Any], BeforeValidator(_publishable)]
+    traits: Annotated[dict[str, Any], AfterValidator(_checked_traits)]
     note: str = ""
 
 
@@ -165,21 +252,40 @@ class Outcome:
 
     cell: Cell
     status: Status
-    reason: str = ""
+    reason: Message = ""
     classes: int = 0
     attack: PluginRecord | None = None
     defense: PluginRecord | None = None
     facts: Facts | None = None
-    queries: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    queries: dict[str, Amount] = field(default_factory=dict)
+    warnings: list[Message] = field(default_factory=list)
     findings: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, str] = field(default_factory=dict)
-    training: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    date: str = ""
+    training: dict[str, Amount] = field(default_factory=dict)
+    seconds: dict[str, Amount] = field(default_factory=dict)
+    date: Date = ""
     schema: int = SCHEMA
     kind: ClassVar[str] = "outcome"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.status == "ok") != (self.facts is not None):
+            raise ValueError(f"expected facts with the status ok and only with it, but the status is {self.status}")
+        if self.facts is None:
+            if not self.reason:
+                raise ValueError(f"expected a reason with the status {self.status}")
+            return self
+        if self.attack is None or self.defense is None:
+            raise ValueError("expected attack and defense with the status ok")
+        images, imported = len(self.facts.index), self.cell.attack.startswith("imported:")
+        if self.cell.images and images != self.cell.images and not (imported and images < self.cell.images):
+            raise ValueError(f"expected facts of {self.cell.images} images, as its cell says, but got {images}")
+        if max(self.facts.label) >= self.classes:
+            raise ValueError(
+                f"expected labels below {self.classes}, the number of classes, but got {max(self.facts.label)}"
+            )
+        return self
 
 
 @checked(config=ConfigDict(extra="forbid"))
@@ -189,15 +295,18 @@ class Latency:
     Attributes:
         batches: batch size -> median and quartiles in ms an image of the bare and of the defended model
             (`bare`, `bare_low`, `bare_high`, `defended`, …), and `ratio`, the ratio of the medians.
+        status, reason: as for a cell; only `ok` comes with batches.
     """
 
     dataset: str
     model: str
     defense: str
-    batches: dict[int, dict[str, float]]
+    batches: dict[PositiveInt, dict[str, Amount]]
     machine: str
     fingerprints: dict[str, str] = field(default_factory=dict)
-    date: str = ""
+    date: Date = ""
+    status: Status = "ok"
+    reason: Message = ""
     schema: int = SCHEMA
     kind: ClassVar[str] = "latency"
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shlex
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
 from bench.core.files import write_text
+from bench.core.identity import without_hashes
 from bench.errors import InputError
 from bench.plugins.specs import check_known
-from bench.records.schema import SCHEMA, Cell, Latency, Outcome, spell
+from bench.records.schema import SCHEMA, Cell, Latency, Outcome, first_problem, spell, split_words
+from bench.records.sealed import RESTORE, parse_sealed, read_sealed, seal
 
 _OUTCOME = TypeAdapter(Outcome)
 _LATENCY = TypeAdapter(Latency)
+_LATENCY_PREFIX = "latency-"
 
 
 class Store:
@@ -28,9 +32,10 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.records = folder / "records"
+        self._prepared = False
 
     def prepare(self) -> None:
-        """Makes the folder; raises InputError where it cannot be written."""
+        """Makes the folder; raises InputError if it cannot be written."""
         try:
             self.records.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.records):
@@ -39,101 +44,172 @@ class Store:
             raise InputError(
                 f"The results folder {self.folder} cannot be written: {error.strerror or error}."
             ) from error
+        self._prepared = True
 
     def path(self, record: Cell | Latency) -> Path:
-        """Where a record lies."""
+        """The file of a record."""
         return self.records.joinpath(*record.group, record.slug + ".json")
 
     def load(self, cell: Cell) -> Outcome | None:
-        """The record of a cell, or None; raises InputError where the file is no record."""
+        """The record of a cell, or None; raises InputError if the file is not its record."""
         path = self.path(cell)
-        return _read(path, _OUTCOME) if path.is_file() else None
+        return self._read_outcome(path) if path.is_file() else None
 
     def save(self, record: Outcome | Latency) -> Path:
-        """Writes a record; a reader sees the old one or the new one, never a half."""
+        """Writes a record; readers see the old one or the new one, never half of it.
+
+        Raises InputError if it cannot be written; it is then kept in the cache folder, and the error says where.
+        """
         path = self.path(record.cell if isinstance(record, Outcome) else record)
-        write_text(path, _text(record))
+        text = _text(record)
+        try:
+            if self._prepared and not self.records.is_dir():
+                raise FileNotFoundError(None, "the folder is gone")
+            write_text(path, text)
+        except OSError as error:
+            _keep(path.relative_to(self.folder), text, self.folder, error.strerror or str(error))
         return path
 
+    def drop(self, cell: Cell) -> None:
+        """Deletes the record of a cell, if it has one, and its pictures and curves."""
+        self.path(cell).unlink(missing_ok=True)
+        for kind, ending in (("patches", "png"), ("pictures", "webp"), ("pictures", "json"), ("roc", "json")):
+            self.folder.joinpath(kind, *cell.group, f"{cell.slug}.{ending}").unlink(missing_ok=True)
+
     def picture(self, cell: Cell) -> Path:
-        """Where the picture of what a universal attack learned for this cell lies."""
+        """The file with the picture of what a universal attack learned for this cell."""
         return self.folder.joinpath("patches", *cell.group, cell.slug + ".png")
 
     def select(self, text: str) -> list[Outcome]:
-        """The records whose cells have these `key=value` words; raises InputError for an unknown key."""
-        wanted = dict(word.partition("=")[::2] for word in shlex.split(text))
-        keys = [one.name for one in fields(Cell)]
+        """The records whose cells have these `key=value` words; hashes of files may be left out.
+
+        Raises InputError for an unknown key.
+        """
+        wanted = split_words(text)
+        keys = [item.name for item in fields(Cell)]
         for key in wanted:
             check_known(key, keys, "key of a cell")
-        return [
-            one for one in self.outcomes() if all(str(getattr(one.cell, key)) == value for key, value in wanted.items())
-        ]
+
+        def fits(cell: Cell) -> bool:
+            texts = {key: str(getattr(cell, key)) for key in wanted}
+            return all(value in (texts[key], without_hashes(texts[key])) for key, value in wanted.items())
+
+        return [outcome for outcome in self.outcomes() if fits(outcome.cell)]
 
     def find(self, text: str) -> Outcome:
-        """The one record whose cell has these `key=value` words; raises InputError where there is none or several."""
-        found = self.select(text)
-        if len(found) == 1:
-            return found[0]
-        some = "".join(f"\n  {one.cell}" for one in found[:5])
-        more = (
-            " Say more of:" + some if found else " 'bench run' computes cells; results/README.md names those there are."
+        """The only record whose cell has these `key=value` words; raises InputError if there is none or several."""
+        matches = self.select(text)
+        if len(matches) == 1:
+            return matches[0]
+        first = "".join(f"\n  {outcome.cell}" for outcome in matches[:5])
+        advice = (
+            f" Add words of one of these cells:{first}"
+            if matches
+            else " 'bench run' computes cells; results/README.md lists those that are computed."
         )
-        raise InputError(f"Expected one record in {self.records} with {text!r}, but there are {len(found)}.{more}")
+        raise InputError(f"Expected one record in {self.records} with {text!r}, but there are {len(matches)}.{advice}")
 
     def outcomes(self) -> Iterator[Outcome]:
-        """All records of cells, in the order of their paths."""
-        for path in sorted(self.records.glob("*/*/*.json")):
-            if not path.name.startswith("latency-"):
-                yield _read(path, _OUTCOME)
+        """All records of cells, in the order of their paths; raises InputError if a file is not such a record."""
+        for path in self._files():
+            if not path.name.startswith(_LATENCY_PREFIX):
+                yield self._read_outcome(path)
 
     def latencies(self) -> Iterator[Latency]:
-        """All records of latency, in the order of their paths."""
-        for path in sorted(self.records.glob("*/*/latency-*.json")):
-            yield _read(path, _LATENCY)
+        """All records of latency, as `outcomes`."""
+        for path in self._files():
+            if path.name.startswith(_LATENCY_PREFIX):
+                latency: Latency = _read(path, _LATENCY)
+                self._check_place(path, latency, f"the latency of {latency.defense}")
+                yield latency
+
+    def _files(self) -> list[Path]:
+        return sorted(self.records.rglob("*.json"))
+
+    def _read_outcome(self, path: Path) -> Outcome:
+        outcome: Outcome = _read(path, _OUTCOME)
+        self._check_place(path, outcome.cell, str(outcome.cell))
+        return outcome
+
+    def _check_place(self, path: Path, record: Cell | Latency, what: str) -> None:
+        expected = self.path(record)
+        if path != expected:
+            raise InputError(
+                f"{path} holds the record of another file: {what}. Delete it, or move it there: {expected}."
+            )
+
+
+def parse_outcome(content: bytes, name: str) -> Outcome:
+    """The record of a cell in the content of a file of this name; or InputError with that name."""
+    outcome: Outcome = _validated(parse_sealed(content, name), name, _OUTCOME)
+    return outcome
+
+
+def _keep(place: Path, text: str, folder: Path, problem: str) -> NoReturn:
+    """Saves a record that the results folder does not take in the cache folder, and says so."""
+    from bench.core.tensor_cache import cache_folder
+
+    shelter = cache_folder() / "unsaved"
+    try:
+        write_text(shelter / place, text)
+        advice = (
+            f"It is kept in {shelter}; to add it later: cp -r {shlex.quote(str(shelter))}/. {shlex.quote(str(folder))}"
+        )
+    except OSError as error:
+        advice = f"It cannot be kept in {shelter} either ({error.strerror or error}). This is the record:\n{text}"
+    raise InputError(f"The record {folder / place} cannot be written: {problem}. {advice}")
 
 
 def _text(record: Outcome | Latency) -> str:
     """JSON with a line for each fact and a character for each yes or no, so that people can read it."""
-    lists: list[str] = []
-
-    def mark(tree: Any) -> Any:
-        """Swaps lists of numbers for marks, to be put back on one line each."""
-        if isinstance(tree, dict):
-            return {key: mark(value) for key, value in tree.items()}
-        if isinstance(tree, list) and not any(isinstance(item, str | dict | list) for item in tree):
-            lists.append(json.dumps([_short(item) for item in tree], separators=(",", ":")))
-            return f"@list {len(lists) - 1}@"
-        return tree
-
-    tree = asdict(record)
+    tree = asdict(record) | {"schema": SCHEMA}
     if facts := tree.get("facts"):
         noted = {name: spell(values) for name, values in facts["noted"].items()}
         facts |= {name: spell(facts[name]) for name in facts.keys() - {"index", "label", "noted"}} | {"noted": noted}
-    text = json.dumps(mark(tree), indent=1, ensure_ascii=False)
-    return re.sub(r'"@list (\d+)@"', lambda found: lists[int(found[1])], text) + "\n"
+    lists: list[str] = []
+    mark = secrets.token_hex(8)
+
+    def marked(tree: Any) -> Any:
+        """Swaps lists of numbers for marks, to be put back on one line each."""
+        if isinstance(tree, dict):
+            return {key: marked(value) for key, value in tree.items()}
+        if _is_numbers(tree):
+            lists.append(json.dumps(tree, separators=(",", ":")))
+            return f"{mark} {len(lists) - 1}"
+        return tree
+
+    sealed = seal(json.loads(json.dumps(_shortened(tree), allow_nan=False)))
+    text = json.dumps(marked(sealed), indent=1, ensure_ascii=False)
+    return re.sub(rf'"{mark} (\d+)"', lambda match: lists[int(match[1])], text) + "\n"
 
 
-def _short(value: Any) -> Any:
-    """1.0 -> 1, and six digits at the most: shares and small measures need no more."""
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else round(value, 6)
-    return value
+def _is_numbers(tree: Any) -> bool:
+    return isinstance(tree, list | tuple) and not any(isinstance(item, str | dict | list | tuple) for item in tree)
+
+
+def _shortened(tree: Any) -> Any:
+    """With 1 for 1.0 and at most six digits in lists: shares and small measures need no more."""
+    if isinstance(tree, dict):
+        return {key: _shortened(value) for key, value in tree.items()}
+    if not _is_numbers(tree):
+        return tree
+    return [
+        item if not isinstance(item, float) else int(item) if item.is_integer() else round(item, 6) for item in tree
+    ]
 
 
 def _read(path: Path, kind: TypeAdapter[Any]) -> Any:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a record: {error}. Delete it, or restore it from your history.") from error
-    schema = tree.get("schema") if isinstance(tree, dict) else None
-    if schema != SCHEMA:
+    return _validated(read_sealed(path), str(path), kind)
+
+
+def _validated(tree: dict[str, Any], name: str, kind: TypeAdapter[Any]) -> Any:
+    schema = tree.pop("schema", None)
+    if schema not in (1, SCHEMA):
         raise InputError(
-            f"{path} has schema {schema}; this version reads schema {SCHEMA}. Compute the cell again, or use "
+            f"{name} has schema {schema!r}; this version reads schemas 1 and {SCHEMA}. Compute the cell again, or use "
             f"the version that wrote it."
         )
     try:
         return kind.validate_python(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path} is not a record: {where}: {first['msg']}.") from error
+        raise InputError(f"{name} is not a record: {first_problem(error)}. {RESTORE}.") from error

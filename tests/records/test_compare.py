@@ -34,7 +34,8 @@ def record(defense: str, attacked: list[float], clean: list[float] | None = None
         "patch", "patch", "", {}, {"threat_model": "patch", "budget": "patch ≤ 5 %", "access": "none"}
     )
     prints = {"data": "d", "weights": "w"} | more
-    return Outcome(cell, "ok", classes=10, attack=attack, facts=facts, fingerprints=prints)
+    defended = PluginRecord(defense, defense, "", {}, {"kind": "transform"})
+    return Outcome(cell, "ok", classes=10, attack=attack, defense=defended, facts=facts, fingerprints=prints)
 
 
 def share(percent: int) -> list[float]:

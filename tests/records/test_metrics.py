@@ -197,7 +197,9 @@ def _outcome(**given: object) -> Outcome:
     record = PluginRecord(
         "patch", "Patch", "", {}, {"threat_model": "patch", "budget": "patch ≤ 5 %", "access": "none"}
     )
-    return Outcome(**{"cell": cell, "status": "ok", "attack": record, "facts": facts(), **given})  # type: ignore[arg-type]
+    defense = PluginRecord("lgs", "LGS", "", {}, {"kind": "transform"})
+    whole = {"cell": cell, "status": "ok", "classes": 10, "attack": record, "defense": defense, "facts": facts()}
+    return Outcome(**{**whole, **given})  # type: ignore[arg-type]
 
 
 def test_load_results_has_a_row_for_each_record_and_no_number_for_a_failed_one(tmp_path: Path) -> None:

@@ -1,19 +1,29 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.core.files import write_text
 from bench.errors import InputError
-from bench.records.schema import Cell, Facts, Latency, Outcome
+from bench.records.schema import Cell, Facts, Latency, Outcome, PluginRecord
 from bench.records.store import Store
 
 CELL = Cell("photos", "photos-cnn", "patch:area=0.1", "lgs", "adaptive", seed=3)
 FACTS = Facts([4, 9], [0, 1], [1, 0], [1, 1], [0, 1], [1, 0.5], [0, 0.3], [0, 0.3], [1, 0], noted={"pixels": [3, None]})
-OUTCOME = Outcome(CELL, "ok", classes=10, facts=FACTS, warnings=["<b> | `x`"], seconds={"total": 1.5})
+PLUGIN = PluginRecord("x", "X", "", {"clip": math.inf}, {})
+OUTCOME = Outcome(
+    CELL, "ok", "", 10, PLUGIN, PLUGIN, FACTS, warnings=["<b> | `x`"], seconds={"total": 1.5}, date="2026-01-02"
+)
+
+
+def as_old(tree: dict[str, Any]) -> dict[str, Any]:
+    """As it was written before there were checksums."""
+    return {key: value for key, value in tree.items() if key != "checksum"} | {"schema": 1}
 
 
 def test_a_cell_prints_and_parses_back() -> None:
@@ -50,7 +60,7 @@ def test_yes_and_no_take_a_character_each_and_older_lists_are_read_as_well(tmp_p
     assert tree["facts"]["index"] == [0, 1]
     assert Store(tmp_path).load(CELL) == replace(OUTCOME, facts=noted)
     tree["facts"]["bare_clean"] = [1, 0]
-    write_text(path, json.dumps(tree))
+    write_text(path, json.dumps(as_old(tree)))
     assert Store(tmp_path).load(CELL) == replace(OUTCOME, facts=replace(noted, bare_clean=[1, 0]))
 
 
@@ -59,7 +69,7 @@ def test_a_fact_with_other_characters_is_refused_by_its_name(text: str, tmp_path
     path = Store(tmp_path).save(OUTCOME)
     tree = json.loads(path.read_text())
     tree["facts"]["bare_clean"] = text
-    write_text(path, json.dumps(tree))
+    write_text(path, json.dumps(as_old(tree)))
     with pytest.raises(InputError, match="bare_clean"):
         Store(tmp_path).load(CELL)
 
@@ -110,7 +120,7 @@ def test_one_record_is_found_by_some_of_its_words(tmp_path: Path) -> None:
     store.save(OUTCOME)
     store.save(replace(OUTCOME, cell=replace(CELL, seed=4)))
     assert store.find("attack=patch:area=0.1 seed=4").cell.seed == 4
-    with pytest.raises(InputError, match=r"there are 2\. Say more"):
+    with pytest.raises(InputError, match=r"there are 2\. Add words"):
         store.find("defense=lgs")
     with pytest.raises(InputError, match="there are 0"):
         store.find("defense=jpeg")
