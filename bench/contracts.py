@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -54,6 +54,7 @@ __all__ = [
     "Transform",
     "Transformed",
     "UniversalAttack",
+    "Wrapped",
     "answers",
     "number",
 ]
@@ -102,6 +103,11 @@ class Classifier(nn.Module):
     random: bool = False
     passes: float = 1
     trained: bool = True
+
+    if TYPE_CHECKING:  # nn.Module calls `forward`, but declares no types
+
+        def __call__(self, images: Images, rng: Streams) -> Logits:
+            """As `forward`."""
 
     def forward(self, images: Images, rng: Streams) -> Logits:
         """Logits of shape (n, num_classes), or (n, num_classes + 1) with `rejects`."""
@@ -472,16 +478,24 @@ class Transform(Defense):
         return {view: Transformed(model, ways[view], self.random) for view in self.views}
 
 
-class Transformed(Classifier):
+class Wrapped(Classifier):
+    """A classifier around another one: with its classes and rejection, and at `passes` times its cost."""
+
+    def __init__(self, model: Classifier, passes: float = 1, random: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.num_classes, self.rejects = model.num_classes, model.rejects
+        self.non_finite_rejects = model.non_finite_rejects
+        self.passes, self.random = passes * model.passes, random or model.random
+
+
+class Transformed(Wrapped):
     """A classifier behind a function of the images."""
 
     def __init__(self, model: Classifier, clean: Callable[[Images, Streams], Images], random: bool = False) -> None:
-        super().__init__()
-        self.model, self.clean = model, clean
-        self.num_classes, self.rejects, self.passes = model.num_classes, model.rejects, model.passes
-        self.non_finite_rejects = model.non_finite_rejects
-        self.random = random or model.random
+        super().__init__(model, random=random)
+        self.clean = clean
 
     def forward(self, images: Images, rng: Streams) -> Logits:
         """Logits of the cleaned images."""
-        return self.model(self.clean(images, rng.derive("clean")), rng)  # type: ignore[no-any-return]  # nn.Module
+        return self.model(self.clean(images, rng.derive("clean")), rng)

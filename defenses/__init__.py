@@ -1,4 +1,4 @@
-"""The defenses that come with the benchmark: one file each, and one line here."""
+"""The built-in defenses: one file each, and one line here."""
 
 BUILT_IN: dict[str, str] = {
     "adversarial-training": "bench.defenses.adversarial_training:AdversarialTraining",

@@ -1,4 +1,4 @@
-"""Votes over ablated images, and what they prove: shared by the defenses that classify parts of an image."""
+"""Votes over ablated images and their certificates, for defenses that classify parts of an image."""
 
 from __future__ import annotations
 
@@ -37,31 +37,31 @@ Parts = Float[Tensor, "n inputs rows columns"]
 
 
 class Ablations(ABC):
-    """A fixed set of ways to see only a part of an image.
+    """A fixed set of ways to keep only a part of an image.
 
     Attributes:
-        count: how many there are.
-        size: height and width of what is left of an image.
+        count: number of ablations.
+        size: height and width of an ablated image.
     """
 
     count: int
     size: tuple[int, int]
 
     @abstractmethod
-    def seen(self, images: Images, which: Labels) -> Parts:
-        """What is left of image i under ablation `which[i]`; all that the network sees."""
+    def apply(self, images: Images, which: Labels) -> Parts:
+        """Image i under ablation `which[i]`, as the network sees it."""
 
     @abstractmethod
     def retains(self) -> Bool[Tensor, "ablations h w"]:
-        """Which pixels have any influence on what is left."""
+        """Which pixels have any influence on each ablated image."""
 
 
 class Voting(Classifier):
-    """Classifies every ablation of an image; the class that most of them vote for wins.
+    """Classifies every ablation of an image; the class with the most votes wins.
 
-    An ablation votes for each class with a probability of at least `threshold`, or, with None, for its best class.
-    The logits are the shares of the votes, plus the mean probabilities scaled down so far that they only decide between
-    equal shares; with `soft` the logarithm of the mean probabilities alone, which has a useful gradient.
+    An ablation votes for every class with a probability of at least `threshold` or, if that is None, for its best
+    class. The logits are the shares of the votes plus the mean probabilities, scaled down so that they only break
+    ties; with `soft` they are the log mean probabilities, which have a useful gradient.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Voting(Classifier):
         self.num_classes, self.passes = num_classes, ablations.count
 
     def forward(self, images: Images, rng: Streams) -> Logits:
-        """Shares of votes, or log mean probabilities; shape (n, num_classes)."""
+        """Shares of the votes, or log mean probabilities; shape (n, num_classes)."""
         probabilities = self.probabilities(images)
         mean = probabilities.mean(1)
         if self.soft:
@@ -81,14 +81,14 @@ class Voting(Classifier):
         return shares + mean / (2 * self.ablations.count)
 
     def probabilities(self, images: Images) -> Float[Tensor, "n ablations k"]:
-        """Of every class, from every ablation."""
+        """The probability of every class under every ablation."""
         count = self.ablations.count
         weights = next(self.net.parameters())
 
         def work(part: slice) -> Tensor:
             rows = torch.arange(part.start, part.stop, device=images.device)
-            seen = self.ablations.seen(images[rows // count], rows % count)
-            return self.net(seen.to(weights.dtype)).softmax(1)  # type: ignore[no-any-return]  # nn.Module
+            ablated = self.ablations.apply(images[rows // count], rows % count)
+            return self.net(ablated.to(weights.dtype)).softmax(1)  # type: ignore[no-any-return]  # nn.Module
 
         rows = in_passes(work, len(images) * count, (images.shape[1], *self.ablations.size))
         return rows.reshape(len(images), count, rows.shape[1])
@@ -99,24 +99,21 @@ class Voting(Classifier):
             return F.one_hot(probabilities.argmax(2), probabilities.shape[2]).bool()
         return probabilities >= self.threshold
 
-    def certified(self, images: Images, labels: Labels, budget: Budget) -> Bool[Tensor, "n"]:
-        """Which images keep most votes for their label whatever an attack within `budget` does."""
-        with torch.no_grad():
-            return proven(self.votes(self.probabilities(images)), labels, self.ablations.retains(), budget)
 
+def certified(
+    votes: Votes, labels: Labels, retains: Bool[Tensor, "ablations h w"], budget: Budget
+) -> Bool[Tensor, "n"]:
+    """Which images keep their label under every attack within the budget.
 
-def proven(votes: Votes, labels: Labels, retains: Bool[Tensor, "ablations h w"], budget: Budget) -> Bool[Tensor, "n"]:
-    """Which images an attack within the budget cannot take from their label.
-
-    At worst every ablation that sees a changed pixel drops its vote for the label and votes for a rival. For a patch
-    every place is tried; for single pixels the losses of the worst ones are added. Both ask how the ablations that an
-    attack reaches do vote, and so never prove less than a count of how many it reaches.
+    At worst, every ablation that sees a changed pixel drops its vote for the label and votes for a rival. For a patch,
+    every place is tried; for single pixels, the losses of the worst ones are summed. Both look at how the affected
+    ablations vote, so they never certify less than a bound that only counts them.
 
     Args:
-        votes: on the clean images.
+        votes: votes on the clean images.
         labels: the true classes, shape (n,).
         retains: which pixels each ablation sees.
-        budget: patches and pixels; anything else proves nothing.
+        budget: patches or pixels; nothing is certified for any other budget.
     """
     box = box_of(budget, *retains.shape[1:])
     if box is None:
@@ -126,25 +123,25 @@ def proven(votes: Votes, labels: Labels, retains: Bool[Tensor, "ablations h w"],
     worst = min(budget.count, reached.shape[1]) if isinstance(budget, Pixels) else 1
 
     def work(part: slice) -> Tensor:
-        given = votes[part].float()
-        own = labels[part, None, None].expand(-1, given.shape[1], 1)
-        lead = given.gather(2, own) - given
+        cast = votes[part].float()
+        own = labels[part, None, None].expand(-1, cast.shape[1], 1)
+        lead = cast.gather(2, own) - cast
         losses = torch.einsum("nak,ap->nkp", lead + 1, reached).topk(worst, dim=2).values.sum(2)
         safe = lead.sum(1) > losses
-        return (safe | F.one_hot(labels[part], given.shape[2]).bool()).all(1)
+        return (safe | F.one_hot(labels[part], cast.shape[2]).bool()).all(1)
 
     return in_pieces(work, len(votes), 64)
 
 
 class Voted(CertifiedDefense):
-    """A defense that learns a network of its own to classify ablations, whose answers are counted.
+    """A defense that trains a network of its own to classify ablations, and counts their votes.
 
     Subclasses are frozen dataclasses with these fields.
 
     Attributes:
         threshold: θ, the probability from which an ablation votes for a class, in (0, 1]; None for its best class.
-        training_images: how many training images the network learns from at the most.
-        epochs: how often it sees each.
+        training_images: largest number of training images for the network.
+        epochs: how often it sees each of them.
     """
 
     kind = "certified"
@@ -154,43 +151,43 @@ class Voted(CertifiedDefense):
     epochs: int
 
     def __post_init__(self) -> None:
-        within("a threshold", self.threshold, 0.001, 1, "0.3 lets three classes vote at the most")
+        within("a threshold", self.threshold, 0.001, 1, "with 0.3, at most three classes get a vote")
         within("training_images", self.training_images, 2, math.inf, "the default is 4000")
         within("epochs", self.epochs, 1, math.inf, "the default is 30")
 
     @abstractmethod
     def fixed(self, shape: tuple[int, int, int], rng: Streams) -> Artifact:
-        """All that `ablations` needs to know, for images of this shape (c, h, w)."""
+        """What `ablations` needs to know about images of this shape (c, h, w)."""
 
     @abstractmethod
     def ablations(self, learned: Artifact) -> Ablations:
-        """What the network sees, after `fixed`."""
+        """The ablations, given what `fixed` returned."""
 
     @abstractmethod
     def network(self, known: Artifact, num_classes: int) -> nn.Module:
-        """The network, for what is left of images; its weights are replaced.
+        """A network for ablated images, with any weights.
 
         Args:
-            known: what `fixed` gave, and the `channels` of the images.
-            num_classes: how many classes it tells apart.
+            known: what `fixed` returned, and the `channels` of the images.
+            num_classes: number of classes.
         """
 
-    def beginning(self, known: Artifact, num_classes: int, rng: Streams) -> nn.Module:
-        """The network before its training."""
+    def initial_network(self, known: Artifact, num_classes: int, rng: Streams) -> nn.Module:
+        """The network before training."""
         return fresh(lambda: self.network(known, num_classes), rng)
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
-        """The weights of the network that classifies ablations: it sees a random one of each image in each epoch."""
+        """The weights of the network, which sees one random ablation of each image per epoch."""
         images, labels, streams = choose(training, rng, self.training_images, self.title)
         channels, height, width = images.shape[1:]
         known = self.fixed((channels, height, width), rng[:1]) | {"channels": torch.tensor(channels)}
-        ablations, net = self.ablations(known), self.beginning(known, model.num_classes, streams)
+        ablations, net = self.ablations(known), self.initial_network(known, model.num_classes, streams)
 
         def loss(network: nn.Module, batch: Batch) -> Tensor:
-            turned = batch.rng.derive("flip").uniform()[:, None, None, None] < 0.5
-            shown = torch.where(turned, batch.images.flip(3), batch.images)
+            mirrored = batch.rng.derive("flip").uniform()[:, None, None, None] < 0.5
+            images = torch.where(mirrored, batch.images.flip(3), batch.images)
             which = batch.rng.derive("ablation").integers(ablations.count)
-            return F.cross_entropy(network(ablations.seen(shown, which)), batch.targets)
+            return F.cross_entropy(network(ablations.apply(images, which)), batch.targets)
 
         epochs, rate = self.epochs, self.learning_rate
         train(net, images, labels, training, streams, epochs=epochs, learning_rate=rate, batch_size=64, loss=loss)
@@ -201,14 +198,17 @@ class Voted(CertifiedDefense):
         return self._voting(model, learned)
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """The mean probability over all ablations; and the bare model, whose attack may carry over."""
+        """The mean probability over all ablations; and the bare model, whose attack may transfer."""
         return {"mean": self._voting(model, learned, soft=True), "bare": model}
 
     def certify(
         self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget
     ) -> Bool[Tensor, "n"]:
-        """Which images no attack within `budget` can turn: patches, or a few pixels; nothing for other budgets."""
-        return self._voting(model, learned).certified(images, labels, budget)
+        """Which images keep their label under every attack within `budget`: patches or pixels, nothing otherwise."""
+        voting = self._voting(model, learned)
+        with torch.no_grad():
+            votes = voting.votes(voting.probabilities(images))
+        return certified(votes, labels, voting.ablations.retains(), budget)
 
     def _voting(self, model: Classifier, learned: Artifact, soft: bool = False) -> Voting:
         net = unpacked(lambda: self.network(learned, model.num_classes), learned)

@@ -1,12 +1,12 @@
-"""The order in which a training sees its images: from simple to complex, by the measure that ranks slices.
+"""Curriculum: the order of training images, from simple to complex by the measure that ranks slices.
 
-Deep curriculum learning optimization (Ghebrechristos and Alaghband, SN Computer Science 2020) as the paper on
-volumization uses it (2024, section 3.3).
+Deep curriculum learning optimization (Ghebrechristos and Alaghband, SN Computer Science 2020), as used by the paper on
+volumization (2024, section 3.3).
 
-`batch` ranks the images inside of each minibatch, as printed. One optimiser step does not see that order: the mean
-loss, the batch norms and so the gradient are the same. The others order across steps: `macro` ranks a macro-batch of
-several minibatches and takes these one by one; `pacing` ranks all images once and starts with the easiest, of which
-the share grows to everything over half of the epochs (as many steps as without it).
+`batch` ranks the images inside each minibatch, as printed. That order has no effect on an optimiser step: the mean
+loss, the batch norms and thus the gradient are the same. The others order across steps: `macro` ranks a macro-batch of
+several minibatches, which are then taken in turn; `pacing` ranks all images once, starts with the easiest, and over
+half of the epochs extends them to all images, with as many steps per epoch as without it.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Curriculum:
 
     Attributes:
         syllabus: how images are ordered.
-        ranking: from simple to complex; the reference is one of the images.
-        images: that are learned from, shape (n, c, h, w).
-        batch_size: images a step.
-        epochs: that there will be.
-        macro: minibatches in a macro-batch.
-        easiest: the share of images that `pacing` begins with.
+        ranking: from simple to complex, with one of the images as the reference.
+        images: the training images, shape (n, c, h, w).
+        batch_size: images per step.
+        epochs: number of epochs.
+        macro: minibatches per macro-batch.
+        easiest: share of the images that `pacing` starts with.
     """
 
     syllabus: Syllabus
@@ -50,7 +50,7 @@ class Curriculum:
     easiest: float = 0.33
 
     def batches(self, epoch: int, generator: torch.Generator) -> Sequence[Tensor]:
-        """The rows of each minibatch; in every epoch ⌈n / batch_size⌉ of them, and all rows but with `pacing`."""
+        """The rows of the ⌈n / batch_size⌉ minibatches of an epoch; all rows, except with `pacing`."""
         if self.syllabus == "pacing":
             return torch.split(self._paced(epoch, generator), self.batch_size)
         shuffled = torch.randperm(len(self.images), generator=generator)
@@ -66,7 +66,7 @@ class Curriculum:
         return rows[order.to(rows.device)]
 
     def share(self, epoch: int) -> float:
-        """λ(t) = min(1, λ₀ + (1 − λ₀) t / T) with T half of the epochs: what `pacing` has unlocked."""
+        """λ(t) = min(1, λ₀ + (1 − λ₀) t / T) with T half of the epochs: the share that `pacing` has unlocked."""
         return min(1.0, self.easiest + (1 - self.easiest) * 2 * epoch / self.epochs)
 
     def _paced(self, epoch: int, generator: torch.Generator) -> Labels:

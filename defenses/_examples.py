@@ -1,4 +1,4 @@
-"""Training images for defenses that learn, and a network trained on them."""
+"""Chooses training images for defenses that learn; builds, trains and stores their networks."""
 
 from __future__ import annotations
 
@@ -18,19 +18,17 @@ Network = TypeVar("Network", bound=nn.Module)
 def choose(training: Examples, rng: Streams, count: int, what: str) -> tuple[Images, Labels, Streams]:
     """At most `count` training images, chosen by their streams, on the device of the streams.
 
-    Raises InputError where there is none to learn from.
+    Raises InputError if there are none.
     """
     if not len(training.labels):
-        raise InputError(
-            f"{what} learns from training images, but the data set has none. For a folder, give train=FRACTION."
-        )
+        raise InputError(f"{what} needs training images, but the data set has none. For a folder, give train=FRACTION.")
     rows = rng.derive("chosen").uniform().argsort(stable=True)[:count]
     here = rows.to(training.labels.device)
     return training.load(here).to(rng.device), training.labels[here].to(rng.device), rng[rows]
 
 
 def conv_net(inputs: int, outputs: int, strides: tuple[int, ...], widths: tuple[int, ...]) -> nn.Sequential:
-    """3×3 convolutions with batch norm and ReLU, mean over all places, one linear layer. Any image size."""
+    """3×3 convolutions with batch norm and ReLU, global average pooling, one linear layer; for any image size."""
     layers: list[nn.Module] = []
     for width, stride in zip(widths, strides, strict=True):
         layers += [nn.Conv2d(inputs, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
@@ -39,7 +37,7 @@ def conv_net(inputs: int, outputs: int, strides: tuple[int, ...], widths: tuple[
 
 
 def fresh(make: Callable[[], nn.Module], rng: Streams) -> nn.Module:
-    """A network with weights from `rng` (He et al., arXiv 1502.01852) and none from torch's global generator."""
+    """A network with initial weights from `rng` (He et al., arXiv 1502.01852), not from torch's global generator."""
     with torch.device("meta"):
         net = make()
     net.to_empty(device=rng.device)
@@ -68,18 +66,18 @@ def train(
     during: tuple[float, float] = (0.0, 1.0),
     **settings: Any,
 ) -> int:
-    """Trains `net` in place as `bench.training.fit` does, with a seed from `rng`, progress and a checkpoint.
+    """Trains `net` in place by `bench.training.fit`, with a seed from `rng`, progress and a checkpoint.
 
     Args:
-        net: what is trained.
+        net: the network.
         images, targets: as for `fit`.
-        training: told of the progress; names the folder of the checkpoint.
+        training: where progress is reported and the checkpoint is kept.
         rng: different for each network that a defense trains.
-        during: from which share of the defense's learning to which it takes.
-        settings: further arguments of `fit`.
+        during: begin and end of this training, as shares of all that the defense learns.
+        settings: further arguments for `fit`.
 
     Returns:
-        How many epochs the weights have seen.
+        The number of epochs that the weights have been trained for.
     """
     begin, end = during
     seed = seed_of(rng)
@@ -95,17 +93,17 @@ def train(
 
 
 def seed_of(rng: Streams) -> int:
-    """A seed below 2³² for what takes no streams."""
+    """A seed below 2³² for code that does not take streams."""
     return int(rng[:1].derive("seed").integers(2**32, 1))
 
 
 def packed(net: nn.Module) -> Artifact:
-    """The weights of a network, as part of an artifact."""
+    """The weights of a network as part of an artifact."""
     return {f"net.{name}": value.clone().contiguous() for name, value in net.state_dict().items()}
 
 
 def unpacked(make: Callable[[], Network], learned: Artifact) -> Network:
-    """The network whose weights `packed` put there, in evaluation mode."""
+    """The network with the weights that `packed` stored, in evaluation mode."""
     with torch.device("meta"):
         net = make()
     weights = {name.removeprefix("net."): value for name, value in learned.items() if name.startswith("net.")}

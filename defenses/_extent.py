@@ -1,4 +1,4 @@
-"""How far apart the pixels may lie that a budget lets change."""
+"""The extent of the changes that a budget allows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ from bench.contracts import Budget, Patch, Pixels
 
 
 def box_of(budget: Budget, height: int, width: int) -> tuple[int, int] | None:
-    """Height and width of the smallest upright box that every allowed change of an image fits into.
-
-    Returns:
-        None where the budget lets every pixel change.
-    """
+    """Height and width of the smallest upright box that holds any allowed change; None if every pixel may change."""
     if isinstance(budget, Patch):
         return budget.box(height, width)
     if isinstance(budget, Pixels):

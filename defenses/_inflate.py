@@ -1,15 +1,15 @@
-"""Networks for images made into networks for volumes: one answer for each slice, with convolutions along the depth.
+"""Turns networks for images into networks for volumes, with convolutions along the depth and logits for each slice.
 
-A convolution gets a third axis; everything else (normalisation, activation, pooling, the linear head) treats the
-slices alike and one by one, and the depth is neither strided nor pooled. So the slices of a volume go through the
-network as a batch of small images, a 3D convolution mixes neighbours in the stack, and a batch norm over that batch is
-the batch norm of the volumes. Ghebrechristos and Alaghband (2024), section 3.2.
+Convolutions get a third axis; everything else (normalisation, activation, pooling, the linear head) works on each
+slice alone, and the depth is neither strided nor pooled. So the slices of a volume pass through the network as a batch
+of small images, 3D convolutions mix neighbours in the stack, and batch norm over that batch equals batch norm over the
+volumes. Ghebrechristos and Alaghband (2024), section 3.2.
 
-Kernels of depth 1, 3 or Z come from the 2D weights w: w in the middle and 0 elsewhere ("central": the new network is
-the old one on each slice), or w / depth everywhere ("mean", I3D, arXiv 1705.07750: the same on slices that are equal).
+Kernels of depth 1, 3 or Z are made from the 2D weights w: w in the middle and 0 elsewhere ("central": at first the same
+network on each slice), or w / depth everywhere ("mean", I3D, arXiv 1705.07750: the same if all slices are equal).
 
-Slices are small. Where a window is larger than the map, a convolution pads the map, and a pooling layer takes as many
-pixels at a time as its stride.
+Slices are small. If a window is larger than its map, a convolution pads the map, and a pooling layer reduces it by
+its stride.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class VolumeNet(nn.Module):
 def inflate(
     classifier: Classifier, volume: tuple[int, int, int], depth: int, inflation: Inflation = "central"
 ) -> VolumeNet:
-    """A copy of a classifier of images that reads volumes.
+    """A copy of an image classifier that reads volumes.
 
     Args:
-        classifier: its convolutions are layers (nn.Conv2d).
+        classifier: its convolutions must be layers (nn.Conv2d).
         volume: channels, number of slices, side of a slice.
-        depth: of the kernels, at least 1.
-        inflation: how the kernels are filled.
+        depth: depth of the kernels, at least 1.
+        inflation: how kernels are initialised.
 
     Raises:
         InputError: it has no such convolutions, or cannot read slices of this size.
@@ -73,23 +73,23 @@ def inflate(
             _try(inflated, volume)
         except InputError:
             raise
-        except Exception as error:  # a network of another's may fail in any way
+        except Exception as error:  # anyone's network may fail in any way
             reasons.append(f"{type(error).__name__}: {error}".split("\n")[0])
         else:
             return inflated
     raise InputError(
-        f"Expected a convolutional network that reads slices of {channels}×{side}×{side}, but this one does not become "
-        f"a network for volumes of {slices} of them ({'; '.join(dict.fromkeys(reasons))}). Choose larger slices, or a "
-        "network that pools over all places before its linear layers."
+        f"Expected a convolutional network for slices of {channels}×{side}×{side}, but cannot turn this one into a "
+        f"network for volumes of {slices} slices ({'; '.join(dict.fromkeys(reasons))}). Choose larger slices, or a "
+        "network with global pooling before its linear layers."
     )
 
 
 class _Convolution(nn.Conv3d):
-    """A convolution over the slices of a volume, which come as a batch, and their neighbours in the stack."""
+    """A convolution over the slices of a volume, which come as a batch, and over their neighbours in the stack."""
 
     def __init__(self, flat: nn.Conv2d, slices: int, depth: int, inflation: Inflation) -> None:
         if type(flat) is not nn.Conv2d or isinstance(flat.padding, str) or flat.padding_mode != "zeros":
-            raise InputError(f"Expected 2D convolutions with zeros of a given number around them, but got {flat}.")
+            raise InputError(f"Expected 2D convolutions with a fixed padding of zeros, but got {flat}.")
         window, step, gap = _both(flat.kernel_size), _both(flat.stride), _both(flat.dilation)
         around = (depth - 1) // 2, *_both(flat.padding)
         super().__init__(
@@ -101,7 +101,7 @@ class _Convolution(nn.Conv3d):
         self.bias = flat.bias
 
     def forward(self, maps: Maps) -> Smaller:
-        """Maps of the same slices."""
+        """The maps of the same slices."""
         missing = [*self._missing(maps, 1), *self._missing(maps, 0), 0, 1 - self.kernel_size[0] % 2]
         volumes = maps.reshape(len(maps) // self.slices, self.slices, *maps.shape[1:]).transpose(1, 2)
         if any(missing):
@@ -109,7 +109,7 @@ class _Convolution(nn.Conv3d):
         return super().forward(volumes).transpose(1, 2).flatten(0, 1)
 
     def _missing(self, maps: Maps, axis: int) -> tuple[int, int]:
-        """What to pad before and behind, so that the window fits and ⌈side / stride⌉ places come out."""
+        """Padding before and after, so that the window fits and ⌈side / stride⌉ places result."""
         side, step = maps.shape[2 + axis], self.stride[1 + axis]
         window = self.dilation[1 + axis] * (self.kernel_size[1 + axis] - 1) + 1
         padded = side + 2 * int(self.padding[1 + axis])
@@ -120,14 +120,14 @@ class _Convolution(nn.Conv3d):
 
 
 class _Pool(nn.Module):
-    """A pooling layer that reads maps smaller than its window, too."""
+    """A pooling layer that also reads maps smaller than its window."""
 
     def __init__(self, pool: nn.MaxPool2d | nn.AvgPool2d) -> None:
         super().__init__()
         self.pool = pool
 
     def forward(self, maps: Maps) -> Smaller:
-        """As the layer, or `stride` pixels at a time."""
+        """As the layer, or adaptive pooling by its stride."""
         (height, width), (down, right) = maps.shape[2:], _both(self.pool.stride)
         (tall, wide), (above, beside) = _both(self.pool.kernel_size), _both(self.pool.padding)
         if height + 2 * above >= tall and width + 2 * beside >= wide:
@@ -139,7 +139,7 @@ class _Pool(nn.Module):
 
 
 def _both(sides: int | str | tuple[int, ...]) -> tuple[int, int]:
-    """Height and width, from one number for both or from the two."""
+    """Height and width, given as one number or as two."""
     down, right = (sides, sides) if isinstance(sides, int) else map(int, sides)
     return down, right
 
@@ -153,7 +153,7 @@ def _inflated(weight: Tensor, depth: int, inflation: Inflation) -> Float[Tensor,
 
 
 def _converted(classifier: Classifier, slices: int, depth: int, inflation: Inflation) -> Classifier:
-    """The same classifier, now with 3D convolutions, and pools that read small maps."""
+    """The same classifier, now with 3D convolutions and with pools for small maps."""
     for name, layer in list(classifier.named_modules()):
         if isinstance(layer, nn.Conv2d):
             classifier.set_submodule(name, _Convolution(layer, slices, depth, inflation))
@@ -163,19 +163,19 @@ def _converted(classifier: Classifier, slices: int, depth: int, inflation: Infla
 
 
 class _Layers(fx.Tracer):
-    """Traces down to modules without children; those keep their ways in training and evaluation."""
+    """Traces down to modules without children, which keep their behaviour in training and evaluation."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return not list(module.children())
 
 
 def _layered(classifier: Classifier) -> Classifier:
-    """A copy in whose networks pooling functions are layers, and heads that only training asks for are gone.
+    """A copy with pooling functions replaced by layers, and without heads that are only used in training.
 
-    Inception has both. The classifier itself is not traced: it takes streams.
+    Inception has both. The classifier itself is not traced, since it takes streams.
     """
     classifier = copy.deepcopy(classifier).eval()
-    for name, network in [(name, one) for name, one in classifier.named_children() if list(one.children())]:
+    for name, network in [(name, child) for name, child in classifier.named_children() if list(child.children())]:
         graph = _Layers().trace(network)
         traced = fx.GraphModule(network, graph)
         for node in list(graph.nodes):
@@ -191,10 +191,10 @@ def _layered(classifier: Classifier) -> Classifier:
 
 
 def _try(network: VolumeNet, volume: tuple[int, int, int]) -> None:
-    """Raises where the network, while it trains, does not answer for each slice; computes nothing."""
+    """Raises unless the network, in training mode, returns logits for each slice; nothing is computed."""
     channels, slices, side = volume
-    imagined = copy.deepcopy(network).to("meta").train()
+    copied = copy.deepcopy(network).to("meta").train()
     rng = Streams.of(0, torch.arange(2, device="meta"))
-    logits = imagined(torch.zeros(2, channels, slices, side, side, device="meta"), rng)
+    logits = copied(torch.zeros(2, channels, slices, side, side, device="meta"), rng)
     if logits.shape[:2] != (2, slices) or logits.ndim != 3:
-        raise ValueError(f"its answer has shape {tuple(logits.shape)}")
+        raise ValueError(f"its output has shape {tuple(logits.shape)}")

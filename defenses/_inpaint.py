@@ -1,4 +1,4 @@
-"""Filling in masked regions from what stands around them."""
+"""Inpaints masked regions from their surroundings."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from torch import Tensor
 
 from bench.contracts import BPDA, Images
 
-from ._pixels import each
+from ._pixels import for_each
 
 Masks = Bool[Tensor, "n 1 h w"]
 RADIUS = 3
-"""Neighbourhood in pixels that OpenCV looks at for each pixel that it fills."""
+"""Radius in pixels of the neighbourhood from which OpenCV fills a pixel."""
 
 
 def inpaint(images: Images, masks: Masks) -> Images:
-    """Fills the masked pixels (Bertalmio et al. 2001, OpenCV), each channel on its own, not rounded to 8 bits.
+    """Fills the masked pixels (Bertalmio et al. 2001, OpenCV), each channel separately, without rounding to 8 bits.
 
-    OpenCV's other method (Telea 2004) adds up to 1.4 to every filled value, whatever its scale: a level of 255 there,
+    OpenCV's other method (Telea 2004) adds up to 1.4 to every filled value, whatever its scale: one level of 255 there,
     but the whole range of an image in [0, 1]. This one keeps a constant image constant and is faster.
 
-    Pixels outside the mask stay as they are, bit for bit, and what stood inside it has no influence. The gradient
-    is the identity outside the mask and zero inside.
+    Pixels outside the mask do not change by a bit, and those inside have no influence. The gradient is the identity
+    outside the mask and zero inside.
 
     Args:
         images: shape (n, c, h, w), in [0, 1].
-        masks: what to fill; an image that is masked everywhere becomes mid-grey.
+        masks: which pixels to fill; an image that is masked everywhere becomes mid-grey.
     """
     return BPDA.apply(  # type: ignore[no-any-return]  # torch has no types for Function.apply
         images,
-        lambda x: _filled(x, masks),
+        lambda x: _fill(x, masks),
         lambda x, gradient: gradient.masked_fill(masks, 0),
     )
 
 
-def _filled(images: Images, masks: Masks) -> Images:
+def _fill(images: Images, masks: Masks) -> Images:
     hidden = images.masked_fill(masks, 0.5)
     together = torch.cat([hidden, masks.to(images.dtype)], 1).to("cpu", torch.float32)
-    filled = each(_one, together)[:, :-1].to(images).clamp(0, 1)
+    filled = for_each(_fill_image, together)[:, :-1].to(images).clamp(0, 1)
     whole = masks.all(dim=3, keepdim=True).all(dim=2, keepdim=True)
     return torch.where(masks & ~whole, filled, hidden)
 
 
-def _one(planes: NDArray[Any]) -> NDArray[Any] | list[NDArray[Any]]:
-    """One image whose last plane is the mask."""
+def _fill_image(planes: NDArray[Any]) -> NDArray[Any] | list[NDArray[Any]]:
+    """Fills one image, whose last plane is the mask."""
     mask = (planes[-1] > 0).astype(np.uint8)
     if not mask.any():
         return planes
-    # Of an image that is one row high OpenCV reads memory that nobody wrote, and answers NaN now and then.
+    # For an image of one row, OpenCV reads uninitialised memory and sometimes returns NaN.
     high = [np.repeat(plane, 2, axis=0) if len(mask) == 1 else plane for plane in (*planes[:-1], mask)]
     channels = [cv2.inpaint(np.ascontiguousarray(plane), high[-1], RADIUS, cv2.INPAINT_NS) for plane in high[:-1]]
     return [*(channel[: len(mask)] for channel in channels), planes[-1]]

@@ -1,7 +1,7 @@
-"""Measures of Table 1 of "Immunizing Image Classifiers Against Localized Adversary Attacks", for many slices at once.
+"""The measures in Table 1 of "Immunizing Image Classifiers Against Localized Adversary Attacks", for many slices.
 
 Ghebrechristos and Alaghband (2024), after their "Deep curriculum learning optimization" (SN Computer Science 2020).
-The values of a slice are its symbols: q = round(255 x), all channels together, in `bins` levels.
+The symbols of a slice are its values: q = round(255 x), all channels together, in `bins` levels.
 
     H(x)      = −Σ b log₂ b                        b: the histogram of x, as shares
     JE(x, r)  = −Σ b log₂ b                        b: the histogram of pairs of values at the same place
@@ -11,12 +11,12 @@ The values of a slice are its symbols: q = round(255 x), all channels together, 
     MSE(x, r) = mean (x − r)²;   PSNR = −10 log₁₀ MSE;   max norm = the largest value of either
 
 Departures: the paper prints entropy as Σ b log(N/b) and the joint entropy as a marginal one; these are the usual
-definitions. A KL divergence without ε is infinite as soon as a level is missing in the reference, as it usually is in
-small slices. The authors' max norm is no distance between the two; `max-norm-diff` is the largest difference, and `l1`
-and `l2` are norms of the difference, too.
+definitions. Without ε, the KL divergence is infinite as soon as a level is missing from the reference, which is common
+in small slices. The authors' max norm is not a distance between the two; `max-norm-diff` is the largest difference, and
+`l1` and `l2` are norms of the difference.
 
-Entropies are exact: Σ c log₂ c over the counts c is added up in whole numbers (units of 2⁻³²), so that slices with
-the same counts tie, on any device and in any batch.
+Entropies are exact: Σ c log₂ c over the counts c is summed in integers (units of 2⁻³²), so that slices with the same
+counts tie, on any device and in any batch.
 """
 
 from __future__ import annotations
@@ -47,38 +47,38 @@ Measure = Literal[
     "mse",
 ]
 STANDALONE = ("entropy",)
-"""Measures that need no reference."""
+"""Measures without a reference."""
 SIMILARITIES = ("mutual-information", "ssim", "psnr")
-"""Measures that grow as a slice becomes more like the reference; the others grow with the distance."""
+"""Measures that grow with the similarity to the reference; the others grow with the distance."""
 _VALUES_AT_ONCE = 2**20
 _UNIT = 2**32
 _EPSILON = 1e-6
 _DENSE = 2**10
-"""Up to how many levels counting them all is faster than sorting the symbols."""
+"""Up to so many levels, a histogram is faster than sorting the symbols."""
 
 
 def score(measure: Measure, slices: Float[Tensor, "n z v"], reference: Values | None = None, bins: int = 256) -> Scores:
-    """The measure of each slice, beside its reference where it needs one.
+    """The measure of each slice, relative to the reference if it needs one.
 
     Args:
-        measure: which one.
-        slices: for each image its slices, flattened; values in [0, 1].
-        reference: one slice for each image, or for all, shape (n, 1, v); not needed for `STANDALONE` measures.
-        bins: levels that values are counted in, a divisor of 256.
+        measure: its name.
+        slices: the flattened slices of each image; values in [0, 1].
+        reference: one slice for each image, or one for all, shape (n, 1, v); not needed for `STANDALONE` measures.
+        bins: number of levels, a divisor of 256.
 
     Returns:
         float64; bits, decibels (infinite for equal slices), or in units of the values.
 
     Raises:
-        ValueError: a reference is needed.
+        ValueError: the measure needs a reference.
     """
     if reference is None and measure not in STANDALONE:
         raise ValueError(f"Expected a reference for the measure {measure!r}; only {STANDALONE[0]!r} needs none.")
-    beside = slices[:, :1] if reference is None else reference
+    other = slices[:, :1] if reference is None else reference
     piece = max(1, _VALUES_AT_ONCE // max(1, slices[:, 0].numel()))
 
     def work(part: slice) -> Tensor:
-        return _MEASURES[measure](slices[:, part].double(), beside.double(), bins).T
+        return _MEASURES[measure](slices[:, part].double(), other.double(), bins).T
 
     return in_pieces(work, slices.shape[1], piece).T
 
@@ -88,7 +88,7 @@ def _symbols(values: Values, bins: int) -> Symbols:
 
 
 def _surprise(symbols: Symbols, levels: int) -> Int[Tensor, "#n #z"]:
-    """Entropy times the number of symbols, in units of 2⁻³²: n log₂ n − Σ c log₂ c, c the counts of equal symbols."""
+    """Entropy times the number of symbols, in units of 2⁻³²: n log₂ n − Σ c log₂ c over the counts c of the symbols."""
     size = symbols.shape[2]
     counts = torch.arange(size + 1, dtype=torch.float64)
     table = (counts * counts.clamp_min(1).log2() * _UNIT).round().long().to(symbols.device)

@@ -1,4 +1,4 @@
-"""What a network learns from answers for every slice of an image, and how these answers become one."""
+"""The training loss over the slices of an image, and the ways in which slices decide together."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ Aggregate = Literal["mean-prob", "mean-logprob", "vote", "trimmed-mean"]
 
 
 class Volumized(Classifier):
-    """Classifies the volume of an image: every slice by itself, then all together.
+    """Classifies every slice of an image's volume, and combines the answers.
 
-    The logits are logarithms of probabilities (`mean-prob`, `trimmed-mean`, which leaves out the smallest and the
-    largest quarter for each class, and `mean-logprob`), or shares of votes (`vote`), between which the mean
-    probabilities decide if they are equal.
+    The logits are log probabilities (`mean-prob`; `trimmed-mean`, which omits the smallest and the largest quarter for
+    each class; and `mean-logprob`), or shares of the votes (`vote`), with the mean probabilities as a tie-breaker.
     """
 
     def __init__(self, model: Classifier, net: VolumeNet, volumizer: Volumizer, rule: Aggregate, depth: int) -> None:
@@ -42,14 +41,14 @@ class Volumized(Classifier):
 
 
 def pal(logits: SliceLogits, labels: Labels, reduction: Literal["mean", "sum"]) -> Float[Tensor, ""]:
-    """The patch aggregate loss: the cross-entropies of all slices, added up or averaged; the mean over images."""
+    """The patch aggregate loss: the sum or mean of the cross-entropies of all slices; the mean over images."""
     count = logits.shape[1]
     mean = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(count))
     return mean * count if reduction == "sum" else mean
 
 
 def aggregated(logits: SliceLogits, rule: Aggregate) -> Logits:
-    """One answer for each image from those of its slices."""
+    """The answer for each image from those for its slices."""
     count = logits.shape[1]
     logs = logits.log_softmax(2)
     if rule == "mean-logprob":
@@ -62,5 +61,5 @@ def aggregated(logits: SliceLogits, rule: Aggregate) -> Logits:
 
 
 def votes(logits: SliceLogits) -> Bool[Tensor, "n z k"]:
-    """Which class each slice finds the most probable."""
+    """Each slice's vote for its most probable class."""
     return F.one_hot(logits.argmax(2), logits.shape[2]).bool()

@@ -1,8 +1,8 @@
-"""JPEG in operations that autograd follows, with a smooth rounding; for the attacker's gradient only.
+"""Differentiable JPEG with smooth rounding, for the attacker's gradient only.
 
 Shin, Song, "JPEG-resistant adversarial images" (NeurIPS 2017 workshop): rounding becomes round(c) + (c − round(c))³,
-whose slope is near 0 where a coefficient sits on a level. So it says which frequencies survive the codec; its images
-are a level or so away from the codec's own.
+whose slope is near 0 if a coefficient is close to a level. So the gradient knows which frequencies survive the codec.
+The images are about one level of 255 away from the codec's own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Planes = Float[Tensor, "n h w"]
 
 
 def soft_jpeg(images: Images, quality: int) -> Images:
-    """Images of 1 or 3 channels in [0, 1] -> roughly what JPEG at this quality (4:2:0) makes of them."""
+    """Images of 1 or 3 channels in [0, 1] -> approximately their JPEG images at this quality (4:2:0)."""
     luminance, chrominance = (table.to(images) for table in _tables(quality))
     if images.shape[1] == 1:
         return (_coded(images[:, 0] * 255 - 128, luminance)[:, None] + 128) / 255
@@ -37,14 +37,14 @@ def soft_jpeg(images: Images, quality: int) -> Images:
 
 
 def _coarse(plane: Planes, table: Float[Tensor, "8 8"]) -> Planes:
-    """A colour plane, coded at half the size."""
+    """A chrominance plane, coded at half the size."""
     half = F.avg_pool2d(plane[:, None], 2, ceil_mode=True)
     coded = _coded(half[:, 0], table)[:, None]
     return F.interpolate(coded, size=plane.shape[1:], mode="bilinear")[:, 0]
 
 
 def _coded(plane: Planes, table: Float[Tensor, "8 8"]) -> Planes:
-    """Cosine transform in blocks, quantisation, and back."""
+    """Cosine transform of blocks, smooth quantisation, and the inverse transform."""
     count, height, width = plane.shape
     padded = F.pad(plane[:, None], (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
     blocks = padded.reshape(count, padded.shape[2] // BLOCK, BLOCK, -1, BLOCK).transpose(2, 3)
@@ -58,7 +58,7 @@ def _coded(plane: Planes, table: Float[Tensor, "8 8"]) -> Planes:
 
 @cache
 def _cosines() -> Float[Tensor, "8 8"]:
-    """The orthonormal cosine transform of a block."""
+    """The matrix of the orthonormal cosine transform."""
     places = torch.arange(BLOCK, dtype=torch.float64)
     waves = torch.cos((2 * places + 1) * places[:, None] * math.pi / (2 * BLOCK)) / 2
     waves[0] /= math.sqrt(2)
@@ -67,7 +67,7 @@ def _cosines() -> Float[Tensor, "8 8"]:
 
 @cache
 def _tables(quality: int) -> tuple[Float[Tensor, "8 8"], Float[Tensor, "8 8"]]:
-    """The standard quantisation tables for luminance and chrominance, as the codec scales them."""
+    """The standard quantisation tables for luminance and chrominance, as scaled by the codec."""
     coded = BytesIO()
     Image.new("RGB", (BLOCK, BLOCK)).save(coded, "JPEG", quality=quality)
     with Image.open(coded) as image:

@@ -1,4 +1,4 @@
-"""Square patches at random places: which pixels they cover, and the images that bear them."""
+"""Square patches at random places in images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Mask = Bool[Tensor, "n 1 h w"]
 
 
 def pasted(images: Images, patches: Float[Tensor, "n c tall wide"], rng: Streams, area: float) -> Images:
-    """Each image with its own patch, scaled to a square of about `area` of the image, at a random place.
+    """Each image with its own patch at a random place, scaled to a square of about `area` of the image.
 
     Args:
         images: shape (n, c, h, w).
-        patches: shape (n, c, tall, wide); gradients pass into them.
+        patches: shape (n, c, tall, wide); gradients flow to them.
         rng: one stream for each image.
         area: share of the image, in (0, 1].
     """
@@ -33,6 +33,6 @@ def pasted(images: Images, patches: Float[Tensor, "n c tall wide"], rng: Streams
 
 
 def squares(images: Images, rng: Streams, area: float) -> Mask:
-    """Where `pasted` would lay a patch on each image with these streams."""
+    """Where `pasted` puts the patches with these streams."""
     blank = torch.zeros_like(images[:, :1])
     return pasted(blank, torch.ones_like(blank[..., :1, :1]), rng, area) > 0

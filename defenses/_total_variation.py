@@ -2,9 +2,10 @@
 
     u = argmin Σ_pixels |∇u| + fidelity/2 · Σ_pixels kept · u² − fidelity · Σ_pixels data · u
 
-With data = kept · f that is the model of Rudin, Osher and Fatemi, as scikit-image's `denoise_tv_chambolle` minimises it
-with weight = 1 / fidelity; ∇ are forward differences, each channel is on its own. The primal-dual method of Chambolle
-and Pock (2011, J. Math. Imaging Vision 40) solves it, accelerated (their algorithm 2) where no pixel is missing.
+With data = kept · f, this is the model of Rudin, Osher and Fatemi, which scikit-image's `denoise_tv_chambolle`
+minimises with weight = 1 / fidelity; ∇ are forward differences, and channels are independent. The solver is the
+primal-dual method of Chambolle and Pock (2011, J. Math. Imaging Vision 40), accelerated (their algorithm 2) if no pixel
+is missing.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from bench.contracts import Images
 from bench.memory import in_pieces
 
 AT_ONCE = 2**18
-"""Values that are worked on at once: what a processor's cache holds."""
+"""Number of values to work on at once: what fits into a processor's cache."""
 
 
 def minimise(data: Images, kept: Images | None, fidelity: float, steps: int) -> Images:
-    """The minimiser after `steps` steps: about a level of 255 from the limit after 30 (100 with missing pixels).
+    """The minimiser after `steps` steps: within about one level of 255 after 30 (100 with missing pixels).
 
     Args:
-        data: the image, 0 where a pixel is missing; shape (n, c, h, w).
-        kept: 1 where a pixel is there and 0 where it is missing, or None where none is missing.
-        fidelity: weight of the data, above 0; the larger, the less is smoothed.
-        steps: how often every pixel is updated.
+        data: the images, with 0 for missing pixels; shape (n, c, h, w).
+        kept: 1 for known and 0 for missing pixels, or None if none is missing.
+        fidelity: weight of the data, above 0; a larger one smooths less.
+        steps: number of updates of every pixel.
     """
     if not data.numel():
         return data.clone()
@@ -64,13 +65,13 @@ def _solve(data: Images, kept: Images | None, fidelity: float, steps: int) -> Im
 
 
 def _surroundings(data: Images, kept: Images) -> Images:
-    """The mean of what is known within 5×5 pixels, mid-grey where nothing is."""
+    """The mean of the known pixels within 5×5; mid-grey if none is known."""
     known = F.avg_pool2d(kept, 5, 1, 2)
     return torch.where(known > 0, F.avg_pool2d(data, 5, 1, 2) / known.clamp_min(1e-6), 0.5)
 
 
 def _climb(field: Tensor, image: Tensor, room: Tensor, axis: int, step: float) -> None:
-    """Adds step · differences of the image along an axis to the field; the last difference is 0."""
+    """Adds `step` times the differences of the image along an axis to the field; the last difference is 0."""
     length = image.shape[axis] - 1
     difference = room.narrow(axis, 0, length)
     torch.sub(image.narrow(axis, 1, length), image.narrow(axis, 0, length), out=difference)

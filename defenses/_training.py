@@ -1,4 +1,4 @@
-"""What the defenses share that train the classifier itself, or a copy of it."""
+"""Shared by the defenses that train the classifier itself, or a copy of it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Recipe(Defense):
 
     Attributes:
         epochs: how often each training image is seen.
-        learning_rate: the highest; it rises for a tenth of the training and falls to nothing along a cosine.
-        batch_size: images a step, at least 2.
-        weight_decay: of AdamW.
-        training_images: how many images it learns from at the most, at least 2.
-        shift: by how many pixels training images are shifted at random, in both directions.
-        mirror: whether half of them are mirrored.
+        learning_rate: its maximum, reached after a tenth of the training; then it falls to zero along a cosine.
+        batch_size: images per step, at least 2.
+        weight_decay: weight decay of AdamW.
+        training_images: largest number of images to learn from, at least 2.
+        shift: largest random shift of training images in pixels, in both directions.
+        mirror: whether to mirror half of them.
     """
 
     epochs: int = 6
@@ -52,7 +52,7 @@ class Recipe(Defense):
         within("a batch size", self.batch_size, 2, 1e6, "128 is the default")
         within("a weight decay", self.weight_decay, 0, 10, "0.0005 is the default")
         within("training_images", self.training_images, 2, math.inf, "4000 is the default")
-        within("a shift in pixels", self.shift, 0, 64, "2 is the default, 0 is none")
+        within("a shift in pixels", self.shift, 0, 64, "2 is the default, 0 turns it off")
 
     def examples(self, training: Examples, rng: Streams) -> tuple[Images, Labels, Streams]:
         """The training images with their labels and streams."""
@@ -61,23 +61,23 @@ class Recipe(Defense):
     def train(
         self, network: nn.Module, images: Images, targets: Tensor, training: Examples, rng: Streams, **settings: Any
     ) -> int:
-        """Trains the network in place by this recipe; `settings` of `bench.training.fit` go before its own."""
-        own: dict[str, Any] = {
+        """Trains the network in place by this recipe, which `settings` for `bench.training.fit` override."""
+        recipe: dict[str, Any] = {
             "epochs": self.epochs,
             "learning_rate": self.learning_rate,
             "batch_size": self.batch_size,
             "weight_decay": self.weight_decay,
             "augment": partial(mirrored_shifts, shift=self.shift, mirror=self.mirror),
         }
-        return train(network, images, targets, training, rng, **(own | settings))
+        return train(network, images, targets, training, rng, **(recipe | settings))
 
 
 @dataclass(frozen=True)
 class Trained(Recipe):
-    """A network of the bare model's architecture, trained in another way.
+    """A network of the bare model's architecture, trained differently.
 
     Attributes:
-        start: `bare` trains the given model further; `scratch` begins with fresh weights.
+        start: `bare` starts from the given model's weights, `scratch` from random ones.
     """
 
     start: Literal["bare", "scratch"] = "bare"
@@ -85,7 +85,7 @@ class Trained(Recipe):
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
         """The weights of the trained network."""
         images, labels, streams = self.examples(training, rng)
-        network = self.beginning(model, images, streams)
+        network = self.initial_network(model, images, streams)
         self.train(network, images, labels, training, streams, loss=self.loss)
         return packed(network)
 
@@ -94,10 +94,10 @@ class Trained(Recipe):
         return trained(model, learned)
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        """What the training makes small: the cross-entropy; targets are classes or probabilities."""
+        """The loss to minimise: the cross-entropy, for targets that are classes or probabilities."""
         return F.cross_entropy(network(batch.images, batch.rng), batch.targets)
 
-    def beginning(self, model: Classifier, images: Images, rng: Streams) -> Classifier:
+    def initial_network(self, model: Classifier, images: Images, rng: Streams) -> Classifier:
         """The network before its training on these images."""
         return copy.deepcopy(model) if self.start == "bare" else reset(model, seed_of(rng.derive("weights")))
 
@@ -108,9 +108,9 @@ def trained(model: Classifier, learned: Artifact) -> Classifier:
 
 
 def reset(model: Classifier, seed: int) -> Classifier:
-    """The same architecture with fresh weights, as its modules draw them.
+    """The same architecture with random weights, as its modules initialise them.
 
-    Raises InputError where a module has weights and cannot draw them anew.
+    Raises InputError if a module has weights but no `reset_parameters`.
     """
     fresh = copy.deepcopy(model)
     stuck = [
@@ -120,31 +120,29 @@ def reset(model: Classifier, seed: int) -> Classifier:
     ]
     if stuck:
         raise InputError(
-            f"Expected a model whose modules can all draw fresh weights (reset_parameters), but {', '.join(stuck[:3])} "
-            "cannot. Train the given weights further instead: start=bare."
+            f"Expected a model whose modules all have reset_parameters, but {', '.join(stuck[:3])} has not. Start from "
+            "the given weights instead: start=bare."
         )
     device = next(fresh.parameters()).device
     with private_randomness(seed, device):
         for module in fresh.modules():
-            draw_anew = getattr(module, "reset_parameters", None)
-            if draw_anew is not None:
-                draw_anew()
+            getattr(module, "reset_parameters", lambda: None)()
     return fresh
 
 
 def cross_entropies(
     network: nn.Module, clean: Images, attacked: Images, labels: Labels, rng: Streams, clean_share: float
 ) -> Tensor:
-    """`clean_share` of the clean images' mean cross-entropy and the rest of the attacked ones'; both in one batch."""
+    """The mean cross-entropies of clean and attacked images, weighted by `clean_share`; all images in one batch."""
     twice = torch.arange(len(clean), device=clean.device).repeat(2)
     logits = network(torch.cat([clean, attacked]), rng[twice])
-    right, withstood = F.cross_entropy(logits, labels[twice], reduction="none").chunk(2)
-    return clean_share * right.mean() + (1 - clean_share) * withstood.mean()
+    of_clean, of_attacked = F.cross_entropy(logits, labels[twice], reduction="none").chunk(2)
+    return clean_share * of_clean.mean() + (1 - clean_share) * of_attacked.mean()
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode (batch norms use and keep their statistics), and afterwards as it was."""
+    """Puts the network into evaluation mode (batch norms use and keep their statistics), and back afterwards."""
     before = network.training
     network.eval()
     try:

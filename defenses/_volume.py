@@ -1,13 +1,13 @@
-"""Images as volumes: cut into slices, ranked by a measure, stacked along the depth; and exactly back.
+"""Images as volumes: cut into slices, ranked by a measure, stacked along the depth.
 
 Ghebrechristos and Alaghband, "Immunizing Image Classifiers Against Localized Adversary Attacks" (2024), sections 3.1
-and 3.3. Where paper and authors' code leave a choice or contradict each other:
+and 3.3. Where the paper and the authors' code leave a choice or contradict each other:
 
-- Incomplete slices at the border, which the code drops against equation 3, are an error, or filled by reflection.
-- The reference is the slice of the smallest entropy, as in the code; of equal ones the first in reading order.
-- Mutual information, SSIM and PSNR grow with likeness, but the paper ranks them as distances. As "distance" they count
-  negatively, so that ascending means nearest first, and the reference always stands first; "raw" is equation 12 as
-  printed.
+- Incomplete slices at the border, which the code drops against equation 3, are an error or filled by reflection.
+- The reference is the slice of the smallest entropy, as in the code; among equals the first in reading order.
+- Mutual information, SSIM and PSNR grow with similarity, but the paper ranks them as distances. The convention
+  "distance" negates them, so that ascending means nearest first, and always puts the reference first; "raw" is
+  equation 12 as printed.
 - Scores are not rounded, and ties stay in reading order.
 """
 
@@ -29,7 +29,7 @@ from ._measures import SIMILARITIES, STANDALONE, Measure, Scores, score
 Slices = Float[Tensor, "n z c p p"]
 Volume = Float[Tensor, "n c z p p"]
 Order = Int[Tensor, "n z"]
-"""For each image a permutation of its slices: which one stands at each depth."""
+"""For each image a permutation of its slices: the slice at each depth."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Slicing:
 
     Attributes:
         size: side of a slice in pixels.
-        pad: what to do with an image that the slices do not divide: refuse it ("none"), or extend it downwards and
-            to the right by its reflection.
+        pad: what to do with an image that the slices do not divide: refuse it ("none"), or extend it by its reflection
+            at the bottom and on the right.
     """
 
     size: int
     pad: Literal["none", "reflect"] = "none"
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """How many slices there are from top to bottom and from left to right.
+        """Number of slices from top to bottom and from left to right.
 
-        Raises InputError where an image of this size cannot be cut so.
+        Raises InputError if an image of this size cannot be cut like this.
         """
         down, right = -height % self.size, -width % self.size
         if self.pad == "none" and (down or right):
@@ -74,12 +74,6 @@ class Slicing:
         tiles = images.reshape(*images.shape[:2], rows, self.size, columns, self.size)
         return tiles.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
 
-    def join(self, slices: Slices, height: int, width: int) -> Images:
-        """The images that these slices were cut from, without what was padded."""
-        rows, columns = self.grid(height, width)
-        tiles = slices.reshape(len(slices), rows, columns, *slices.shape[2:]).permute(0, 3, 1, 4, 2, 5)
-        return tiles.flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
-
     def reach(self, height: int, width: int) -> Bool[Tensor, "z h w"]:
         """Which pixels of an image each slice depends on."""
         pixels = torch.arange(height * width, dtype=torch.float64).reshape(1, 1, height, width)
@@ -90,14 +84,13 @@ class Slicing:
 
 @dataclass(frozen=True)
 class Ranking:
-    """An order of slices, or of samples, from simple to complex or from near to far.
+    """An order of slices or of images, from simple to complex or from near to far.
 
     Attributes:
-        measure: what is compared.
-        bins: levels that values are counted in.
-        reference: the slice that the others are compared with: that of the smallest or the largest entropy, or the
-            one at this place in reading order.
-        convention: "distance" counts similarities negatively and puts the reference first; "raw" ranks the measure.
+        measure: the measure to rank by.
+        bins: number of levels for histograms.
+        reference: the slice to compare with: that of the smallest or largest entropy, or its index in reading order.
+        convention: "distance" negates similarities and puts the reference first; "raw" ranks the measure itself.
         descending: whether the largest score comes first.
     """
 
@@ -108,21 +101,21 @@ class Ranking:
     descending: bool = False
 
     def order(self, slices: Float[Tensor, "n z v"]) -> Order:
-        """The places of the slices in reading order, ranked; no gradient flows through an order."""
+        """The ranked indices of the slices; without a gradient."""
         with torch.no_grad():
             return self.scores(slices).argsort(dim=1, descending=self.descending, stable=True)
 
     def scores(self, slices: Float[Tensor, "n z v"]) -> Scores:
-        """What the slices are ranked by."""
+        """The scores by which slices are ranked."""
         if self.measure in STANDALONE:
             return score(self.measure, slices, None, self.bins)
-        place = self._reference(slices)[:, None]
-        beside = slices.take_along_dim(place[..., None], 1)
-        scores = score(self.measure, slices, beside, self.bins)
+        index = self._reference(slices)[:, None]
+        reference = slices.take_along_dim(index[..., None], 1)
+        scores = score(self.measure, slices, reference, self.bins)
         if self.convention == "raw":
             return scores
         distances = -scores if self.measure in SIMILARITIES else scores
-        return distances.scatter(1, place, torch.inf if self.descending else -torch.inf)
+        return distances.scatter(1, index, torch.inf if self.descending else -torch.inf)
 
     def _reference(self, slices: Float[Tensor, "n z v"]) -> Int[Tensor, "n"]:
         if isinstance(self.reference, int):
@@ -137,14 +130,14 @@ class Volumizer:
 
     Attributes:
         slicing: how images are cut.
-        order: how slices are stacked: ranked, in reading order ("raster"), or at random; the last two are controls.
+        order: how slices are stacked: ranked, or as controls in reading order ("raster") or at random.
     """
 
     slicing: Slicing
     order: Ranking | Literal["raster", "random"]
 
     def volume(self, images: Images, rng: Streams) -> Volume:
-        """The slices of each image on top of each other."""
+        """The stacked slices of each image."""
         slices = self.slicing.cut(images)
         if self.order == "raster":
             return slices.transpose(1, 2)
@@ -154,10 +147,5 @@ class Volumizer:
 
 
 def stack(slices: Slices, order: Order) -> Volume:
-    """The slices on top of each other in this order; the gradient of each goes back to where it came from."""
+    """The slices stacked in this order; gradients flow back to each slice."""
     return slices.take_along_dim(order[:, :, None, None, None], 1).transpose(1, 2)
-
-
-def unstack(volume: Volume, order: Order) -> Slices:
-    """The slices in reading order, bit for bit."""
-    return volume.transpose(1, 2).take_along_dim(order.argsort(dim=1)[:, :, None, None, None], 1)

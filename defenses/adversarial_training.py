@@ -1,22 +1,22 @@
-"""Adversarial training: the network learns from attacked images beside the clean ones.
+"""Adversarial training: the network learns from attacked images in addition to clean ones.
 
-Goodfellow, Shlens, Szegedy, "Explaining and Harnessing Adversarial Examples" (arXiv 1412.6572); judged by Himbitski,
+Goodfellow, Shlens, Szegedy, "Explaining and Harnessing Adversarial Examples" (arXiv 1412.6572); evaluated by Himbitski,
 Varashevich, Kovalev 2024 (paper 003, section IV).
 
-    loss = α · CE(f(x), y) + (1 − α) · CE(f(x'), y),        x' made anew at every step against the present weights
+    loss = α · CE(f(x), y) + (1 − α) · CE(f(x'), y),        x' attacks the current weights, anew at every step
 
     fgsm      x' = clip(x + eps · sign ∇CE)
     rs-fgsm   from a random start within eps, one step of 1.25 eps (arXiv 2001.03994)
     pgd       from a random start, `steps` steps of 2.5 eps / `steps` (arXiv 1706.06083)
-    patch     the same on a square of `area` at a random place, any colours (after Wu, Tong, Vorobeychik,
-              arXiv 1909.09552, who look for the place, too)
+    patch     the same on a square of `area` at a random place, with any colours (after Wu, Tong, Vorobeychik,
+              arXiv 1909.09552, who also search for the place)
 
-Batch norms: attacks see the network in evaluation mode and leave it as it was; clean and attacked images then go
-through in one batch in training mode, so both make up the statistics.
+Batch norms: attacks run on the network in evaluation mode and do not change it; clean and attacked images then pass
+through in one batch in training mode, so the statistics are over both.
 
-One-step training can collapse: from one epoch to the next the network withstands that step alone, and nothing else
-(arXiv 2001.03994). So after each epoch images that are never trained on are attacked with ten steps; where less than
-half of the best accuracy is left, the training ends with the weights of the best epoch.
+One-step training can collapse: from one epoch to the next, the network resists only that single step and nothing else
+(arXiv 2001.03994). So after each epoch, held-out images are attacked with ten steps; once less than half of the best
+accuracy is left, training stops with the weights of the best epoch.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ GUARD_STEPS = 10
 
 @dataclass(frozen=True)
 class AdversarialTraining(Trained):
-    """Adversarial training: learns from attacked images beside clean ones.
+    """Adversarial training: learns from attacked images in addition to clean ones.
 
     Attributes:
-        attack: what it is trained against.
-        eps: how far each value of an image moves, in (0, 1]; a patch moves freely.
+        attack: the attack to train against.
+        eps: how far each value of an image may move, in (0, 1]; in a patch, values change freely.
         area: share of the image that a patch covers, in (0, 1].
-        steps: of pgd and of a patch, at least 1.
+        steps: number of steps of `pgd` and `patch`, at least 1.
         clean_share: α, the weight of the clean images, in [0, 1].
-        held_out: how many training images only watch for a collapse; 0 for no watch.
+        held_out: number of training images held out to detect a collapse; 0 turns this off.
     """
 
     attack: Literal["fgsm", "rs-fgsm", "pgd", "patch"] = "fgsm"
@@ -75,35 +75,35 @@ class AdversarialTraining(Trained):
         within("an area", self.area, 1e-6, 1, "0.1 is the default")
         within("steps", self.steps, 1, 1000, "7 is the default")
         within("a share of clean images", self.clean_share, 0, 1, "0.5 is the default")
-        within("held_out", self.held_out, 0, self.training_images - 1, "some images must be left to train on")
+        within("held_out", self.held_out, 0, self.training_images - 1, "some images must remain to train on")
         if self.attack == "patch":
             object.__setattr__(self, "tuned_on", ("patch",))
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
-        """The weights, and as "epochs_kept" how many epochs they have seen: fewer than all after a collapse."""
+        """The weights, and as "epochs_kept" the number of their epochs, which is smaller after a collapse."""
         images, labels, streams = self.examples(training, rng)
-        network = self.beginning(model, images, streams)
-        kept = min(self.held_out, len(images) // 2)
-        watched, watching = (images[:kept], labels[:kept]), streams[:kept].derive("watch")
+        network = self.initial_network(model, images, streams)
+        held = min(self.held_out, len(images) // 2)
+        watch = streams[:held].derive("watch")
 
-        def withstood(network: nn.Module) -> float:
-            attacked = self.attacked(network, *watched, watching, GUARD_STEPS)
+        def robust_accuracy(network: nn.Module) -> float:
+            attacked = self.attacked(network, images[:held], labels[:held], watch, GUARD_STEPS)
             with torch.no_grad():
-                return float((network(attacked, watching).argmax(1) == watched[1]).float().mean())
+                return float((network(attacked, watch).argmax(1) == labels[:held]).float().mean())
 
-        settings = {"loss": self.loss, "guard": withstood if kept else None}
-        epochs = self.train(network, images[kept:], labels[kept:], training, streams[kept:], **settings)
+        settings = {"loss": self.loss, "guard": robust_accuracy if held else None}
+        epochs = self.train(network, images[held:], labels[held:], training, streams[held:], **settings)
         return packed(network) | {"epochs_kept": torch.tensor(epochs)}
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        """α of the clean images' cross-entropy and 1 − α of the attacked ones'."""
+        """The cross-entropies of clean and attacked images, weighted by α and 1 − α."""
         attacked = self.attacked(network, batch.images, batch.targets, batch.rng)
         return cross_entropies(network, batch.images, attacked, batch.targets, batch.rng, self.clean_share)
 
     def attacked(
         self, network: nn.Module, images: Images, labels: Labels, rng: Streams, steps: int | None = None
     ) -> Images:
-        """Images as the training attacks them; with `steps`, by that many small ones from a random start."""
+        """Images attacked as in training or, with `steps`, by so many small steps from a random start."""
         mask = squares(images, rng.derive("place"), self.area) if self.attack == "patch" else None
         eps = 1.0 if self.attack == "patch" else self.eps
         single = {"fgsm": eps, "rs-fgsm": 1.25 * eps} if steps is None else {}

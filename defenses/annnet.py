@@ -1,22 +1,23 @@
-"""ANNNet: a small network that tells images with a few attacked pixels from clean ones, and rejects them.
+"""ANNNet: a small network detects images with a few attacked pixels and rejects them.
 
-Shah et al., "ANNNet: adversarial detection network for N-pixel attacks" (ICIP 2020); only what others report of the
-paper was to be had: a binary convolutional network, clean against N-pixel attacked images, N = 1, 3, 5.
+Shah et al., "ANNNet: adversarial detection network for N-pixel attacks" (ICIP 2020). Only descriptions by others were
+available: a binary convolutional network, clean against N-pixel attacked images, N = 1, 3, 5.
 
-    score(x) = net(x, x − median₃ₓ₃(x))                                       rejected where above the threshold
+    score(x) = net(x, x − median₃ₓ₃(x))                                       rejected above the threshold
 
 The training set is made from the given model and its training images: each image once clean and once with 1, 3 or 5
-pixels that a random search over places and the corners of the colour cube has driven towards a wrong class. A part of
-the images is kept apart: it sets the threshold and gives the ROC curve and its area, also for numbers of pixels that
-the network has not seen. The network is four convolutions; everything has an exact gradient.
+pixels changed by a random search over places and corners of the colour cube. Some images are held out to set the
+threshold and to measure the ROC curve and its area, also for numbers of pixels that the network was not trained on.
+The network has four convolutions, and everything has an exact gradient.
 
-The artifact holds, beside weights and threshold: "auc", the area under the ROC curve; "roc", points (false positive
-rate, true positive rate); "auc_by_count", rows (pixels, area) for 1, 3, 5 and the unseen 2 and 8 pixels.
+Besides weights and threshold, the artifact has "auc", the area under the ROC curve; "roc", its points (false positive
+rate, true positive rate); and "auc_by_count", rows (pixels, area) for 1, 3, 5 and the untrained 2 and 8 pixels.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +50,12 @@ UNSEEN = (2, 8)
 
 @dataclass(frozen=True)
 class ANNNet(Defense):
-    """ANNNet: a network trained on attacked pixels rejects images that look like it.
+    """ANNNet: a network trained to detect attacked pixels rejects images.
 
     Attributes:
-        training_images: how many training images are attacked, at least 8.
-        held_out: share of them that only sets the threshold and the ROC curve, in (0, 1).
-        tries: changes of a pixel that the random search tries on each image, at least 1.
+        training_images: number of training images to attack, at least 8.
+        held_out: share of them that is used only for the threshold and the ROC curve, in (0, 1).
+        tries: pixel changes that the random search tries on each image, at least 1.
         epochs: how often the network sees each image.
         false_positive_rate: share of clean held-out images that the threshold rejects, in (0, 1).
     """
@@ -82,62 +83,52 @@ class ANNNet(Defense):
         check_calibration(self.false_positive_rate, self.training_images)
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
-        """The network's weights, the threshold, and how well clean and attacked images are told apart."""
+        """The network's weights, the threshold, and how well it separates clean from attacked images."""
         images, _, streams = choose(training, rng, self.training_images, "annnet")
         if len(images) < 4:
-            raise InputError(f"annnet needs at least four training images, but the data set has {len(images)}.")
-        kept = min(max(2, round(len(images) * self.held_out)), len(images) - 2)
+            raise InputError(f"Expected at least 4 training images for annnet, but the data set has {len(images)}.")
+        held = min(max(2, round(len(images) * self.held_out)), len(images) - 2)
         counts = torch.tensor(SEEN, device=images.device)[streams.derive("counts").integers(len(SEEN))]
         attacked = search_pixels(model, images, counts, streams.derive("search"), self.tries)
-        net = fresh(self._network(images.shape[1]), streams[kept:])
-        train(
-            net,
-            images[kept:],
-            attacked[kept:],
-            training,
-            streams[kept:],
-            epochs=self.epochs,
-            learning_rate=3e-3,
-            batch_size=64,
-            loss=_told_apart,
-        )
-        detector = _Pixels(net)
-        clean, streams = images[:kept], streams[:kept]
+        net = fresh(self._network(images.shape[1]), streams[held:])
+        settings: dict[str, Any] = {"learning_rate": 3e-3, "batch_size": 64, "loss": _separation}
+        train(net, images[held:], attacked[held:], training, streams[held:], epochs=self.epochs, **settings)
+        detector = _Detector(net)
+        clean, streams = images[:held], streams[:held]
         scores = answers(detector, clean, streams)[:, 0]
-        found = answers(detector, attacked[:kept], streams)[:, 0]
+        curve = roc(scores, answers(detector, attacked[:held], streams)[:, 0])
         by_count = []
         for count in (*SEEN, *UNSEEN):
-            every = torch.full((kept,), count, device=images.device)
-            again = search_pixels(model, clean, every, streams.derive(f"search {count}"), self.tries)
+            counts = torch.full((held,), count, device=images.device)
+            again = search_pixels(model, clean, counts, streams.derive(f"search {count}"), self.tries)
             by_count.append([float(count), area_under(roc(scores, answers(detector, again, streams)[:, 0]))])
-        curve = roc(scores, found)
         report = {"roc": curve, "auc": torch.tensor(area_under(curve)), "auc_by_count": torch.tensor(by_count)}
         return packed(net) | report | calibrate(scores, self.false_positive_rate)
 
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:
         """The model that rejects."""
         channels = learned["net.0.weight"].shape[1] // 2
-        return Detecting(model, _Pixels(unpacked(self._network(channels), learned)).score, learned, 2)
+        return Detecting(model, _Detector(unpacked(self._network(channels), learned)).score, learned, 2)
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """The joint loss of class and rejection; and the bare model, whose attack may pass unseen."""
+        """The joint loss of class and rejection; and the bare model, whose attack may go undetected."""
         return {"defended": self.protect(model, learned), "bare": model}
 
     @staticmethod
-    def _network(channels: int) -> Any:
+    def _network(channels: int) -> Callable[[], nn.Module]:
         return lambda: conv_net(2 * channels, 1, strides=(1, 2, 2, 2), widths=(32, 64, 128, 128))
 
 
-def _told_apart(net: nn.Module, batch: Batch) -> Tensor:
-    """Cross-entropy on clean images and, as the batch's targets, the same ones attacked; mirrored by chance."""
-    turned = batch.rng.derive("flip").uniform()[:, None, None, None] < 0.5
-    pairs = [torch.where(turned, part.flip(3), part) for part in (batch.images, batch.targets)]
-    logits = net(torch.cat([seen(part, batch.rng) for part in pairs]))[:, 0]
-    wanted = torch.arange(2, device=logits.device).repeat_interleave(len(turned))
-    return F.binary_cross_entropy_with_logits(logits, wanted.to(logits.dtype))
+def _separation(net: nn.Module, batch: Batch) -> Tensor:
+    """Cross-entropy on clean images and their attacked versions (the targets), both mirrored at random."""
+    mirrored = batch.rng.derive("flip").uniform()[:, None, None, None] < 0.5
+    pair = [torch.where(mirrored, part.flip(3), part) for part in (batch.images, batch.targets)]
+    logits = net(torch.cat([features(part, batch.rng) for part in pair]))[:, 0]
+    attacked = torch.arange(2, device=logits.device).repeat_interleave(len(mirrored))
+    return F.binary_cross_entropy_with_logits(logits, attacked.to(logits.dtype))
 
 
-class _Pixels(Classifier):
+class _Detector(Classifier):
     """The network's only logit, as a classifier and as a score."""
 
     num_classes = 1
@@ -147,29 +138,29 @@ class _Pixels(Classifier):
         self.net = net
 
     def forward(self, images: Images, rng: Streams) -> Logits:
-        shown = seen(images, rng).to(next(self.net.parameters()).dtype)
-        return self.net(shown)  # type: ignore[no-any-return]  # nn.Module
+        inputs = features(images, rng).to(next(self.net.parameters()).dtype)
+        return self.net(inputs)  # type: ignore[no-any-return]  # nn.Module
 
     def score(self, images: Images, logits: Logits, rng: Streams) -> Scores:
-        return self(images, rng)[:, 0]  # type: ignore[no-any-return]  # nn.Module
+        return self(images, rng)[:, 0]
 
 
-def seen(images: Images, rng: Streams) -> Float[Tensor, "n c2 h w"]:
-    """What the network sees: the image, and what a 3×3 median would take away from it."""
+def features(images: Images, rng: Streams) -> Float[Tensor, "n c2 h w"]:
+    """The network's input: the images, and their difference from a 3×3 median."""
     return torch.cat([images, images - Median(3).clean(images, rng)], 1)
 
 
 def search_pixels(model: Classifier, images: Images, counts: Int[Tensor, "n"], rng: Streams, tries: int) -> Images:
-    """Images with a few pixels at corners of the colour cube, chosen by random search against the model.
+    """Images with a few pixels set to corners of the colour cube, chosen by random search against the model.
 
-    Each try redraws one of an image's pixels and keeps it where the margin of the predicted class shrinks.
+    Each try redraws one of an image's pixels, and keeps it if the margin of the predicted class shrinks.
 
     Args:
-        model: what is attacked.
+        model: the model under attack.
         images: shape (n, c, h, w).
-        counts: how many pixels of each image change, at least 1.
+        counts: number of changed pixels of each image, at least 1.
         rng: one stream for each image.
-        tries: how many times a pixel is redrawn.
+        tries: how often a pixel is redrawn.
     """
     channels, height, width = images.shape[1:]
     slots = int(counts.max())
@@ -209,5 +200,5 @@ def roc(clean: Scores, attacked: Float[Tensor, "m"]) -> Float[Tensor, "points 2"
 
 
 def area_under(curve: Float[Tensor, "points 2"]) -> float:
-    """The area under a ROC curve: 1 tells everything apart, 0.5 is chance."""
+    """The area under a ROC curve: 1 for perfect separation, 0.5 for chance."""
     return float(torch.trapezoid(curve[:, 1].double(), curve[:, 0].double()))

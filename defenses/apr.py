@@ -6,20 +6,21 @@ Paper 002 ("Adaptive Pixel Resilience", IJRASET 2024), section IV:
     y    = f(A(x) ⊙ x)
     loss = α · CE(y(x), c) + (1 − α) · CE(y(x'), c) + β · ‖∇_x y(x)‖²
 
-with x' a one-pixel attack on the present weights, α = 0.7, β = 0.01. Each part can be switched off, as in its Table 3.
+with x' a one-pixel attack on the current weights, α = 0.7, β = 0.01. Each part can be turned off, as in its Table 3.
 
-The paper leaves open, and here is: W_a a 3×3 convolution to one channel; at first W_a = 0 and b_a = 2, so that the
-training begins near the identity (A = 0.88). Its training attack, differential evolution with 400 × 100 queries for
-each image and step, contradicts its own 27 % of additional time; `greedy` asks one gradient and tries the pixels and
-corners of the colour cube that it promises most of, `random` tries random ones, and `de` is an evolution of 20 × 3.
-‖∇_x y‖² is the squared Frobenius norm of the Jacobian, estimated without bias by one random projection, on a random
-half of each batch, which halves its cost. It is that of the probabilities, in [0, 1] like the paper's confidences, and
-its x is a standardised image, as networks see it, whose unit is about 0.225 of ours. Squared gradients of logits with
-respect to pixels in [0, 1] are some 10⁴ on a trained ResNet-20 and leave, at β = 0.01, nothing of the cross-entropy:
-31 % of CIFAR-10 were still right for 87 %. `penalty` takes those of the logits, or of the cross-entropy, instead.
+What the paper leaves open, and our choice: W_a is a 3×3 convolution to one channel, initially W_a = 0 and b_a = 2, so
+that training starts near the identity (A = 0.88). The paper's training attack, differential evolution with 400 × 100
+queries per image and step, contradicts its own 27 % of extra time. `greedy` takes one gradient and tries the pixels and
+corners of the colour cube with the best gain to first order, `random` tries random ones, and `de` is an evolution of
+20 × 3. ‖∇_x y‖² is the squared Frobenius norm of the Jacobian, estimated without bias by one random projection, on a
+random half of each batch to halve the cost. It is the Jacobian of the probabilities, which are in [0, 1] like the
+paper's confidences, with respect to standardised images, as networks see them, whose unit is about 0.225 of ours.
+Squared gradients of logits with respect to pixels in [0, 1] are about 10⁴ on a trained ResNet-20 and, at β = 0.01,
+drown the cross-entropy: accuracy on CIFAR-10 drops from 87 to 31 %. `penalty` can use those of the logits, or of the
+cross-entropy, instead.
 
-The attack and the penalty see the network in evaluation mode and leave it as it was; clean and attacked images then go
-through in one batch. Everything has an exact gradient.
+The attack and the penalty run on the network in evaluation mode and do not change it; clean and attacked images then
+pass through in one batch. Everything has an exact gradient.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contracts import Artifact, Classifier, Images, Labels, Logits, Streams
+from bench.contracts import Artifact, Classifier, Images, Labels, Logits, Streams, Wrapped
 from bench.training import Batch
 
 from ._examples import unpacked
@@ -42,17 +43,14 @@ from ._ranges import within
 from ._training import Trained, cross_entropies, evaluating
 
 UNIT = 0.225
-"""What is 1 in a standardised image, as a share of the range of a pixel: a usual standard deviation of photographs."""
+"""The unit of standardised images in units of ours: a typical standard deviation of photographs."""
 
 
-class Attended(Classifier):
-    """A classifier that sees each pixel as bright as an attention map says."""
+class Attended(Wrapped):
+    """A classifier that sees each pixel scaled by an attention map."""
 
     def __init__(self, model: Classifier, channels: int) -> None:
-        super().__init__()
-        self.model = model
-        self.num_classes, self.rejects, self.passes = model.num_classes, model.rejects, model.passes
-        self.random = model.random
+        super().__init__(model)
         self.kernel = nn.Parameter(torch.zeros(1, channels, 3, 3))
         self.offset = nn.Parameter(torch.full((1,), 2.0))
 
@@ -61,8 +59,8 @@ class Attended(Classifier):
         return torch.sigmoid(F.conv2d(images.to(self.kernel.dtype), self.kernel, self.offset, padding=1))
 
     def forward(self, images: Images, rng: Streams) -> Logits:
-        """Logits of the attended images."""
-        return self.model(images * self.attention(images).to(images.dtype), rng)  # type: ignore[no-any-return]  # nn.Module
+        """Logits of the scaled images."""
+        return self.model(images * self.attention(images).to(images.dtype), rng)
 
 
 @dataclass(frozen=True)
@@ -70,13 +68,13 @@ class APR(Trained):
     """Adaptive Pixel Resilience: pixel-wise attention, one-pixel adversarial training, flat gradients.
 
     Attributes:
-        attention: whether pixels are weighed.
-        adversarial: whether it learns from attacked images, too.
+        attention: whether pixels are scaled by an attention map.
+        adversarial: whether to train on attacked images too.
         regularisation: β, for standardised images, at least 0.
         clean_share: α, the weight of the clean images, in [0, 1].
-        attack: how the pixel and its colour are found in training.
-        candidates: how many pixels with a colour `greedy` and `random` try, at least 1.
-        penalty: whose squared gradient is kept small: that of all probabilities, of all logits, or of the loss.
+        attack: how training searches for the pixel and its colour.
+        candidates: number of pairs of pixel and colour that `greedy` and `random` try, at least 1.
+        penalty: whose squared gradient is penalised: that of all probabilities, of all logits, or of the loss.
     """
 
     attention: bool = True
@@ -101,20 +99,20 @@ class APR(Trained):
         within("a share of clean images", self.clean_share, 0, 1, "0.7 is the paper's")
         within("candidates", self.candidates, 1, 1e6, "2 is the default")
 
-    def beginning(self, model: Classifier, images: Images, rng: Streams) -> Classifier:
-        """The bare architecture, behind its attention."""
-        network = super().beginning(model, images, rng)
+    def initial_network(self, model: Classifier, images: Images, rng: Streams) -> Classifier:
+        """The bare architecture behind its attention map."""
+        network = super().initial_network(model, images, rng)
         return Attended(network, images.shape[1]).to(images.device) if self.attention else network
 
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:
-        """The trained network, behind its attention."""
+        """The trained network behind its attention map."""
         if not self.attention:
             return super().protect(model, learned)
         channels = learned["net.kernel"].shape[1]
         return unpacked(lambda: Attended(copy.deepcopy(model), channels), learned)
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        """The three terms; clean and attacked images go through in one batch."""
+        """The three terms; clean and attacked images pass through in one batch."""
         clean, labels, rng = batch.images, batch.targets, batch.rng
         if self.adversarial:
             attacked = one_pixel(network, clean, labels, rng, self.attack, self.candidates)
@@ -128,7 +126,7 @@ class APR(Trained):
         return loss + self.regularisation * UNIT**2 * steepness
 
     def steepness(self, network: nn.Module, images: Images, labels: Labels, rng: Streams) -> Tensor:
-        """The mean over the images of the squared gradient of what `penalty` says."""
+        """The mean over the images of the squared gradient that `penalty` names."""
         images = images.detach().requires_grad_()
         with evaluating(network):
             logits = network(images, rng)

@@ -1,24 +1,25 @@
-"""Autoencoder: a small network with skips repairs each image before the classifier sees it.
+"""Autoencoder: a small network with skip connections repairs each image before the classifier sees it.
 
-Himbitski, Varashevich, Kovalev 2024 (paper 003, section V and Table III). With E₁ … E₄ the encoder's levels, each
-half as wide as the one before (32, 64, 128, 256 channels):
+Himbitski, Varashevich, Kovalev 2024 (paper 003, section V and Table III). With the encoder's levels E₁ … E₄, each at
+half the resolution of the one before (32, 64, 128, 256 channels):
 
     h = E₄ + Linear(E₄)                    at each place, over channels
     D₃ = LeakyReLU(convᵀ(h)) + E₃,   D₂ = … + E₂,   D₁ = … + E₁,      x̂ = min(ReLU(convᵀ(D₁)), 1)
     loss = ‖x̂ − x‖² + `weight` · CE(f(x̂), y),                         f frozen
 
-It learns from clean images and as many that FGSM has attacked on f; both are to come back as the clean image.
+It learns from clean images and as many attacked by FGSM on f; the target is the clean image for both.
 
-The paper leaves open, and here is: 4×4 convolutions; LeakyReLU of 0.01; skips that add, which keeps the shapes of its
-table; the linear layer over channels at each place (a dense one over all places would have 2.5 billion weights);
-AdamW; the mean squared error with a weight of 0.03 for the classification (with 1 the images are soon no images any
-more). The network begins as the identity, from which it is a short way. Sides that 16 does not divide are padded by
-repeating the border and cut again. In training the last clipping is left out, since nothing learns behind it.
+What the paper leaves open, and our choice: 4×4 convolutions; LeakyReLU with slope 0.01; skips that add, which keeps the
+shapes of its table; the linear layer over channels at each place (a dense one over all places would have 2.5 billion
+weights); AdamW; the mean squared error, with a weight of 0.03 for the classification (with 1, the output soon stops
+looking like an image). The network starts as the identity, which is close to the solution. Sides that are not
+multiples of 16 are padded by repeating the border and cropped again. Training omits the last clamp, which would stop
+gradients.
 
-A larger eps costs clean accuracy, since what is to be removed then looks like detail: on `photos` after four epochs
-with 2,000 images 97 % are classified rightly with the paper's eps of 0.01, and 82 % with 8/255.
+A larger eps costs clean accuracy, since the perturbations then look like detail: on `photos`, after four epochs with
+2,000 images, 97 % are classified correctly with the paper's eps of 0.01, and 82 % with 8/255.
 
-The paper attacks the classifier alone. An attacker who knows differentiates through the autoencoder.
+The paper attacks the classifier alone. An informed attacker differentiates through the autoencoder.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from bench.contracts import Artifact, Classifier, Examples, Images, Streams, Tra
 from bench.training import Batch, private_randomness
 
 from ._ascent import ascend
-from ._bounded import bounded
 from ._examples import packed, seed_of, unpacked
+from ._pixels import bounded
 from ._ranges import within
 from ._training import Recipe
 
@@ -55,7 +56,7 @@ class Repairer(nn.Module):
 
     @torch.no_grad()
     def _begin_as_identity(self, channels: int) -> None:
-        """The first level keeps each 2×2 block in four channels, the last puts it back, all between adds nothing."""
+        """The first level stores each 2×2 block in four channels, the last restores it, and all others add nothing."""
         first, last = (self.get_parameter(f"{name}.weight") for name in ("down.0", "up.3"))
         for name in ("down.0.bias", "up.2.weight", "up.2.bias", "up.3.weight", "up.3.bias"):
             self.get_parameter(name).zero_()
@@ -70,7 +71,7 @@ class Repairer(nn.Module):
         return bounded(self.unbounded(images))
 
     def unbounded(self, images: Images) -> Images:
-        """Before the last step, shape (n, c, h, w): what the training sees, values outside [0, 1] included."""
+        """The repaired images before the clamp to [0, 1], shape (n, c, h, w), for training."""
         height, width = images.shape[2:]
         features: Tensor = F.pad(images, (0, -width % 16, 0, -height % 16), mode="replicate")
         levels = []
@@ -91,7 +92,7 @@ class Autoencoder(Recipe):
 
     Attributes:
         eps: how far FGSM moves each value of the attacked training images, in [0, 1].
-        weight: of the classification beside the restoration, at least 0.
+        weight: weight of the classification loss relative to the reconstruction loss, at least 0.
     """
 
     epochs: int = 4
@@ -113,7 +114,7 @@ class Autoencoder(Recipe):
         within("a weight of the classification", self.weight, 0, 1e6, "0.03 is the default")
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
-        """The autoencoder's weights; the classifier stays as it is."""
+        """The autoencoder's weights; the classifier does not change."""
         images, labels, streams = self.examples(training, rng)
         with private_randomness(seed_of(streams.derive("weights"))):
             net = Repairer(images.shape[1]).to(images.device)
@@ -128,16 +129,16 @@ class Autoencoder(Recipe):
         """The model behind the autoencoder."""
         channels = learned["net.down.0.weight"].shape[1]
         net = unpacked(lambda: Repairer(channels), learned)
-        kind = learned["net.down.0.weight"].dtype
-        defended = Transformed(model, lambda images, rng: net(images.to(kind)).to(images.dtype))
-        defended.repairer = net  # moves with the model from device to device
+        dtype = learned["net.down.0.weight"].dtype
+        defended = Transformed(model, lambda images, rng: net(images.to(dtype)).to(images.dtype))
+        defended.repairer = net  # a submodule, so that it moves between devices with the model
         return defended
 
     def loss(self, net: Repairer, model: Classifier, batch: Batch) -> Tensor:
-        """Restoration and classification of clean and attacked images, half and half."""
+        """Reconstruction and classification loss, over as many clean as attacked images."""
         clean, labels, rng = batch.images, batch.targets, batch.rng
         attacked = ascend(model, clean, labels, rng, eps=self.eps, steps=1, step_size=self.eps)
         twice = torch.arange(len(clean), device=clean.device).repeat(2)
         repaired = net.unbounded(torch.cat([clean, attacked]))
-        restoration = F.mse_loss(repaired, clean[twice])
-        return restoration + self.weight * F.cross_entropy(model(repaired, rng[twice]), labels[twice])
+        reconstruction = F.mse_loss(repaired, clean[twice])
+        return reconstruction + self.weight * F.cross_entropy(model(repaired, rng[twice]), labels[twice])

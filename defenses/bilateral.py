@@ -1,13 +1,13 @@
-"""Bilateral filter: averages neighbours that are near in space and alike in colour.
+"""Bilateral filter: averages neighbours that are near in space and similar in colour.
 
-Tomasi, Manduchi, ICCV 1998; Naseer et al. (arXiv 1807.01216) compare with a window of 5 and tell no more.
+Tomasi, Manduchi, ICCV 1998; Naseer et al. (arXiv 1807.01216) compare with a window of 5 and give no other parameters.
 
     y(p) = Σ_q w(p, q) x(q) / Σ_q w(p, q),   q in the disc of diameter `size` around p
     w(p, q) = exp(−|p − q|² / 2 space²) · exp(−d(p, q)² / 2 colour²),   d = mean over the channels of |x(p) − x(q)|
 
-This is OpenCV's filter, with its colour distance divided by the number of channels, so that grey images and RGB images
-are treated alike. Without `colour` it is the standard deviation of each image's values. scikit-image's filter (as of
-0.26) is no reference: it reads its table of spatial weights, made for size + 1, with a row length of size.
+This is OpenCV's filter with the colour distance divided by the number of channels, so that grey and RGB images are
+treated alike. By default, `colour` is the standard deviation of each image's values. scikit-image's filter (as of 0.26)
+is not a reference: it reads its table of spatial weights, made for size + 1, with a row length of size.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from torch import Tensor
 
 from bench.contracts import Images, InputError, Streams, Transform
 
-from ._pixels import each, pad_mirrored, refuse_nan
+from ._pixels import for_each, pad_mirrored, refuse_nan
 from ._ranges import within
 
 LEAST = 1e-3
-"""The least colour deviation: an image that is nearly constant has none of its own."""
+"""The smallest colour deviation, for images that are nearly constant."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Bilateral(Transform):
     Attributes:
         size: diameter of the disc in pixels, odd, 3 to 15.
         space: standard deviation of the distance in pixels, above 0.
-        colour: standard deviation of the colour distance, in (0, 1]; each image's own where None.
+        colour: standard deviation of the colour distance, in (0, 1]; None for each image's own.
     """
 
     size: int = 5
@@ -52,9 +52,9 @@ class Bilateral(Transform):
     def __post_init__(self) -> None:
         within("a size in pixels", self.size, 3, 15, "the paper's is 5")
         within("a spatial deviation in pixels", self.space, 1e-3, 100, "1 fits a size of 5")
-        within("a colour deviation", self.colour, LEAST, 1e6, "leave it out for each image's own")
+        within("a colour deviation", self.colour, LEAST, 1e6, "omit it for each image's own")
         if self.size % 2 == 0:
-            raise InputError(f"Expected an odd size, but got {self.size}; the disc has its middle on a pixel.")
+            raise InputError(f"Expected an odd size, but got {self.size}; the disc is centred on a pixel.")
 
     def clean(self, images: Images, rng: Streams) -> Images:
         """The filtered images; raises ValueError for NaN."""
@@ -63,7 +63,7 @@ class Bilateral(Transform):
         fast = images.device.type == "cpu" and images.dtype == torch.float32 and channels in (1, 3)
         if not fast or images.requires_grad or not images.numel():
             return self.differentiable(images, rng)
-        return each(self._filter, images)
+        return for_each(self._filter, images)
 
     def differentiable(self, images: Images, rng: Streams) -> Images:
         """The same, neighbour by neighbour."""
@@ -90,7 +90,7 @@ class Bilateral(Transform):
         return _mean((images - _mean(images)).square()).clamp_min(LEAST**2).sqrt()
 
     def _filter(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One image, shape (c, h, w); OpenCV adds the channels' distances up."""
+        """Filters one image, shape (c, h, w); OpenCV sums the distances over the channels."""
         colour = self.colour or max(LEAST, cv2.meanStdDev(image.reshape(-1, image.shape[2]))[1].item())
         pixels, spread = cv2.merge(list(image)), colour * len(image)
         smooth = cv2.bilateralFilter(pixels, self.size, spread, self.space, borderType=cv2.BORDER_REFLECT)
@@ -98,5 +98,5 @@ class Bilateral(Transform):
 
 
 def _mean(values: Tensor) -> Float[Tensor, "n 1 1 1"]:
-    """The mean of each image, summed by rows first: one long sum would be split among threads in a batch of one."""
+    """The mean of each image, by rows first: in a batch of one, torch would split a single long sum among threads."""
     return values.mean(3).flatten(1).mean(1)[:, None, None, None]

@@ -1,11 +1,12 @@
-"""Bit depth reduction: fewer levels for each value.
+"""Bit depth reduction: rounds each value to fewer levels.
 
 Xu, Evans, Qi, "Feature squeezing" (arXiv 1704.01155); Guo et al. (arXiv 1711.00117) and Naseer et al.
 (arXiv 1807.01216) with 3 bits.
 
     y = round(x (2^depth − 1)) / (2^depth − 1)
 
-Exactly 2^depth levels, black and white among them. The rounding has no gradient; the attacker passes it by (BPDA).
+There are exactly 2^depth levels, including black and white. Rounding has no gradient; the attacker uses that of the
+identity (BPDA).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class BitDepth(Transform):
     """Bit depth reduction: rounds values to a few levels.
 
     Attributes:
-        depth: bits for each channel, 1 to 8.
+        depth: bits per channel, 1 to 8.
     """
 
     depth: int = 3
@@ -37,5 +38,10 @@ class BitDepth(Transform):
 
     def clean(self, images: Images, rng: Streams) -> Images:
         """The rounded images."""
-        steps = (1 << self.depth) - 1
-        return (images * steps).round() / steps
+        return rounded(images, self.depth)
+
+
+def rounded(images: Images, depth: int) -> Images:
+    """The images with values rounded to 2^depth levels."""
+    steps = (1 << depth) - 1
+    return (images * steps).round() / steps

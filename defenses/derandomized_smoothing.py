@@ -1,21 +1,21 @@
-"""De-randomized smoothing: many small parts of an image vote, and a patch reaches only few of them.
+"""De-randomized smoothing: many small parts of an image vote, and a patch affects only a few of them.
 
 Levine and Feizi, "(De)Randomized Smoothing for Certifiable Defense against Patch Attacks" (NeurIPS 2020,
 arXiv 2002.10733).
 
     n_c(x) = number of parts (bands of columns, or blocks, at every position, wrapping around) with p_c(part) ≥ θ
     answer = argmax n_c(x)
-    proof: for every place of the patch, with R the parts that see it, and every c ≠ y
+    certificate: for every place of the patch, with R the parts that see it, and every c ≠ y
            n_y − |{r ∈ R: r votes y}|  >  n_c + |{r ∈ R: r does not vote c}|
 
-The paper compares n_y − n_c with 2Δ, where Δ is how many parts a patch reaches; asking how those parts vote proves at
-least as much. Ties count as lost.
+The paper compares n_y − n_c with 2Δ, where Δ is the number of parts that a patch affects; looking at how those parts
+vote certifies at least as much. Ties count as lost.
 
-Departures: the paper's network sees the whole image with everything outside the part marked as missing; ours sees the
-part alone, so it does not know where the part lies, and an image costs an eighth of the operations. It is a small
-network of its own, trained on the training images, and the defended model is not asked at all.
+Departures: the paper's network sees the whole image with everything outside the part marked as missing; ours sees only
+the part, so it does not know its position, and an image costs an eighth of the operations. It is a small network of its
+own, trained on the training images; the defended model is not used at all.
 
-The votes have no gradient; an attacker who knows differentiates the mean probability over all parts.
+The votes have no gradient; an informed attacker differentiates the mean probability over all parts.
 """
 
 from __future__ import annotations
@@ -40,11 +40,9 @@ class DerandomizedSmoothing(Voted):
     """De-randomized smoothing: parts of the image vote; certified against patches.
 
     Attributes:
-        parts: bands of columns, or square blocks (one at each pixel: as many passes as the image has pixels).
-        size: width of a band, or side of a block, in pixels; None for 1/8 or 3/8 of the image.
+        parts: bands of columns, or square blocks (one at each pixel, so as many passes as the image has pixels).
+        size: width of a band or side of a block, in pixels; None for 1/8 or 3/8 of the image.
         threshold: θ, the probability from which a part votes for a class, in (0, 1].
-        training_images: how many training images the network learns from at the most.
-        epochs: how often it sees each.
     """
 
     parts: Literal["column", "block"] = "column"
@@ -63,20 +61,20 @@ class DerandomizedSmoothing(Voted):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within("a size in pixels", self.size, 1, math.inf, "leave it out for the default of the image size")
+        within("a size in pixels", self.size, 1, math.inf, "omit it for the default")
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        """Raises InputError where a part is as large as the image."""
+        """Raises InputError if a part is as large as the image."""
         _, height, width = image_shape
         limit = width if self.parts == "column" else min(height, width)
         if self.size is not None and self.size >= limit > 1:
             raise InputError(
-                f"derandomized-smoothing expects parts smaller than the image ({height}×{width}), but size is "
-                f"{self.size}; leave it out for the default."
+                f"Expected parts smaller than the image ({height}×{width}), but got size {self.size}; omit it for the "
+                "default."
             )
 
     def fixed(self, shape: tuple[int, int, int], rng: Streams) -> Artifact:
-        """The size of the image, and of a part."""
+        """The sizes of the image and of a part."""
         _, height, width = shape
         if self.parts == "column":
             tall, wide = height, self.size or math.ceil(width / 8)
@@ -85,16 +83,16 @@ class DerandomizedSmoothing(Voted):
         return {"windows": torch.tensor([height, width, min(tall, height), min(wide, width)])}
 
     def ablations(self, learned: Artifact) -> Windows:
-        """One part at every position."""
+        """A part at every position."""
         return Windows(*learned["windows"].tolist())
 
     def network(self, known: Artifact, num_classes: int) -> nn.Module:
-        """It sees the part alone."""
+        """A network that sees only the part."""
         return conv_net(int(known["channels"]), num_classes, strides=(1, 2, 2), widths=(32, 64, 128))
 
 
 class Windows(Ablations):
-    """A tall×wide window at every position; it wraps around the border."""
+    """A tall×wide window at every position, wrapping around the border."""
 
     def __init__(self, height: int, width: int, tall: int, wide: int) -> None:
         self.height, self.width, self.tall, self.wide = height, width, tall, wide
@@ -102,7 +100,7 @@ class Windows(Ablations):
         self.columns = width if wide < width else 1
         self.count = (height if tall < height else 1) * self.columns
 
-    def seen(self, images: Images, which: Labels) -> Parts:
+    def apply(self, images: Images, which: Labels) -> Parts:
         """The windows themselves, shape (n, c, tall, wide)."""
         rows, columns = self._places(which)
         channels = torch.arange(images.shape[1], device=images.device)
@@ -112,7 +110,7 @@ class Windows(Ablations):
         ]
 
     def retains(self) -> Bool[Tensor, "ablations h w"]:
-        """Where the windows lie."""
+        """The pixels of each window."""
         which = torch.arange(self.count)
         rows, columns = self._places(which)
         marked = torch.zeros(self.count, self.height, self.width, dtype=torch.bool)

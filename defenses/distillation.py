@@ -1,24 +1,24 @@
-"""Defensive distillation: a network learns the soft answers that another one gives at a high temperature.
+"""Defensive distillation: a network learns another network's soft answers at a high temperature.
 
 Papernot, McDaniel, Wu, Jha, Swami, "Distillation as a Defense to Adversarial Perturbations against Deep Neural
 Networks" (arXiv 1511.04508); paper 004 defends with it against FGSM on MNIST.
 
     teacher     CE(softmax(z / T), y)
     student     CE(softmax(z' / T), softmax(z / T)),     the same architecture
-    answer      z', that is at T = 1
+    answer      z', that is, at T = 1
 
-Departure: here z = T · g with g the given architecture, where the papers have z = g. Both losses have the same minima,
-but the papers' networks first have to make their logits T times as large: after four epochs on `photos` at ten times
-our learning rate they were twice as large, and the answers worse. With T · g the temperature cancels in training.
+Departure: z = T · g with g the given architecture, while in the papers z = g. Both losses have the same minima, but the
+papers' networks first have to make their logits T times as large: after four epochs on `photos` at ten times our
+learning rate they were only twice as large, and the answers worse. With T · g, the temperature cancels in training.
 
-What it does to an attack is known (Carlini and Wagner, arXiv 1608.04644): at T = 1 the logits are T times as far apart
-as they were in training, the softmax is saturated, and the gradient of the cross-entropy is zero in float32. The sign
-of zero is zero, so FGSM leaves the image as it was; that is the flat row of paper 004's Table XIV. Hence the views of
-an informed attacker:
+Its effect on attacks is known (Carlini and Wagner, arXiv 1608.04644): at T = 1 the logits are T times as far apart as
+in training, the softmax saturates, and the gradient of the cross-entropy is zero in float32. The sign of zero is zero,
+so FGSM does not change the image, which explains the flat row of paper 004's Table XIV. Hence the views of an informed
+attacker:
 
-    defended    z', as it answers: the papers' attacker, whose zero gradients the record counts
+    defended    z', the actual answer: the papers' attacker, whose zero gradients are counted in the record
     tempered    z' / T
-    margin      z' divided by the lead of its best class, held constant: a softmax that never saturates and whose
+    margin      z' divided by the lead of its best class, as a constant: a softmax that never saturates, whose
                 gradient is mostly that of the margin between the best two classes
 """
 
@@ -29,7 +29,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from bench.contracts import Artifact, Classifier, Examples, Images, Logits, Streams, answers
+from bench.contracts import Artifact, Classifier, Examples, Images, Logits, Streams, Wrapped, answers
 
 from ._examples import packed
 from ._ranges import within
@@ -42,7 +42,7 @@ class Distillation(Trained):
 
     Attributes:
         temperature: T, at least 1.
-        attacker: whether an informed attacker has all views, or only the model's own answers, as in paper 004.
+        attacker: `informed` for all views of the attacker, `plain` for the model's own answers only, as in paper 004.
     """
 
     temperature: float = 100.0
@@ -63,7 +63,8 @@ class Distillation(Trained):
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
         """The student's weights."""
         images, labels, streams = self.examples(training, rng)
-        teacher, student = (self.beginning(model, images, streams.derive(name)) for name in ("teacher", "student"))
+        start = self.initial_network
+        teacher, student = (start(model, images, streams.derive(name)) for name in ("teacher", "student"))
         self.train(teacher, images, labels, training, streams.derive("teacher"), loss=self.loss, during=(0, 0.5))
         soft = answers(teacher, images, streams).softmax(1)
         self.train(student, images, soft, training, streams.derive("student"), loss=self.loss, during=(0.5, 1))
@@ -74,28 +75,26 @@ class Distillation(Trained):
         return _Scaled(trained(model, learned), self.temperature)
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """The student as it answers, at T, and with logits that never saturate a softmax."""
+        """The student's answers, those at T, and logits that never saturate a softmax."""
         student = trained(model, learned)
         views: dict[str, Classifier] = {"defended": _Scaled(student, self.temperature)}
         return views if self.attacker == "plain" else views | {"tempered": student, "margin": _Scaled(student, None)}
 
 
-class _Scaled(Classifier):
-    """A classifier whose logits are multiplied: by a factor, or so that the best class leads by one."""
+class _Scaled(Wrapped):
+    """A classifier with scaled logits: by a factor, or so that the best class leads by one."""
 
     def __init__(self, model: Classifier, factor: float | None) -> None:
-        super().__init__()
-        self.model, self.factor = model, factor
-        self.num_classes, self.rejects, self.passes = model.num_classes, model.rejects, model.passes
-        self.random = model.random
+        super().__init__(model)
+        self.factor = factor
 
     def forward(self, images: Images, rng: Streams) -> Logits:
         """The scaled logits."""
-        logits: Tensor = self.model(images, rng)
+        logits = self.model(images, rng)
         return logits * (lead_of_one(logits) if self.factor is None else self.factor)
 
 
 def lead_of_one(logits: Logits) -> Tensor:
-    """What each row is to be multiplied by so that its largest value leads by one; a constant, shape (n, 1)."""
+    """The factor for each row that makes its largest value lead by one; a constant, shape (n, 1)."""
     best, second = logits.detach().topk(2).values.unbind(1)
     return 1 / (best - second).clamp_min(1e-6)[:, None]

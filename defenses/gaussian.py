@@ -1,6 +1,6 @@
 """Gaussian blur.
 
-Naseer et al. (arXiv 1807.01216) compare with a window of 5 and do not tell its σ; here it is 1 pixel.
+Naseer et al. (arXiv 1807.01216) compare with a window of 5 but do not give its σ; here it is 1 pixel.
 
     y = x * k,  k(i, j) ∝ exp(−(i² + j²) / 2σ²) on a size×size window, Σ k = 1, borders mirrored
 """
@@ -14,14 +14,13 @@ from torch import Tensor
 
 from bench.contracts import Images, InputError, Streams, Transform
 
-from ._bounded import bounded
-from ._pixels import pad_mirrored
+from ._pixels import bounded, pad_mirrored
 from ._ranges import within
 
 
 @dataclass(frozen=True)
 class Gaussian(Transform):
-    """Gaussian blur: fades everything that is small.
+    """Gaussian blur: fades small structures.
 
     Attributes:
         size: side of the window in pixels, odd, 1 to 31.
@@ -39,7 +38,7 @@ class Gaussian(Transform):
         within("a window size in pixels", self.size, 1, 31, "the paper's is 5")
         within("a sigma in pixels", self.sigma, 1e-3, 100, "1 fits a window of 5")
         if self.size % 2 == 0:
-            raise InputError(f"Expected an odd window size, but got {self.size}; a blur has its middle on a pixel.")
+            raise InputError(f"Expected an odd window size, but got {self.size}; the blur is centred on a pixel.")
 
     def clean(self, images: Images, rng: Streams) -> Images:
         """The blurred images."""
@@ -53,7 +52,7 @@ class Gaussian(Transform):
 
 
 def _along(images: Tensor, weights: list[float], axis: int, length: int) -> Tensor:
-    """Weighted sum of shifted images; product and sum apart, so that no fused rounding depends on the batch."""
+    """Weighted sum of shifted images; product and sum are separate, so that no fused rounding depends on the batch."""
     total = images.narrow(axis, 0, length) * weights[0]
     for shift, weight in enumerate(weights[1:], start=1):
         total = total + images.narrow(axis, shift, length) * weight

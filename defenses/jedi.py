@@ -1,19 +1,19 @@
-"""Jedi: high local entropy gives a patch away; it is cut out and filled in.
+"""Jedi: localises patches by their high local entropy, and inpaints them.
 
 Tarchoun, Ben Khalifa, Mahjoub, Abu-Ghazaleh, Alouani, "Jedi: entropy-based localization and removal of adversarial
-patches" (CVPR 2023, arXiv 2304.10029), without its autoencoder, which completes the mask and needs training.
+patches" (CVPR 2023, arXiv 2304.10029), without the autoencoder that completes the mask, which needs training.
 
     H = entropy in bits of the 256 grey levels in a window; windows of three sizes, half a window apart
     limit = patch mean + (1.5 − 2 (patch mean − clean mean) / patch mean + image spread) · patch deviation
     image spread = (mean H of the image − clean mean) / clean deviation
-    M = union of the windows with H > limit, without pieces under 0.5 % of the image
+    M = union of the windows with H > limit, without pieces smaller than 0.5 % of the image
     x' = x with M inpainted
 
-The means and deviations are the authors' (one set for each window size). The sizes are 1/100 of the longer side,
-rounded up to even and at least 8, then half as much again, then twice. A window counts one pixel more on each side than
-its stride allows, as the authors' does; it needs room, so this is for images of 64 pixels and more: below, windows of 8
-pixels are a quarter of the image. A single large piece is kept even when small ones are dropped.
-The filling is OpenCV's, theirs MATLAB's; the attacker passes it by as if it were the identity (BPDA).
+Means and deviations are the authors', one pair per window size. The sizes are 1/100 of the longer side, rounded up to
+even and at least 8; one and a half times that; and twice that. As in the authors' code, windows are one pixel wider
+than twice their stride. This is for images of 64 pixels and more: in smaller ones, a window of 8 pixels covers a
+quarter of a side. We inpaint with OpenCV, the authors with MATLAB. The attacker's gradient is that of the identity
+(BPDA).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from bench.contracts import Images, Streams, Transform
 
 from ._inpaint import inpaint
-from ._pixels import each, luma, pad_mirrored, refuse_nan
+from ._pixels import for_each, luma, pad_mirrored, refuse_nan
 from ._ranges import within
 from .dw import drop_small
 
@@ -42,11 +42,11 @@ LEVELS = 256
 
 @dataclass(frozen=True)
 class Jedi(Transform):
-    """Jedi: inpaints regions of high entropy, as those of an optimised patch.
+    """Jedi: inpaints regions of high entropy, such as an optimised patch.
 
     Attributes:
-        margin: added to the entropy limit, in bits; 0 is the paper's.
-        area: share of the image under which a piece is dropped, in [0, 1].
+        margin: bits to add to the entropy limit; 0 is the paper's.
+        area: share of the image below which a piece is dropped, in [0, 1].
     """
 
     margin: float = 0.0
@@ -66,8 +66,7 @@ class Jedi(Transform):
         refuse_nan(images, "jedi")
         if not images.numel():
             return images.clone()
-        masks = self.masks(images.detach())
-        return inpaint(images, masks)
+        return inpaint(images, self.masks(images.detach()))
 
     def masks(self, images: Images) -> Bool[Tensor, "n 1 h w"]:
         """The regions of high entropy."""
@@ -75,21 +74,21 @@ class Jedi(Transform):
         high = torch.zeros_like(grey, dtype=torch.bool)
         for scale, side in enumerate(_sides(max(grey.shape[1:]))):
             high |= self._high(grey, side, scale)
-        return each(self._large, high.to(torch.uint8).cpu()).to(images.device).bool()[:, None]
+        return for_each(self._large, high.to(torch.uint8).cpu()).to(images.device).bool()[:, None]
 
     def _high(self, grey: Tensor, side: int, scale: int) -> Bool[Tensor, "n h w"]:
-        """The pixels in windows above the limit at one scale."""
+        """The pixels in windows above the limit, at one scale."""
         height, width = grey.shape[1:]
-        half, step = side // 2, side // 2
+        half = side // 2  # also the stride
         padded = pad_mirrored(grey, half, side)
-        windows = padded.unfold(1, side + 1, step).unfold(2, side + 1, step)
+        windows = padded.unfold(1, side + 1, half).unfold(2, side + 1, half)
         entropies = _entropy(windows.flatten(3))
         spread = (entropies.mean(2).mean(1) - CLEAN_MEAN[scale]) / CLEAN_DEVIATION[scale]
         base = 1.5 - 2 * (PATCH_MEAN[scale] - CLEAN_MEAN[scale]) / PATCH_MEAN[scale]
         limit = PATCH_MEAN[scale] + (base + spread) * PATCH_DEVIATION[scale] + self.margin
         above = (entropies > limit[:, None, None]).float()[:, None]
         ones = above.new_ones(1, 1, side + 1, side + 1)
-        covered = F.conv_transpose2d(above, ones, stride=step)[:, 0] > 0.5
+        covered = F.conv_transpose2d(above, ones, stride=half)[:, 0] > 0.5
         return covered[:, half : half + height, half : half + width]
 
     def _large(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -105,11 +104,11 @@ def _sides(longest: int) -> tuple[int, int, int]:
 
 
 def _entropy(values: Tensor) -> Float[Tensor, "n a b"]:
-    """Entropy in bits of the levels along the last axis: log2 of the count minus the mean of c·log2 c over it."""
+    """Entropy in bits of the n levels along the last axis: log₂ n − Σ c log₂ c / n over the counts c of the levels."""
     count = values.shape[-1]
     histogram = torch.zeros(*values.shape[:-1], LEVELS, device=values.device)
     histogram.scatter_add_(-1, values, torch.ones((), device=values.device).expand(values.shape))
     numbers = torch.arange(count + 1, dtype=torch.float32, device=values.device)
-    told = torch.special.xlogy(numbers, numbers) / math.log(2)
-    repeated: Tensor = told[histogram.to(torch.int64)].sum(-1)
-    return math.log2(count) - repeated / count
+    terms = torch.special.xlogy(numbers, numbers) / math.log(2)
+    total: Tensor = terms[histogram.to(torch.int64)].sum(-1)
+    return math.log2(count) - total / count

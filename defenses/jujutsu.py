@@ -1,4 +1,4 @@
-"""Jujutsu: transplants the salient region; where it decides there too, it is cut out and filled in.
+"""Jujutsu: transplants the salient region to other images; if it decides there too, it is inpainted.
 
 Chen, Dash, Pattabiraman, "Jujutsu: A Two-stage Defense against Adversarial Patch Attacks on Deep Neural Networks"
 (ASIA CCS 2023, doi 10.1145/3579856.3582816, arXiv 2108.05075).
@@ -8,15 +8,15 @@ Chen, Dash, Pattabiraman, "Jujutsu: A Two-stage Defense against Adversarial Patc
     suspicious  ⇔  argmax f(h'_1) = argmax f(h'_2) = ŷ
     answer      =  f(x with R filled in) where suspicious, else f(x)
 
-An image that keeps its class when R is filled in thus counts as benign. Nothing is rejected: the second stage
-corrects. There is no threshold, hence no false-positive rate to set.
+So an image that keeps its class when R is filled in counts as benign. Nothing is rejected, since the second stage
+corrects; there is no threshold, and thus no false-positive rate to set.
 
-Departures: the paper's radius of 51 pixels at 224 becomes a share of the shorter side; a generative network fills in
-there, OpenCV (Bertalmio et al. 2001) here. Noise and clean images are drawn anew for each image.
+Departures: the paper's radius of 51 pixels at 224 becomes a share of the shorter side; the paper fills R by a
+generative network, we by OpenCV (Bertalmio et al. 2001). Noise and clean images are drawn anew for each image.
 
-There is no gradient from end to end. An attacker who knows takes the region as given and differentiates the expected
-answer: with d = mean p_ŷ(h'), the mixture (1 − d) · softmax f(x) + d · softmax f(x filled in), with the identity
-outside R for the gradient of the filling.
+There is no end-to-end gradient. An informed attacker takes the region as fixed and differentiates the expected answer:
+with d = mean p_ŷ(h'), the mixture (1 − d) · softmax f(x) + d · softmax f(x with R filled in), where the gradient of the
+filling is the identity outside R.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.contracts import Artifact, Classifier, Defense, Examples, Images, Labels, Logits, Streams, answers
+from bench.contracts import Artifact, Classifier, Defense, Examples, Images, Labels, Logits, Streams, Wrapped, answers
 from bench.memory import in_pieces, piece_of
 
 from ._examples import choose
 from ._inpaint import inpaint
-from ._passes import in_passes, slopes
+from ._passes import in_passes, logit_gradient
 from ._pixels import pad_mirrored, refuse_nan
 from ._ranges import within
 
 Maps = Float[Tensor, "n 1 h w"]
 Corners = Int[Tensor, "n 2"]
-"""First row and first column of a square."""
+"""First row and column of a square."""
 
 
 @dataclass(frozen=True)
 class Jujutsu(Defense):
-    """Jujutsu: cuts out the salient region if it also decides on other images.
+    """Jujutsu: inpaints the salient region if it also decides the class of other images.
 
     Attributes:
         radius: half the side of the region, as a share of the image's shorter side, in (0, 0.5].
         samples: noisy copies for the saliency, at least 1; each costs a forward and a backward pass.
         noise: standard deviation of their noise, as a share of the image's range, at least 0.
-        holdouts: how many clean training images there are to transplant to, at least 2.
-        seen: copies and clean images that an informed attacker differentiates at each step, 1 to holdouts.
+        holdouts: number of clean training images to transplant to, at least 2.
+        seen: noisy copies and clean images that an informed attacker uses at each step, 1 to holdouts.
     """
 
     radius: float = 0.228
@@ -70,10 +70,10 @@ class Jujutsu(Defense):
         within("samples", self.samples, 1, 10_000, "the paper's are 50")
         within("noise as a share of the range", self.noise, 0, 10, "the paper's is 0.1")
         within("holdouts", self.holdouts, 2, 100_000, "two of them are drawn for each image")
-        within("seen copies", self.seen, 1, self.holdouts, "it cannot exceed holdouts")
+        within("seen copies", self.seen, 1, self.holdouts, "it must not exceed holdouts")
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
-        """Clean images to transplant to, and where each of them has its least salient square."""
+        """Clean images to transplant to, and the least salient square of each."""
         images, _, streams = choose(training, rng, self.holdouts, "jujutsu")
         classes = answers(model, images, streams).argmax(1)
         saliency = smooth_grad(model, images, classes, streams, self.samples, self.noise)
@@ -82,11 +82,11 @@ class Jujutsu(Defense):
         return {"holdouts": images.clone(), "corners": self.corners(-saliency)}
 
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:
-        """The model that cuts out what decides elsewhere, too."""
+        """The model that inpaints a region that also decides elsewhere."""
         return _Correcting(self, model, learned)
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """The expected answer, with the region as given; and the bare model, whose attack may pass unseen."""
+        """The expected answer, with a fixed region; and the bare model, whose attack may go undetected."""
         return {"joint": _Expected(self, model, learned), "bare": model}
 
     def reach(self, height: int, width: int) -> int:
@@ -94,7 +94,7 @@ class Jujutsu(Defense):
         return max(1, round(self.radius * min(height, width)))
 
     def blurred(self, saliency: Maps) -> Maps:
-        """The mean over a window as wide as half the region."""
+        """The mean over a window half as wide as the region."""
         half = self.reach(*saliency.shape[2:]) // 2
         return F.avg_pool2d(pad_mirrored(saliency, half, half), 2 * half + 1, 1)
 
@@ -102,9 +102,9 @@ class Jujutsu(Defense):
         """The square around the largest value of each map, moved inside the image."""
         height, width = saliency.shape[2:]
         reach, side = self.reach(height, width), self.side(height, width)
-        place = saliency.flatten(1).argmax(1)
-        row = (place // width - reach).clamp(0, height - side)
-        column = (place % width - reach).clamp(0, width - side)
+        peak = saliency.flatten(1).argmax(1)
+        row = (peak // width - reach).clamp(0, height - side)
+        column = (peak % width - reach).clamp(0, width - side)
         return torch.stack([row, column], 1)
 
     def side(self, height: int, width: int) -> int:
@@ -112,16 +112,15 @@ class Jujutsu(Defense):
         return min(2 * self.reach(height, width), height, width)
 
 
-class _Regions(Classifier):
-    """What the defended model and its substitute share."""
+class _Regions(Wrapped):
+    """Shared by the defended model and its substitute."""
 
     holdouts: Tensor
     places: Tensor
 
     def __init__(self, defense: Jujutsu, model: Classifier, learned: Artifact) -> None:
-        super().__init__()
-        self.defense, self.model = defense, model
-        self.num_classes, self.rejects = model.num_classes, model.rejects
+        super().__init__(model, passes=2 * defense.samples + 4, random=True)
+        self.defense = defense
         self.register_buffer("holdouts", learned["holdouts"])
         self.register_buffer("places", learned["corners"])
 
@@ -130,62 +129,54 @@ class _Regions(Classifier):
         return self.defense.corners(self.defense.blurred(saliency))
 
     def transplanted(self, images: Images, corners: Corners, rng: Streams, count: int) -> Float[Tensor, "n count k"]:
-        """Logits of `count` clean images for each image, with its region at their least salient place."""
+        """Logits of `count` clean images per image, with the image's region pasted at their least salient place."""
         drawn = rng.derive("holdouts").permutations(len(self.holdouts))[:, :count]
         count = drawn.shape[1]
         side = self.defense.side(*images.shape[2:])
 
-        def tried(part: slice) -> Tensor:
+        def work(part: slice) -> Tensor:
             rows = torch.arange(part.start, part.stop, device=images.device)
             owner, hold = rows // count, drawn.flatten()[rows]
             mixed = transplant(images[owner], corners[owner], self.holdouts[hold].to(images), self.places[hold], side)
-            return self.model(mixed, rng[owner].derive(rows % count))  # type: ignore[no-any-return]  # nn.Module
+            return self.model(mixed, rng[owner].derive(rows % count))
 
-        logits = in_passes(tried, drawn.numel(), tuple(images.shape[1:]))
+        logits = in_passes(work, drawn.numel(), tuple(images.shape[1:]))
         return logits.reshape(*drawn.shape, logits.shape[1])
 
 
 class _Correcting(_Regions):
-    random = True
-
-    def __init__(self, defense: Jujutsu, model: Classifier, learned: Artifact) -> None:
-        super().__init__(defense, model, learned)
-        self.passes = model.passes * (2 * defense.samples + 4)
-
     def forward(self, images: Images, rng: Streams) -> Logits:
         refuse_nan(images, "jujutsu")
         logits = self.model(images, rng)
         classes = logits.argmax(1)
         corners = self.region(images, classes, rng, self.defense.samples)
-        verdicts = self.transplanted(images, corners, rng, 2).argmax(2)
-        rows = (verdicts == classes[:, None]).all(1).nonzero()[:, 0]
+        elsewhere = self.transplanted(images, corners, rng, 2).argmax(2)
+        rows = (elsewhere == classes[:, None]).all(1).nonzero()[:, 0]
         if not len(rows):
-            return logits  # type: ignore[no-any-return]  # nn.Module
-        masks = squares(corners[rows], self.defense.side(*images.shape[2:]), images.shape[2:])
+            return logits
+        masks = square_masks(corners[rows], self.defense.side(*images.shape[2:]), images.shape[2:])
         restored = self.model(inpaint(images[rows], masks), rng[rows])
-        return logits.index_copy(0, rows, restored)  # type: ignore[no-any-return]  # nn.Module
+        return logits.index_copy(0, rows, restored)
 
 
 class _Expected(_Regions):
-    random = True
-
     def forward(self, images: Images, rng: Streams) -> Logits:
         seen = self.defense.seen
         logits = self.model(images, rng)
         classes = logits.argmax(1)
         corners = self.region(images, classes, rng, seen)
-        masks = squares(corners, self.defense.side(*images.shape[2:]), images.shape[2:])
+        masks = square_masks(corners, self.defense.side(*images.shape[2:]), images.shape[2:])
         restored = self.model(inpaint(images, masks), rng)
         elsewhere = self.transplanted(images, corners, rng, seen).softmax(2)
         caught = elsewhere.gather(2, classes[:, None, None].expand(-1, elsewhere.shape[1], 1)).mean(1)
         mixture = (1 - caught) * logits.softmax(1) + caught * restored.softmax(1)
-        return mixture.clamp_min(1e-12).log()  # type: ignore[no-any-return]  # nn.Module
+        return mixture.clamp_min(1e-12).log()
 
 
 def smooth_grad(
     model: Classifier, images: Images, classes: Labels, rng: Streams, samples: int, noise: float
 ) -> Float[Tensor, "n 1 h w"]:
-    """Saliency of a class: largest absolute value over the channels of the mean gradient under noise."""
+    """Saliency of a class: the mean gradient under noise, largest absolute value over the channels."""
     scale = noise * (images.amax((1, 2, 3)) - images.amin((1, 2, 3)))
 
     def work(part: slice) -> Tensor:
@@ -193,15 +184,15 @@ def smooth_grad(
         noisy = images[part, None] + scale[part, None, None, None, None] * noises
         rows = torch.arange(noisy.shape[0] * samples, device=images.device)
         streams = rng[part][rows // samples].derive(rows % samples)
-        gradient = slopes(model, noisy.flatten(0, 1), classes[part].repeat_interleave(samples), streams)
+        gradient, _ = logit_gradient(model, noisy.flatten(0, 1), streams, classes[part].repeat_interleave(samples))
         return gradient.reshape(noisy.shape).mean(1).abs().amax(1, keepdim=True)
 
     images = images.detach()
     return in_pieces(work, len(images), max(1, piece_of(images.shape) // samples))
 
 
-def squares(corners: Corners, side: int, size: torch.Size) -> Bool[Tensor, "n 1 h w"]:
-    """Where the squares lie."""
+def square_masks(corners: Corners, side: int, size: torch.Size) -> Bool[Tensor, "n 1 h w"]:
+    """The pixels of each square."""
     rows, columns = (torch.arange(length, device=corners.device) for length in size)
     down, right = rows - corners[:, :1], columns - corners[:, 1:]
     inside = ((down >= 0) & (down < side))[:, :, None] & ((right >= 0) & (right < side))[:, None, :]
@@ -209,11 +200,11 @@ def squares(corners: Corners, side: int, size: torch.Size) -> Bool[Tensor, "n 1 
 
 
 def transplant(images: Images, corners: Corners, holdouts: Images, places: Corners, side: int) -> Images:
-    """The hold-outs with the images' squares pasted at the given places."""
+    """The hold-out images with the squares of `images` pasted at the given places."""
     size = images.shape[2:]
     shift = corners - places
     rows = (torch.arange(size[0], device=images.device) + shift[:, :1]).clamp(0, size[0] - 1)
     columns = (torch.arange(size[1], device=images.device) + shift[:, 1:]).clamp(0, size[1] - 1)
     every = torch.arange(len(images), device=images.device)[:, None, None]
     moved = images.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    return torch.where(squares(places, side, size), moved, holdouts)
+    return torch.where(square_masks(places, side, size), moved, holdouts)

@@ -1,12 +1,12 @@
-"""Median filter: each value becomes the median of its neighbourhood in its own channel.
+"""Median filter: replaces each value by the median of its neighbourhood, in each channel.
 
 Xu, Evans, Qi, "Feature squeezing" (arXiv 1704.01155); Naseer et al. (arXiv 1807.01216) with a 3×3 window.
 
     y(i, j) = median of x over the size×size window around (i, j)
 
-As SciPy's `median_filter` with mode "reflect" to the bit, even windows included: they reach one pixel further to the
-left and up, and the median is the upper of the two in the middle. The gradient goes to the pixel that is the median.
-OpenCV does 3×3 and 5×5 on a CPU in a hundredth of the time.
+Equal to SciPy's `median_filter` with mode "reflect" to the bit, also for even windows: they extend one pixel further to
+the left and up, and the median is the upper of the two middle values. The gradient goes to the pixel that is the
+median. On a CPU, OpenCV does 3×3 and 5×5 in a hundredth of the time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bench.contracts import Images, Streams, Transform
 
-from ._pixels import each, neighbours, pad_mirrored, refuse_nan
+from ._pixels import for_each, neighbours, pad_mirrored, refuse_nan
 from ._ranges import within
 
 
@@ -48,21 +48,20 @@ class Median(Transform):
 
 
 def median(images: Images, size: int) -> Images:
-    """The median of the size×size window around each value; sorted where a gradient is wanted."""
+    """The median of the size×size window around each value; differentiable, but then slower."""
     refuse_nan(images, "median")
     if not images.numel():
         return images.clone()
-    wanted = torch.is_grad_enabled() and images.requires_grad
-    if wanted or images.device.type != "cpu" or images.dtype != torch.float32 or size not in (3, 5):
+    differentiable = torch.is_grad_enabled() and images.requires_grad
+    if differentiable or images.device.type != "cpu" or images.dtype != torch.float32 or size not in (3, 5):
         window = torch.stack(neighbours(images, size), dim=-1)
         return window.kthvalue(size**2 // 2 + 1, dim=-1).values
-    # OpenCV repeats the border, which is the same as mirroring it while the window reaches one pixel out.
+    # OpenCV repeats the border, which equals mirroring it for windows that extend one pixel beyond it.
     reach = size // 2 if size > 3 else 0
     padded = pad_mirrored(images, reach, reach) if reach else images
-
-    smooth = each(partial(_filtered, size=size), padded.detach())
+    smooth = for_each(partial(_filter, size=size), padded.detach())
     return smooth[..., reach : reach + images.shape[2], reach : reach + images.shape[3]].contiguous()
 
 
-def _filtered(image: NDArray[Any], size: int) -> list[NDArray[Any]]:
+def _filter(image: NDArray[Any], size: int) -> list[NDArray[Any]]:
     return [cv2.medianBlur(channel, size) for channel in image]

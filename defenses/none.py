@@ -1,4 +1,4 @@
-"""No defense: the bare model, the control that every other row is read against."""
+"""No defense: the bare model, the control for all others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.contracts import Artifact, Classifier, Defense
 
 @dataclass(frozen=True)
 class NoDefense(Defense):
-    """The bare model, as it is."""
+    """The bare model."""
 
     title = "none"
     kind = "none"

@@ -1,21 +1,21 @@
-"""PatchCleanser: hides every place where a patch may lie, twice, and keeps what the classifier then agrees on.
+"""PatchCleanser: masks every place where a patch may be, twice, and returns what the classifier then agrees on.
 
 Xiang, Mahloujifar, Mittal, "PatchCleanser: Certifiably Robust Defense against Adversarial Patches for Any Image
 Classifier" (USENIX Security 2022, arXiv 2108.09135).
 
     masks: `masks` per axis, stride s = ⌈(n − p + 1) / masks⌉, side p + s − 1, the last one moved inwards:
-           whatever fits into a p×p box lies wholly under one of them
-    round 1: y_i = argmax f(x under mask i); all agree -> that class
+           so that anything inside a p×p box is fully covered by one of them
+    round 1: y_i = argmax f(x under mask i); if all agree -> that class
     round 2: for each i with y_i ≠ majority: if argmax f(x under masks i and j) = y_i for every j -> y_i
-             (the first such i); if there is none -> the majority
-    proof:   f(x under masks i and j) = y for every pair i ≤ j  =>  no patch in a p×p box changes the answer y
+             (the first such i); otherwise -> the majority
+    certificate: f(x under masks i and j) = y for every pair i ≤ j  =>  no patch in a p×p box changes the answer y
 
-Where the paper is silent: equal counts go to the lowest class; masks are filled with mid-grey before normalisation.
-The box is that of the budget `patch ≤ area`; by default the patch may turn by any angle, as that budget allows.
+Where the paper is silent: ties go to the lowest class; masks are filled with mid-grey before normalisation. The box is
+that of the budget `patch ≤ area`; by default, the patch may be rotated by any angle, as that budget allows.
 
-The logits are the mean probabilities over the first round, with 2 added to the answer: black-box attacks see how near
-they are. An attacker who knows differentiates the logarithm of such means: to win, every mask that leaves the patch
-in sight has to be fooled. Fewer and larger masks (`seen` per axis) tell him that at a fraction of the cost.
+The logits are the mean probabilities of the first round, with 2 added to the answer, so that black-box attacks see
+their progress. An informed attacker differentiates the logarithm of such means, since every mask that leaves the patch
+visible has to be fooled. Fewer and larger masks (`seen` per axis) show that at a fraction of the cost.
 """
 
 from __future__ import annotations
@@ -28,7 +28,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.contracts import Artifact, Budget, CertifiedDefense, Classifier, Images, Labels, Logits, Patch, Streams
+from bench.contracts import (
+    Artifact,
+    Budget,
+    CertifiedDefense,
+    Classifier,
+    Images,
+    Labels,
+    Logits,
+    Patch,
+    Streams,
+    Wrapped,
+)
 
 from ._extent import box_of
 from ._passes import in_passes
@@ -37,21 +48,21 @@ from ._ranges import within
 Masks = Bool[Tensor, "m h w"]
 """True where a mask hides the image."""
 Span = tuple[int, int]
-"""The first place that a mask hides along an axis, and the first behind it."""
+"""The first index that a mask hides along an axis, and the first one after it."""
 PROBES = 4
-"""About how many second masks every vote of a minority has to stand before it is tried under all of them."""
+"""About how many second masks a minority vote must withstand before it is tested under all of them."""
 
 
 @dataclass(frozen=True)
 class PatchCleanser(CertifiedDefense):
-    """PatchCleanser: double masking; certified against patches, with the classifier as it is.
+    """PatchCleanser: double masking; certified against patches, for any classifier.
 
     Attributes:
-        area: the largest patch that is defended against, as a share of the image, in (0, 1].
-        turned: whether that patch may be turned by any angle; otherwise it is an upright square.
-        masks: masks along each axis, at least 1; an image costs masks² passes, more where they disagree.
-        fill: the grey that hides, in [0, 1].
-        seen: masks along each axis that an informed attacker differentiates, at least 1; no more than `masks` count.
+        area: the largest patch to defend against, as a share of the image, in (0, 1].
+        turned: whether that patch may be rotated by any angle; otherwise it is an upright square.
+        masks: masks along each axis, at least 1; an image costs masks² passes, and more if they disagree.
+        fill: grey level of the masks, in [0, 1].
+        seen: masks along each axis that an informed attacker differentiates, at least 1, limited to `masks`.
     """
 
     area: float = 0.05
@@ -71,7 +82,7 @@ class PatchCleanser(CertifiedDefense):
     def __post_init__(self) -> None:
         within("an area as a share of the image", self.area, 1e-6, 1, "the paper's is 0.02")
         within("masks along each axis", self.masks, 1, 1000, "the paper's are 6")
-        within("seen masks along each axis", self.seen, 1, 1000, "3 cost nine passes a step")
+        within("seen masks along each axis", self.seen, 1, 1000, "3 cost nine passes per step")
         within("a fill in [0, 1]", self.fill, 0, 1, "0.5 is mid-grey")
 
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:
@@ -85,24 +96,24 @@ class PatchCleanser(CertifiedDefense):
     def certify(
         self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget
     ) -> Bool[Tensor, "n"]:
-        """Which images are classified rightly under every pair of masks, if the masks cover the budget's patches."""
+        """Which images are classified correctly under every pair of masks, if the masks cover the budget's patches."""
         height, width = images.shape[2:]
         box = box_of(budget, height, width)
         rows, columns = self._spans(height, width)
-        proven = torch.zeros_like(labels, dtype=torch.bool)
+        certified = torch.zeros_like(labels, dtype=torch.bool)
         if model.random or box is None or not (covers(rows, box[0], height) and covers(columns, box[1], width)):
-            return proven
+            return certified
         masking = _Masking(self, model)
         hidden = self.hiding(height, width).to(images.device)
         rng = Streams.of(0, torch.arange(len(images), device=images.device))
         with torch.no_grad():
-            right = masking.under(images, hidden, rng).argmax(2) == labels[:, None]
-            left = right.all(1).nonzero()[:, 0]
+            correct = masking.under(images, hidden, rng).argmax(2) == labels[:, None]
+            left = correct.all(1).nonzero()[:, 0]
             if len(left):
                 first, second = torch.triu_indices(len(hidden), len(hidden), 1, device=images.device)
                 twice = masking.under(images[left], hidden[first] | hidden[second], rng[left]).argmax(2)
-                proven[left] = (twice == labels[left, None]).all(1)
-        return proven
+                certified[left] = (twice == labels[left, None]).all(1)
+        return certified
 
     def hiding(self, height: int, width: int) -> Masks:
         """All masks of the first round."""
@@ -111,37 +122,35 @@ class PatchCleanser(CertifiedDefense):
         return (down[:, None, :, None] & right[None, :, None, :]).flatten(0, 1)
 
     def _spans(self, height: int, width: int) -> tuple[list[Span], list[Span]]:
-        """First and last row, and first and last column, of the masks."""
+        """The rows and the columns of the masks."""
         tall, wide = Patch(self.area, self.turned).box(height, width)
         return spans(height, tall, self.masks), spans(width, wide, self.masks)
 
 
-class _Masking(Classifier):
-    """A model that is asked about images under masks."""
+class _Masking(Wrapped):
+    """A model that classifies images under masks."""
 
     def __init__(self, defense: PatchCleanser, model: Classifier) -> None:
-        super().__init__()
-        self.defense, self.model = defense, model
-        self.num_classes, self.rejects, self.random = model.num_classes, model.rejects, model.random
-        self.passes = model.passes * defense.masks**2
+        super().__init__(model, passes=defense.masks**2)
+        self.defense = defense
 
     def under(self, images: Images, hidden: Masks, rng: Streams) -> Float[Tensor, "n m k"]:
         """Logits of every image under every mask."""
         count = len(hidden)
         rows = torch.arange(len(images) * count, device=images.device)
-        logits = self.ask(images, rows // count, lambda some: hidden[some % count], rng)
+        logits = self.ask(images, rows // count, lambda part: hidden[part % count], rng)
         return logits.reshape(len(images), count, logits.shape[1])
 
     def ask(
         self, images: Images, owners: Int[Tensor, "rows"], hidden: Callable[[Tensor], Masks], rng: Streams
     ) -> Float[Tensor, "rows k"]:
-        """Logits of image `owners[row]` under the mask that `hidden` has for that row."""
+        """Logits of image `owners[row]` under the mask `hidden(row)`, for every row."""
         rows = torch.arange(len(owners), device=images.device)
 
         def work(part: slice) -> Tensor:
             owner = owners[part]
-            seen = images[owner].masked_fill(hidden(rows[part])[:, None], self.defense.fill)
-            return self.model(seen, rng[owner])  # type: ignore[no-any-return]  # nn.Module
+            masked = images[owner].masked_fill(hidden(rows[part])[:, None], self.defense.fill)
+            return self.model(masked, rng[owner])
 
         return in_passes(work, len(owners), tuple(images.shape[1:]))
 
@@ -164,7 +173,7 @@ class _DoubleMasking(_Masking):
     def _settle(
         self, images: Images, hidden: Masks, votes: Int[Tensor, "n m"], classes: int, rng: Streams
     ) -> Int[Tensor, "n"]:
-        """The answer, given the classes of the first round; only masks in the minority cost a second round."""
+        """The answer, given the classes of the first round; only minority masks cost a second round."""
         answer = F.one_hot(votes, classes).sum(1).argmax(1)
         image, mask = (votes != answer[:, None]).nonzero(as_tuple=True)
 
@@ -176,34 +185,34 @@ class _DoubleMasking(_Masking):
             ).argmax(1)
             return (twice.reshape(-1, count) == votes[image, mask][:, None]).all(1)
 
-        # A few second masks expose nearly every vote that does not last; of the others the first that lasts counts.
+        # A few second masks refute nearly all votes that do not last; among the others, the first that lasts counts.
         kept = agreed(image, mask, hidden[:: max(1, len(hidden) // PROBES)])
         image, mask = image[kept], mask[kept]
         while len(image):
             first = torch.ones_like(image, dtype=torch.bool)
             first[1:] = image[1:] != image[:-1]
-            lasting = agreed(image[first], mask[first], hidden)
-            settled, by = image[first][lasting], mask[first][lasting]
-            answer[settled] = votes[settled, by]
+            lasts = agreed(image[first], mask[first], hidden)
+            settled = image[first][lasts]
+            answer[settled] = votes[settled, mask[first][lasts]]
             left = ~first & ~torch.isin(image, settled)
             image, mask = image[left], mask[left]
         return answer
 
 
 def spans(length: int, box: int, masks: int) -> list[Span]:
-    """Where masks start and end along an axis, so that every run of `box` places lies under one of them."""
+    """Masks along an axis such that every run of `box` places is under one of them."""
     stride = -(-(length - box + 1) // masks)
     side = box + stride - 1
     starts = sorted({min(number * stride, length - side) for number in range(masks)})
     return [(start, start + side) for start in starts]
 
 
-def covers(where: list[Span], box: int, length: int) -> bool:
-    """Whether every run of `box` places along an axis lies under one mask."""
+def covers(masks: list[Span], box: int, length: int) -> bool:
+    """Whether every run of `box` places along an axis is under one mask."""
     runs = range(length - box + 1)
-    return all(any(start <= run and run + box <= end for start, end in where) for run in runs)
+    return all(any(start <= run and run + box <= end for start, end in masks) for run in runs)
 
 
-def _marks(where: list[Span], length: int) -> Bool[Tensor, "m length"]:
+def _marks(masks: list[Span], length: int) -> Bool[Tensor, "m length"]:
     places = torch.arange(length)
-    return torch.stack([(places >= start) & (places < end) for start, end in where])
+    return torch.stack([(places >= start) & (places < end) for start, end in masks])

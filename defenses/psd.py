@@ -1,20 +1,20 @@
-"""Patch selection denoiser: a denoiser replaces only the patches that hold a pixel it disagrees with strongly.
+"""Patch selection denoiser: denoises only patches with a pixel that the denoiser would change a lot.
 
 Chen, Xu, Han, "Patch selection denoiser: an effective approach defending against one-pixel attacks" (ICONIP 2019).
-Only its abstract could be had; every constant is ours.
+Only its abstract was available; every constant is ours.
 
-    D = a residual network, trained on pairs of noisy images alone (Noise2Noise, arXiv 1803.04189)
+    D = a residual network, trained only on pairs of noisy images (Noise2Noise, arXiv 1803.04189)
     a pixel is suspect if max over channels |x − D(x)| > `threshold`
     each window×window patch, `window`/2 apart, with at least `count` suspects becomes D(x)
 
-The noise is what a pixel attack looks like: with a rate drawn from [0, `noise`] for each image, pixels take a random
-colour. The loss is |D(noisy) − noisy'|^γ; γ falls from 2 to 1 in training: 1 is right for such noise, since the median
-of what a pixel may be is its clean value, but from the start it never leaves D = identity. It learns from 16×16 crops.
-D also sees how the image differs from its 3×3 median: so a small network learns in minutes what takes a deep one hours.
-One for colour images of 32×32 comes with the package. `bench train --defense psd:denoiser=trained` made it, from the
-training crops of `photos`; on 200 CIFAR-10 images it restores 93 % of the pixels that were set to extreme colours,
-where one that learned from the 150 that are left restores 67 %.
-Which patches are replaced passes no gradient; what they become does.
+The noise resembles a pixel attack: at a rate drawn from [0, `noise`] for each image, pixels take random colours. The
+loss is |D(noisy) − noisy'|^γ, where γ falls from 2 to 1 during training: 1 suits such noise, since a pixel's clean
+value is its median, but with 1 from the start, D never leaves the identity. It learns from 16×16 crops. D also sees the
+image's difference from its 3×3 median, so a small network learns in minutes what takes a deep one hours.
+
+A denoiser for 32×32 colour images comes with the package, made by `bench train --defense psd:denoiser=trained` from the
+training crops of `photos`. On 200 CIFAR-10 images it restores 93 % of the pixels that were set to extreme colours; one
+trained on 150 CIFAR-10 images restores 67 %. The choice of patches has no gradient, but their new values have.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -33,23 +33,23 @@ from torch.nn import functional as F
 from bench.contracts import Artifact, Classifier, Defense, Examples, Images, Streams, Transformed
 from bench.training import Batch
 
-from ._bounded import bounded
 from ._examples import choose, fresh, packed, train, unpacked
+from ._pixels import bounded
 from ._ranges import within
 from .median import median
 
 FIRST_POWER, LAST_POWER = 2.0, 1.0
-"""γ at the start and at the end of the training."""
+"""γ at the start and the end of training."""
 
 CROP = 16
-"""Side in pixels of what the denoiser learns from; it looks no further than that."""
+"""Side in pixels of the training crops."""
 
 SHIPPED = (3, 32, 32), 5, 32
 """Shape of the images, depth and width of the denoiser in `bench/weights`."""
 
 
 class Denoiser(nn.Module):
-    """Images -> denoised images; 3×3 convolutions and ReLU on the images and their difference from the median."""
+    """Images -> denoised images: 3×3 convolutions and ReLU on the images and their difference from the median."""
 
     def __init__(self, channels: int, width: int, depth: int) -> None:
         super().__init__()
@@ -61,25 +61,25 @@ class Denoiser(nn.Module):
         features: Tensor = torch.cat([images - 0.5, images - median(images, 3)], 1)
         for layer in self.layers[:-1]:
             features = F.relu(layer(features))
-        wrong: Tensor = self.layers[-1](features)
-        return images - wrong
+        noise: Tensor = self.layers[-1](features)
+        return images - noise
 
 
 @dataclass(frozen=True)
 class PSD(Defense):
-    """Patch selection denoiser: replaces patches around pixels that a denoiser rejects.
+    """Patch selection denoiser: denoises patches with suspect pixels.
 
     Attributes:
-        threshold: how far a pixel is from the denoised one to be suspect, in [0, 1].
+        threshold: difference from the denoised value above which a pixel is suspect, in [0, 1].
         window: side of the patches in pixels, even, at least 2.
-        count: how many suspects a patch needs to be replaced, at least 1.
-        noise: the largest rate of noise in training, in (0, 0.5].
-        depth: convolutions of the denoiser, at least 2.
+        count: number of suspects from which a patch is replaced, at least 1.
+        noise: largest rate of noise in training, in (0, 0.5].
+        depth: number of convolutions of the denoiser, at least 2.
         width: channels between them.
-        training_images: how many images it learns from at the most.
+        training_images: largest number of images to learn from.
         epochs: how often each of them is seen.
-        denoiser: `shipped` takes the one of the package where images, depth and width are its own (noise,
-            training_images and epochs then have no effect), and else trains one as `trained` does.
+        denoiser: `trained` trains one; `shipped` uses the package's own if it fits images, depth and width (then
+            noise, training_images and epochs have no effect), and otherwise trains one too.
     """
 
     threshold: float = 0.25
@@ -94,7 +94,7 @@ class PSD(Defense):
 
     title = "PSD"
     paper = "Chen et al. 2019 (after the abstract)"
-    note = "built after the abstract of the paper, whose constants could not be had"
+    note = "built from the paper's abstract; its constants were not available"
     kind = "transform"
     presets = {
         "quick": {"denoiser": "trained", "epochs": 16},
@@ -105,7 +105,7 @@ class PSD(Defense):
         within("a threshold", self.threshold, 0, 1, "0.25 is the default")
         within("half a window in pixels", self.window / 2, 1, 64, "the window is an even number of pixels, such as 4")
         within("a count of pixels", self.count, 1, self.window**2, "1 finds single pixels")
-        within("a rate of noise", self.noise, 1e-4, 0.5, "beyond a half the noise is learned")
+        within("a rate of noise", self.noise, 1e-4, 0.5, "above one half, it would learn the noise")
         within("a depth", self.depth, 2, 40, "5 is the default")
         within("a width", self.width, 1, 1024, "32 is the default")
         within("a number of training images", self.training_images, 1, 1e9, "1000 is the default")
@@ -114,25 +114,15 @@ class PSD(Defense):
             raise ValueError(f"Expected an even window, but got {self.window}; patches overlap by half of it.")
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
-        """Trains the denoiser, or takes the one there is; asks nothing of the model and looks at no label."""
+        """Trains the denoiser or loads the package's own, without using the model or the labels."""
         example, _, _ = choose(training, rng, 1, "psd")
         if self.denoiser == "shipped" and (tuple(example.shape[1:]), self.depth, self.width) == SHIPPED:
             with as_file(files("bench") / "weights" / "psd-denoiser.safetensors") as file:
                 return load_file(file, device=str(example.device))
         images, labels, streams = choose(training, rng, self.training_images, "psd")
         net = fresh(lambda: Denoiser(images.shape[1], self.width, self.depth), rng)
-
-        train(
-            net,
-            images,
-            labels,
-            training,
-            streams,
-            epochs=self.epochs,
-            learning_rate=3e-3,
-            batch_size=32,
-            loss=self._loss,
-        )
+        settings: dict[str, Any] = {"epochs": self.epochs, "learning_rate": 3e-3, "batch_size": 32, "loss": self._loss}
+        train(net, images, labels, training, streams, **settings)
         return packed(net)
 
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:
@@ -140,7 +130,7 @@ class PSD(Defense):
         channels = learned["net.layers.0.weight"].shape[1] // 2
         net = unpacked(lambda: Denoiser(channels, self.width, self.depth), learned)
         defended = Transformed(model, lambda images, rng: self._clean(net, images))
-        defended.denoiser = net  # moves with the model from device to device
+        defended.denoiser = net  # a submodule, so that it moves between devices with the model
         return defended
 
     def _clean(self, net: nn.Module, images: Images) -> Images:
@@ -149,7 +139,7 @@ class PSD(Defense):
         return bounded(torch.where(self._selected(images.detach(), denoised.detach()), denoised, images))
 
     def _selected(self, images: Images, denoised: Images) -> Bool[Tensor, "n 1 h w"]:
-        """The pixels of all patches with enough suspects; patches reach over the border by up to half a window."""
+        """The pixels of all patches with enough suspects; patches extend beyond the border by up to half a window."""
         suspects = ((images - denoised).abs().amax(1, keepdim=True) > self.threshold).to(images.dtype)
         half = self.window // 2
         height, width = suspects.shape[2:]
@@ -161,7 +151,7 @@ class PSD(Defense):
         return chosen[..., half : half + height, half : half + width] > 0.5
 
     def _loss(self, net: nn.Module, batch: Batch) -> Tensor:
-        """|difference|^γ; rounded off below a hundredth, so that its slope stays finite."""
+        """|difference|^γ, smoothed below a hundredth, so that its slope stays finite."""
         crops = _crops(batch.images, batch.rng)
         denoised, noisy = net(self._noisy(crops, batch.rng)), self._noisy(crops, batch.rng)
         power = FIRST_POWER + (LAST_POWER - FIRST_POWER) * batch.share
@@ -169,7 +159,7 @@ class PSD(Defense):
         return loss
 
     def _noisy(self, images: Images, rng: Streams) -> Images:
-        """Some pixels, all of their channels, take random colours."""
+        """Some pixels (all of their channels) take random colours."""
         rate = rng.uniform(1, 1, 1, high=self.noise)
         hit = rng.uniform(1, *images.shape[2:]) < rate
         return torch.where(hit, rng.uniform(*images.shape[1:]), images)

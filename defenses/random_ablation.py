@@ -1,20 +1,20 @@
-"""Random ablation: groups of scattered pixels vote, and a few changed pixels reach only a few groups.
+"""Random ablation: groups of scattered pixels vote, and a few changed pixels affect only a few groups.
 
 Levine and Feizi, "Robustness Certificates for Sparse Adversarial Attacks by Randomized Ablation" (AAAI 2020,
 arXiv 1911.09272), in the derandomised form of Hammoudeh and Lowd, "Feature Partition Aggregation"
 (AAAI 2024, arXiv 2302.11628).
 
-    each of `partitions` random partitions puts every pixel into one of `groups` groups, once and for all
-    n_c(x) = number of groups, over all partitions, with p_c(the group's pixels alone) ≥ θ;  answer = argmax n_c(x)
-    proof: for every c ≠ y,  n_y − n_c  >  sum of the `count` largest losses of a single pixel,
-           loss of a pixel = Σ over the groups that hold it of 1 + [votes y] − [votes c]
+    each of `partitions` random partitions, fixed once, puts every pixel into one of `groups` groups
+    n_c(x) = number of groups, over all partitions, with p_c(only the group's pixels) ≥ θ;  answer = argmax n_c(x)
+    certificate: for every c ≠ y,  n_y − n_c  >  sum of the `count` largest losses of a single pixel,
+                 loss of a pixel = Σ over the groups that contain it of 1 + [votes y] − [votes c]
 
-The first paper draws thousands of random subsets for each image and proves with a stated probability. Here the groups
-are fixed, so the answer is the same each time, the proof holds with certainty, and an image costs groups × partitions
-passes of a small network that sees (x, 1 − x) of its pixels and zeros elsewhere. As a patch covers neighbouring
-pixels, which lie in different groups, it is hardly ever certified against. The defended model is not asked at all.
+The first paper draws thousands of random subsets for each image and certifies with a stated probability. Here the
+groups are fixed, so the answer is deterministic, certificates hold with certainty, and an image costs groups ×
+partitions passes of a small network that sees (x, 1 − x) of its pixels and zeros elsewhere. A patch covers neighbouring
+pixels, which are in different groups, so patches are hardly ever certified. The defended model is not used at all.
 
-The votes have no gradient; an attacker who knows differentiates the mean probability over all groups.
+The votes have no gradient; an informed attacker differentiates the mean probability over all groups.
 """
 
 from __future__ import annotations
@@ -35,14 +35,12 @@ from ._ranges import within
 
 @dataclass(frozen=True)
 class RandomAblation(Voted):
-    """Random ablation: scattered pixels vote; certified against few changed pixels.
+    """Random ablation: scattered pixels vote; certified against a few changed pixels.
 
     Attributes:
-        groups: into how many groups a partition puts the pixels, at least 2; each sees 1/groups of the image.
-        partitions: how many partitions there are, at least 1.
+        groups: number of groups in a partition, at least 2; each has 1/groups of the pixels.
+        partitions: number of partitions, at least 1.
         threshold: θ, the probability from which a group votes for a class, in (0, 1].
-        training_images: how many training images the network learns from at the most.
-        epochs: how often it sees each.
     """
 
     groups: int = 14
@@ -60,17 +58,17 @@ class RandomAblation(Voted):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within("groups", self.groups, 2, math.inf, "14 leave 75 of 32×32 pixels to each, as in the paper")
+        within("groups", self.groups, 2, math.inf, "14 give each 75 of 32×32 pixels, as in the paper")
         within("partitions", self.partitions, 1, math.inf, "the default is 3")
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        """Raises InputError where there are more groups than pixels."""
+        """Raises InputError for more groups than pixels."""
         _, height, width = image_shape
         if self.groups > height * width:
-            raise InputError(f"random-ablation expects no more groups than pixels ({height * width}): {self.groups}.")
+            raise InputError(f"Expected at most as many groups as pixels ({height * width}), but got {self.groups}.")
 
     def fixed(self, shape: tuple[int, int, int], rng: Streams) -> Artifact:
-        """The partitions: which group each pixel belongs to, shape (partitions, h, w)."""
+        """The partitions: the group of each pixel, shape (partitions, h, w)."""
         _, height, width = shape
         source = rng.derive("partitions")
         orders = torch.cat([source.permutations(height * width) for _ in range(self.partitions)])
@@ -81,7 +79,7 @@ class RandomAblation(Voted):
         return Groups(learned["member"], self.groups)
 
     def network(self, known: Artifact, num_classes: int) -> nn.Module:
-        """It sees (x, 1 − x), so twice the channels."""
+        """A network that sees (x, 1 − x), that is, twice the channels."""
         return conv_net(2 * int(known["channels"]), num_classes, strides=(2, 2, 2), widths=(64, 128, 128))
 
 
@@ -94,8 +92,8 @@ class Groups(Ablations):
         self.count = len(self.masks)
         self.size = (member.shape[1], member.shape[2])
 
-    def seen(self, images: Images, which: Labels) -> Parts:
-        """(x, 1 − x) where the group's pixels are, zero elsewhere: black is not the same as missing."""
+    def apply(self, images: Images, which: Labels) -> Parts:
+        """(x, 1 − x) for the group's pixels and zero elsewhere, so that black differs from missing."""
         kept = self.masks.to(images.device)[which][:, None].to(images.dtype)
         return torch.cat([images * kept, (1 - images) * kept], 1)
 

@@ -1,8 +1,7 @@
-"""Retrained: the bare architecture after a plain training, the control for every defense that trains.
+"""Retrained: the bare architecture after plain training, the control for every defense that trains.
 
-No paper: a defense that trains for some epochs also differs from the bare model by these epochs, their images and
-their augmentation. What it is worth is what it has more than this, which is trained by the same recipe with the plain
-cross-entropy.
+There is no paper. A defense that trains also differs from the bare model by its epochs, their images and their
+augmentation. Its merit is what it gains over this control, which follows the same recipe with plain cross-entropy.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from ._training import Trained
 
 @dataclass(frozen=True)
 class Retrained(Trained):
-    """Retrained: the bare architecture after a plain training; the control for every defense that trains."""
+    """Retrained: the bare architecture after plain training; the control for every defense that trains."""
 
     title = "Retrained (control)"
     paper = "control"

@@ -4,17 +4,17 @@ Salman, Jain, Wong, Mądry, "Certified Patch Robustness via Smoothed Vision Tran
 
     the image is black outside a band of `size` columns (which wraps around), enlarged, and cut into tokens;
     tokens without any pixel of the band are dropped; the ViT's best class is the band's vote;
-    answer and proof as in de-randomized smoothing, with a band at every `stride`-th column
+    answer and certificate as in de-randomized smoothing, with a band at every `stride`-th column
 
-The proof asks how the bands that a patch reaches do vote, and so proves no less than the paper's fixed gap between the
-votes. Departures: as many tokens are kept for every band, so that one batch holds them all; where a band needs fewer,
-tokens that are black throughout are among them. Normalisation is the one that timm states for the architecture.
+The certificate looks at how the bands that a patch affects vote, so it certifies no less than the paper's fixed gap
+between the votes. Departures: the same number of tokens is kept for every band, so that they fit into one batch; if a
+band needs fewer, some all-black tokens are kept too. Normalisation is timm's for the architecture.
 
-`weights` are what the paper begins with and this defense is made for: a ViT that was pre-trained on many images and
-fine-tuned on bands. They are loaded as timm saves them, and nothing is trained. Without weights a fresh ViT learns from
-the training images, which with a few thousand of them is far from what a convolutional network learns.
+`weights` are what the paper starts from and this defense is made for: a ViT pre-trained on many images and fine-tuned
+on bands. They are loaded in timm's format, and nothing is trained. Without weights, a fresh ViT is trained on the
+training images; with a few thousand of them, it is far worse than a convolutional network.
 
-The votes have no gradient; an attacker who knows differentiates the mean probability over all bands.
+The votes have no gradient; an informed attacker differentiates the mean probability over all bands.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from ._examples import seed_of
 from ._ranges import within
 
 TOKEN = 16
-"""Side of the square in pixels that becomes a token."""
+"""Side of a token in pixels."""
 
 LARGEST = 1024
-"""The largest side in pixels that images are enlarged to by default."""
+"""The largest side in pixels to which images are enlarged."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,14 @@ class SmoothedViT(Voted):
     """Smoothed ViT: bands of columns, classified by a vision transformer, vote; certified against patches.
 
     Attributes:
-        weights: a file of the transformer's weights; without one it is trained.
+        weights: a file with the transformer's weights; without one, it is trained.
         architecture: a vision transformer of timm.
-        side: to what side in pixels images are enlarged, a multiple of theirs and of 16; None for the smallest
+        side: side in pixels to which images are enlarged, a multiple of theirs and of 16; None for the smallest one
             that is at least 64.
         size: width of a band in pixels of the image; None for an eighth of the image.
-        stride: how far bands are apart, in pixels of the image.
+        stride: distance between bands, in pixels of the image.
         threshold: θ, the probability from which a band votes for a class, in (0, 1]; None for its best class.
-        training_images: how many training images it learns from at the most.
-        epochs: how often it sees each; with weights it sees none.
+        epochs: how often it sees each training image; 0 with weights.
     """
 
     weights: str = ""
@@ -72,7 +71,7 @@ class SmoothedViT(Voted):
 
     title = "Smoothed ViT"
     paper = "Salman et al. 2022, arXiv 2110.07719"
-    note = "without weights=FILE the transformer is trained on few images from nothing"
+    note = "without weights=FILE the transformer is trained from scratch on few images"
     learning_rate = 5e-4
     presets = {
         "quick": {"epochs": 2, "stride": 4},
@@ -84,25 +83,25 @@ class SmoothedViT(Voted):
         super().__post_init__()
         if find_spec("timm") is None:
             raise MissingExtraError("smoothed-vit", "timm")
-        within("a size in pixels", self.size, 1, math.inf, "leave it out for an eighth of the image")
+        within("a size in pixels", self.size, 1, math.inf, "omit it for an eighth of the image")
         within("a stride in pixels", self.stride, 1, math.inf, "1 is the default")
-        within("a side in pixels", self.side, 16, 4096, "leave it out for the default of the image size")
+        within("a side in pixels", self.side, 16, 4096, "omit it for the default")
         if self.weights:
             object.__setattr__(self, "epochs", 0)
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        """Raises InputError where a band is no part of the image, NotApplicableError where it has no fitting side."""
+        """Raises InputError if side or size do not fit the image, NotApplicableError if no side does."""
         _, height, width = image_shape
         side = self._side(height)
         if height != width or side > LARGEST:
-            raise NotApplicableError(f"smoothed-vit is for square images of which tokens are made: {height}×{width}")
+            raise NotApplicableError(f"smoothed-vit cannot enlarge {height}×{width} images to a square of its tokens.")
         if side % height or side % TOKEN:
-            raise InputError(f"smoothed-vit expects a side that {height} and {TOKEN} divide, but got {side}.")
+            raise InputError(f"Expected a side that {height} and {TOKEN} divide, but got {side}.")
         if self.size is not None and self.size >= width:
-            raise InputError(f"smoothed-vit expects a band narrower than the image ({width}), but size is {self.size}.")
+            raise InputError(f"Expected a band narrower than the image ({width}), but got size {self.size}.")
 
     def fixed(self, shape: tuple[int, int, int], rng: Streams) -> Artifact:
-        """Sides of the image, before and after, and the width of a band."""
+        """Height and width of the image, width of a band, and side of the enlarged image."""
         _, height, width = shape
         return {"bands": torch.tensor([height, width, self.size or math.ceil(width / 8), self._side(height)])}
 
@@ -112,12 +111,12 @@ class SmoothedViT(Voted):
         return Bands(height, width, size, self.stride)
 
     def network(self, known: Artifact, num_classes: int) -> BandViT:
-        """The transformer, which leaves out what is black."""
+        """The transformer, which drops black tokens."""
         _, width, size, side = known["bands"].tolist()
         return BandViT(self._transformer(int(known["channels"]), num_classes, side), side, size * side // width)
 
-    def beginning(self, known: Artifact, num_classes: int, rng: Streams) -> nn.Module:
-        """The transformer with the weights of the file, or as it draws them itself."""
+    def initial_network(self, known: Artifact, num_classes: int, rng: Streams) -> nn.Module:
+        """The transformer with the weights of the file, or with its own initial ones."""
         with private_randomness(seed_of(rng.derive("weights"))):
             net = self.network(known, num_classes)
         if self.weights:
@@ -135,8 +134,8 @@ class SmoothedViT(Voted):
 
         try:
             net = timm.create_model(self.architecture, img_size=side, in_chans=channels, num_classes=num_classes)
-        except Exception as error:  # timm raises whatever its many constructors do
-            raise InputError(f"timm cannot make {self.architecture!r} for a side of {side}: {error}") from error
+        except Exception as error:  # timm's many constructors may raise anything
+            raise InputError(f"timm cannot build {self.architecture!r} for a side of {side}: {error}") from error
         if not isinstance(net, VisionTransformer) or net.patch_embed.patch_size != (TOKEN, TOKEN):
             raise InputError(
                 f"Expected a plain vision transformer of timm with tokens of {TOKEN} pixels, such as "
@@ -146,14 +145,14 @@ class SmoothedViT(Voted):
 
 
 class Bands(Ablations):
-    """A band of columns at every `stride`-th column; it wraps around. Black outside, with a mask as last channel."""
+    """A band of columns at every `stride`-th column, wrapping around; black outside, with a mask as last channel."""
 
     def __init__(self, height: int, width: int, size: int, stride: int) -> None:
         self.height, self.width, self.wide, self.stride = height, width, size, stride
         self.size = (height, width)
         self.count = math.ceil(width / stride)
 
-    def seen(self, images: Images, which: Labels) -> Parts:
+    def apply(self, images: Images, which: Labels) -> Parts:
         """Shape (n, c + 1, h, w)."""
         columns = torch.arange(self.width, device=images.device)
         inside = (columns - which[:, None] * self.stride) % self.width < self.wide
@@ -161,12 +160,12 @@ class Bands(Ablations):
         return torch.cat([images * mask, mask], 1)
 
     def retains(self) -> Bool[Tensor, "ablations h w"]:
-        """Where the bands lie."""
-        return self.seen(torch.zeros(self.count, 1, self.height, self.width), torch.arange(self.count))[:, -1].bool()
+        """The pixels of each band."""
+        return self.apply(torch.zeros(self.count, 1, self.height, self.width), torch.arange(self.count))[:, -1].bool()
 
 
 class BandViT(nn.Module):
-    """Images with a mask -> logits, from the tokens that hold any part of the mask."""
+    """Images with a mask -> logits, from the tokens that overlap the mask."""
 
     vit: Any  # timm has no types
     mean: Tensor
@@ -176,9 +175,9 @@ class BandViT(nn.Module):
         """Wraps a transformer of timm.
 
         Args:
-            vit: reads square images of `side` pixels.
-            side: to what images are enlarged.
-            band: how many columns of the enlarged image a mask holds, all in a row but for the border.
+            vit: a transformer for square images of `side` pixels.
+            side: side of the enlarged images.
+            band: number of columns of a mask in the enlarged image, which are contiguous except at the border.
         """
         super().__init__()
         self.vit, self.side = vit, side
@@ -189,9 +188,9 @@ class BandViT(nn.Module):
             values = values if len(values) == vit.patch_embed.proj.in_channels else values.mean(0, keepdim=True)
             self.register_buffer(name, values[:, None, None])
 
-    def forward(self, seen: Parts) -> Logits:
+    def forward(self, masked_images: Parts) -> Logits:
         """Logits of shape (n, num_classes)."""
-        larger = F.interpolate(seen, (self.side, self.side), mode="nearest")
+        larger = F.interpolate(masked_images, (self.side, self.side), mode="nearest")
         tokens = self.vit.patch_embed((larger[:, :-1] - self.mean) / self.std)
         tokens = self.vit._pos_embed(tokens)
         prefix = tokens.shape[1] - (self.side // TOKEN) ** 2

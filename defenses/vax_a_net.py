@@ -1,18 +1,18 @@
-"""Vax-a-Net-style: the classifier is trained on against a network that makes patches for any wanted class.
+"""Vax-a-Net-style: fine-tunes the classifier against a network that generates patches for any target class.
 
 After the abstract of Gittings, Schneider, Collomosse, "Vax-a-Net: Training-time Defence Against Adversarial Patch
 Attacks" (ACCV 2020, arXiv 2009.08194): a conditional generative network learns to make patches while the classifier is
-fine-tuned on images that bear them. Architecture, losses and schedule of the paper were not at hand; these are ours,
-so the name says "style".
+fine-tuned on images with them. The paper's architecture, losses and schedule were not available; these are ours, hence
+"style" in the name.
 
-    p = G(noise, t)                  a patch for the class t, drawn among the wrong ones
+    p = G(noise, t)                  a patch for a random wrong class t
     x' = x with p at a random place, covering `area` of it
     classifier:   α · CE(f(x), y) + (1 − α) · CE(f(x'), y)
-    generator:    CE(f(x'), t)       the classifier in evaluation mode, its weights held fixed
+    generator:    CE(f(x'), t)       with the classifier in evaluation mode and its weights fixed
 
-Both learn at every step, at once. The generator goes from 4×4 to 32×32 in three transposed convolutions, as in DCGAN
-(arXiv 1511.06434); what it makes is scaled to the patch. What remains in the end is the classifier; its gradients are
-exact. For patches by gradient steps instead of a generator: adversarial-training:patch.
+Both learn in every step. The generator goes from 4×4 to 32×32 in three transposed convolutions, as in DCGAN (arXiv
+1511.06434), and its output is scaled to the patch. Only the classifier is kept, and its gradients are exact. For
+patches by gradient steps instead of a generator, see adversarial-training:patch.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from ._squares import pasted
 from ._training import Trained, cross_entropies, evaluating
 
 NOISE = 64
-"""Random numbers that a patch is made from, and as many that say which class it is for."""
+"""Length of the random input of the generator, and of the embedding of the target class."""
 
 
-class PatchMaker(nn.Module):
+class PatchGenerator(nn.Module):
     """Noise and a class -> a patch of 32×32 in [0, 1]."""
 
     def __init__(self, classes: int, channels: int, width: int = 64) -> None:
@@ -49,32 +49,32 @@ class PatchMaker(nn.Module):
         self.layers = nn.Sequential(
             nn.BatchNorm2d(width),
             nn.ReLU(),
-            *(layer for a, b in pairwise(widths) for layer in _larger(a, b)),
+            *(layer for a, b in pairwise(widths) for layer in _upsampling(a, b)),
             nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1),
             nn.Sigmoid(),
         )
 
     def forward(self, noise: Float[Tensor, "n z"], classes: Labels) -> Images:
-        """One patch for each row."""
+        """One patch per row."""
         features = self.first(torch.cat([noise, self.wanted(classes)], 1))
         return self.layers(features.unflatten(1, (-1, 4, 4)))  # type: ignore[no-any-return]  # nn.Module
 
 
-def _larger(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+def _upsampling(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return nn.ConvTranspose2d(inputs, outputs, 4, 2, 1), nn.BatchNorm2d(outputs), nn.ReLU()
 
 
 class _Contest(nn.Module):
-    """The two networks, so that one optimiser and one checkpoint hold both."""
+    """Both networks, for one optimiser and one checkpoint."""
 
-    def __init__(self, classifier: Classifier, maker: PatchMaker) -> None:
+    def __init__(self, classifier: Classifier, generator: PatchGenerator) -> None:
         super().__init__()
-        self.classifier, self.maker = classifier, maker
+        self.classifier, self.generator = classifier, generator
 
 
 @dataclass(frozen=True)
 class VaxANetStyle(Trained):
-    """Vax-a-Net-style: trained on against a network that makes patches for any wanted class.
+    """Vax-a-Net-style: fine-tuned against a network that generates patches for any target class.
 
     Attributes:
         area: share of the image that a patch covers, in (0, 1].
@@ -86,7 +86,7 @@ class VaxANetStyle(Trained):
 
     title = "Vax-a-Net-style"
     paper = "Gittings et al. 2020, arXiv 2009.08194 (after the abstract)"
-    note = "built after the abstract of the paper, whose networks and losses were not at hand"
+    note = "built from the paper's abstract; its networks and losses were not available"
     tuned_on = ("patch",)
     presets = {
         "quick": {"epochs": 2},
@@ -99,25 +99,25 @@ class VaxANetStyle(Trained):
         within("a share of clean images", self.clean_share, 0, 1, "0.5 is the default")
 
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
-        """The classifier's weights; the generator has done its part."""
+        """The classifier's weights; the generator is discarded."""
         images, labels, streams = self.examples(training, rng)
         with private_randomness(seed_of(streams.derive("generator"))):
-            maker = PatchMaker(model.num_classes, images.shape[1]).to(images.device)
-        contest = _Contest(self.beginning(model, images, streams), maker)
+            generator = PatchGenerator(model.num_classes, images.shape[1]).to(images.device)
+        contest = _Contest(self.initial_network(model, images, streams), generator)
 
         def loss(network: nn.Module, batch: Batch) -> Tensor:
-            return self.contest(contest.classifier, contest.maker, batch)
+            return self.contest_loss(contest.classifier, contest.generator, batch)
 
         self.train(contest, images, labels, training, streams, loss=loss)
         return packed(contest.classifier)
 
-    def contest(self, classifier: Classifier, maker: PatchMaker, batch: Batch) -> Tensor:
-        """The losses of both; neither sends a gradient into the other."""
+    def contest_loss(self, classifier: Classifier, generator: PatchGenerator, batch: Batch) -> Tensor:
+        """The sum of both losses; no gradient flows from one's loss into the other."""
         clean, labels, rng = batch.images, batch.targets, batch.rng
-        wanted = (labels + 1 + rng.derive("wanted").integers(classifier.num_classes - 1)) % classifier.num_classes
-        patches = maker(rng.derive("noise").normal(NOISE), wanted)
+        targets = (labels + 1 + rng.derive("wanted").integers(classifier.num_classes - 1)) % classifier.num_classes
+        patches = generator(rng.derive("noise").normal(NOISE), targets)
         attacked = pasted(clean, patches.to(clean.dtype), rng.derive("place"), self.area)
-        held = {name: weight.detach() for name, weight in classifier.named_parameters()}
+        fixed = {name: weight.detach() for name, weight in classifier.named_parameters()}
         with evaluating(classifier):
-            fooled = F.cross_entropy(functional_call(classifier, held, (attacked, rng)), wanted)
-        return fooled + cross_entropies(classifier, clean, attacked.detach(), labels, rng, self.clean_share)
+            generator_loss = F.cross_entropy(functional_call(classifier, fixed, (attacked, rng)), targets)
+        return generator_loss + cross_entropies(classifier, clean, attacked.detach(), labels, rng, self.clean_share)

@@ -356,11 +356,11 @@ def test_an_ablation_depends_on_the_pixels_that_it_says_it_retains_and_on_no_oth
         retains = ablations.retains()
         which = torch.arange(ablations.count)
         assert len(retains) == ablations.count
-        usual = ablations.seen(image.expand(ablations.count, -1, -1, -1), which)
+        usual = ablations.apply(image.expand(ablations.count, -1, -1, -1), which)
         for row, column in itertools.product(range(5), range(6)):
             changed = image.clone()
             changed[:, :, row, column] += 0.5
-            now = ablations.seen(changed.expand(ablations.count, -1, -1, -1), which)
+            now = ablations.apply(changed.expand(ablations.count, -1, -1, -1), which)
             assert torch.equal((now != usual).flatten(1).any(1), retains[:, row, column])
 
 
@@ -387,7 +387,7 @@ def random_votes(count: int, ablations: int, classes: int) -> tuple[Tensor, Tens
     "budget", [Patch(0.015), Patch(0.03), Patch(0.06, turned=False), Pixels(1), Pixels(2)], ids=str
 )
 def test_what_is_proved_of_votes_is_what_survives_the_worst_an_attacker_can_do_to_them(budget: Budget) -> None:
-    proven, box_of = helper("_ablation", "proven"), helper("_extent", "box_of")
+    proven, box_of = helper("_ablation", "certified"), helper("_extent", "box_of")
     retains = helper("derandomized_smoothing", "Windows")(8, 8, 2, 2).retains()  # type: ignore[operator]  # by name
     votes, labels = random_votes(200, len(retains), 3)
     if isinstance(budget, Patch):
@@ -414,7 +414,7 @@ def test_what_is_proved_of_votes_is_what_survives_the_worst_an_attacker_can_do_t
 
 
 def test_no_less_is_proved_than_by_counting_the_ablations_that_a_patch_reaches() -> None:
-    proven = helper("_ablation", "proven")
+    proven = helper("_ablation", "certified")
     retains = helper("derandomized_smoothing", "Windows")(20, 20, 20, 3).retains()  # type: ignore[operator]  # by name
     votes, labels = random_votes(300, 20, 4)
     side = helper("_extent", "box_of")(Patch(0.01), 20, 20)[1]  # type: ignore[operator]  # loaded by name

@@ -410,7 +410,7 @@ class TestAPR:
     def test_attention_begins_near_one_and_stays_below(self) -> None:
         images, labels = pictures(24)
         defense = make_defense("apr:quick")
-        begins = defense.beginning(small(), images, streams(24))
+        begins = defense.initial_network(small(), images, streams(24))
         first = begins.attention(images)
         assert first.shape == (24, 1, 16, 16)
         assert torch.allclose(first, torch.tensor(2.0).sigmoid())
@@ -435,7 +435,7 @@ class TestAPR:
     def test_without_its_three_parts_it_is_a_plain_training(self) -> None:
         images, labels = pictures(12)
         defense = make_defense("apr:attention=false,adversarial=false,regularisation=0")
-        network = defense.beginning(small(), images, streams(12))
+        network = defense.initial_network(small(), images, streams(12))
         assert type(network) is Net
         plain = F.cross_entropy(network(images), labels)
         assert torch.allclose(defense.loss(network, batch_of(images, labels)), plain)
@@ -564,7 +564,7 @@ class TestSmoothedViT:
         voting = banded().protect(small(), learned)
         images = pictures(1)[0].expand(8, -1, -1, -1).clone().requires_grad_()
         which = torch.arange(8)
-        logits = voting.net(voting.ablations.seen(images, which))
+        logits = voting.net(voting.ablations.apply(images, which))
         (gradient,) = torch.autograd.grad(logits.square().sum(), images)
         touched = (gradient != 0).any(1)
         assert torch.equal(touched, voting.ablations.retains())
@@ -575,7 +575,7 @@ class TestSmoothedViT:
         voting = banded().protect(small(), learned)
         shapes: list[int] = []
         voting.net.vit.norm.register_forward_hook(lambda m, i, out: shapes.append(out.shape[1]))
-        voting.net(voting.ablations.seen(pictures(2)[0], torch.tensor([0, 7])))
+        voting.net(voting.ablations.apply(pictures(2)[0], torch.tensor([0, 7])))
         assert shapes == [1 + 2 * 4], "expected the class token and two of four columns of tokens"
 
     def test_every_band_votes_once_for_its_best_class(self, learned: dict[str, Tensor]) -> None:
