@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,22 @@ class SmallConvNet(Classifier):
         """For 16×16 images."""
         logits: Tensor = self.net(images)
         return logits
+
+
+@dataclass(frozen=True)
+class ToyExamples:
+    """Labelled images to learn from, in memory."""
+
+    images: Tensor
+    labels: Tensor
+    checkpoint: Path | None = None
+
+    def load(self, indices: Tensor) -> Tensor:
+        """The images with these indices."""
+        return self.images[indices]
+
+    def progress(self, share: float) -> None:
+        """Nobody listens."""
 
 
 def streams(count: int, seed: int = 0) -> Streams:

@@ -8,35 +8,31 @@ import torch
 
 from bench.checks.case import CLASSES, Case, expect
 from bench.contracts import Attack, Goal, Model, NotApplicableError, UniversalAttack
+from bench.engine.audit import audit, audit_artifact
 
 
-def gives_images(case: Case) -> None:
-    """Adversarial images have the shape and type of the images, and values in [0, 1]."""
+def gives_images_within_its_budget(case: Case) -> None:
+    """Adversarial images have the shape and type of the images, and pass the audit of `bench run`."""
     adversarial, _ = case.attacked()
-    expect(adversarial.shape == case.images.shape, f"expected {case.images.shape}, but got {adversarial.shape}")
-    expect(adversarial.dtype == case.images.dtype, f"expected {case.images.dtype}, but got {adversarial.dtype}")
-    inside = (adversarial >= 0).all() & (adversarial <= 1).all()
-    expect(inside, "expected values in [0, 1]")
+    audit(case.attack, case.images, adversarial, range(len(case.images)))
 
 
-def keeps_its_budget(case: Case) -> None:
-    """Every adversarial image passes the attack's own audit."""
-    adversarial, _ = case.attacked()
-    kept = case.attack.allows(case.images, adversarial)
-    expect(kept.all(), f"expected {case.attack.budget}, but image {kept.int().argmin().item()} leaves it")
+def learns_names_and_tensors(case: Case) -> None:
+    """The artifact of a universal attack is a dict of names and tensors."""
+    audit_artifact(case.artifact)
 
 
 def leaves_its_inputs_alone(case: Case) -> None:
-    """The images given are not changed, nor does the model keep gradients."""
+    """The attack changes neither the images that it is given nor the gradients of the model."""
     images = case.images.clone()
     case.attack(Model(case.classifier, case.streams), images, case.goal, case.streams)
     expect(torch.equal(images, case.images), "expected the images given to stay as they are")
-    grads = [one for one in case.classifier.parameters() if one.grad is not None]
-    expect(not grads, "expected no gradient left in the model's parameters")
+    with_gradient = [weight for weight in case.classifier.parameters() if weight.grad is not None]
+    expect(not with_gradient, "expected no gradient left in the model's parameters")
 
 
 def leaves_ineligible_images_alone(case: Case) -> None:
-    """An image that is misclassified already is given back bit for bit, without a query."""
+    """A misclassified image comes back bit for bit, without a query."""
     adversarial, model = case.attacked()
     expect(torch.equal(adversarial[-1], case.images[-1]), "expected the misclassified image to come back as it was")
     expect(model.forwards[-1] == 0, f"expected no query for it, but {int(model.forwards[-1])} were made")
@@ -58,7 +54,7 @@ def does_not_depend_on_the_batch(case: Case) -> None:
 
 
 def asks_no_more_than_it_says(case: Case) -> None:
-    """`access` is the most it uses."""
+    """`access` is the most that it uses."""
     _, model = case.attacked()
     access = case.attack.access
     if access != "gradients":
@@ -67,8 +63,8 @@ def asks_no_more_than_it_says(case: Case) -> None:
         expect(model.forwards.sum() == 0, "expected no queries from an attack with access='none'")
 
 
-def wants_a_target(case: Case) -> None:
-    """A targeted goal is attacked within the budget, too, or refused with NotApplicableError."""
+def accepts_or_refuses_a_target(case: Case) -> None:
+    """With a targeted goal, too, it stays within its budget, or else raises NotApplicableError."""
     targets = (case.labels + 1) % CLASSES
     goal = Goal(case.labels, torch.full_like(targets, 1) if isinstance(case.plugin, UniversalAttack) else targets)
     attack = case.attack
@@ -80,16 +76,16 @@ def wants_a_target(case: Case) -> None:
         adversarial = attack(Model(case.classifier, case.streams), case.images, goal, case.streams)
     except NotApplicableError:
         return
-    expect(attack.allows(case.images, adversarial).all(), f"expected {attack.budget} for targets, too")
+    audit(attack, case.images, adversarial, range(len(case.images)))
 
 
 OF_ATTACKS: list[Callable[[Case], None]] = [
-    gives_images,
-    keeps_its_budget,
+    gives_images_within_its_budget,
+    learns_names_and_tensors,
     leaves_its_inputs_alone,
     leaves_ineligible_images_alone,
     repeats_itself,
     does_not_depend_on_the_batch,
     asks_no_more_than_it_says,
-    wants_a_target,
+    accepts_or_refuses_a_target,
 ]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +19,17 @@ from bench.contracts import (
     UniversalAttack,
     answers,
 )
+from bench.data.dataset import Dataset, Split
+from bench.engine.protect import Learned, learn
+from bench.engine.setting import Setting
+from bench.engine.testbed import Testbed
 
 CLASSES, SIDE = 4, 32
+COUNT, TRAINING_COUNT = 6, 24
 
 
 class BrokenContractError(Exception):
-    """A plugin does not keep the agreement; says what was expected and what came."""
+    """A plugin does not keep its contract; says what was expected and what came."""
 
 
 def expect(kept: bool | Tensor, otherwise: str) -> None:
@@ -36,7 +39,7 @@ def expect(kept: bool | Tensor, otherwise: str) -> None:
 
 
 class ToyClassifier(Classifier):
-    """A small smooth network with fixed weights; float64, so that batches do not change its answers' rounding much."""
+    """A small smooth network with fixed weights; in float64 its answers hardly depend on the batch."""
 
     num_classes = CLASSES
 
@@ -55,33 +58,25 @@ class ToyClassifier(Classifier):
         return (pooled @ self.head) * 2
 
 
-@dataclass(frozen=True)
-class ToyExamples:
-    """Random images with the toy classifier's own answers as labels."""
-
-    images: Tensor
-    labels: Tensor
-    checkpoint: Path | None = None
-
-    def load(self, indices: Tensor) -> Images:
-        """The images with these indices."""
-        return self.images[indices]
-
-    def progress(self, share: float) -> None:
-        """Nobody listens."""
-
-
 class Case:
     """What the checks of one plugin share: toy images, a toy classifier, and what the plugin made of them."""
 
     def __init__(self, plugin: Attack | Defense) -> None:
         self.plugin = plugin
         self.classifier = ToyClassifier()
-        self.images = smooth_images(6, torch.float64)
-        self.streams = Streams.of(0, torch.arange(6))
+        self.images = smooth_images(COUNT, torch.float64)
+        self.streams = Streams.of(0, torch.arange(COUNT))
         self.labels = answers(self.classifier, self.images, self.streams).argmax(1)
         self.labels[-1] = (self.labels[-1] + 1) % CLASSES  # one image that the classifier gets wrong
         self.goal = Goal(self.labels)
+
+    @cached_property
+    def testbed(self) -> Testbed:
+        """The toy images and classifier as `bench run` has its own: in float32, with training images."""
+        training = smooth_images(TRAINING_COUNT, torch.float32)
+        labels = answers(self.classifier, training, Streams.of(1, torch.arange(TRAINING_COUNT))).argmax(1)
+        dataset = Dataset("toy", tuple("abcd"), _split(training, labels), _split(self.images, self.labels))
+        return Testbed(Setting("toy", "toy"), dataset, ToyClassifier(torch.float32))
 
     @property
     def attack(self) -> Attack:
@@ -103,24 +98,27 @@ class Case:
         attack = self.plugin
         if not isinstance(attack, UniversalAttack):
             return {}
-        rng = self.streams[:5].derive("learning")
-        return attack.learn(Model(self.classifier, rng), self.images[:5], self.goal[:5], rng)
+        rng = self.streams[:-1].derive("learning")
+        return attack.learn(Model(self.classifier, rng), self.images[:-1], self.goal[:-1], rng)
 
     @cached_property
-    def learned(self) -> Artifact:
-        """What a defense learns."""
-        images = smooth_images(24, torch.float32)
-        labels = answers(self.classifier, images, Streams.of(1, torch.arange(24))).argmax(1)
-        return self.defense.learn(self.classifier, ToyExamples(images, labels), Streams.of(0, torch.arange(24)))
+    def learned(self) -> Learned:
+        """What a defense learns, from the same cache as in `bench run`."""
+        return learn(self.defense, self.testbed, lambda share, doing: None)
 
     @cached_property
     def defended(self) -> Classifier:
         """The defended toy classifier."""
-        return self.defense.protect(self.classifier, self.learned)
+        return self.defense.protect(self.classifier, self.learned.artifact)
+
+    @property
+    def views(self) -> dict[str, Classifier]:
+        """What an adaptive attacker differentiates."""
+        return self.defense.attacker_views(self.classifier, self.learned.artifact)
 
     def attacked(self, rows: slice = slice(None), seed: int = 0) -> tuple[Images, Model]:
         """Adversarial images of some of the toy images, and the model that was asked."""
-        rng = Streams.of(seed, torch.arange(6))[rows]
+        rng = Streams.of(seed, torch.arange(COUNT))[rows]
         model = Model(self.classifier, rng.derive("model"))
         adversarial = self.attack(model, self.images[rows].clone(), self.goal[rows], rng.derive("attack"))
         return adversarial, model
@@ -133,3 +131,8 @@ def smooth_images(count: int, dtype: torch.dtype) -> Images:
     fine = torch.rand((count, 3, SIDE, SIDE), generator=rng, dtype=torch.float64)
     smooth = nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(0, 1)
     return ((0.85 * smooth + 0.15 * fine) * 255).round().div(255).to(dtype)
+
+
+def _split(images: Images, labels: Tensor) -> Split:
+    pixels = (images * 255).round().to(torch.uint8)
+    return Split(labels, lambda indices: pixels[indices])

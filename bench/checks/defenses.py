@@ -9,6 +9,8 @@ from torch import Tensor
 
 from bench.checks.case import CLASSES, Case, expect, smooth_images
 from bench.contracts import CertifiedDefense, Classifier, Goal, Images, Linf, Patch, Transform, answers
+from bench.core.goals import predicted
+from bench.plugins.fresh_copy import fresh_copy
 
 
 def gives_logits(case: Case) -> None:
@@ -19,6 +21,22 @@ def gives_logits(case: Case) -> None:
     expect(logits.isfinite().all(), "expected finite logits")
 
 
+def leaves_the_images_alone(case: Case) -> None:
+    """The images that the defended model is given stay as they are."""
+    images = case.images.clone()
+    answers(case.defended, images, case.streams)
+    expect(torch.equal(images, case.images), "expected the images given to stay as they are")
+
+
+def remembers_no_image(case: Case) -> None:
+    """An answer does not depend on the images that were shown before."""
+    others = case.images * 0.96 + 0.02
+    used, unused = (fresh_copy(case.defense).protect(case.classifier, case.learned.artifact) for _ in range(2))
+    answers(used, case.images, case.streams)
+    gap = float((answers(used, others, case.streams) - answers(unused, others, case.streams)).abs().max())
+    expect(gap < 1e-3, f"expected the same logits whatever was shown before, but they differ by {gap:.2g}")
+
+
 def takes_any_batch(case: Case) -> None:
     """Batches of none and of one image work."""
     for count in (0, 1):
@@ -26,26 +44,26 @@ def takes_any_batch(case: Case) -> None:
         expect(len(logits) == count, f"expected {count} rows of logits, but got {len(logits)}")
 
 
-def bears_extreme_images(case: Case) -> None:
-    """Black, grey and white images, and those of nothing but 0 and 1, get finite logits and have finite gradients."""
+def handles_extreme_images(case: Case) -> None:
+    """Black, grey and white images, and images of only 0 and 1, have finite logits and gradients."""
     images = _extreme(case)
     logits = answers(case.defended, images, case.streams)
-    expect(logits.isfinite().all(), "expected finite logits for images of one level, or of 0 and 1 alone")
-    for name, view in case.defense.attacker_views(case.classifier, case.learned).items():
+    expect(logits.isfinite().all(), "expected finite logits for images of one level, or of only 0 and 1")
+    for name, view in case.views.items():
         gradient = _gradient(view, case, images)
         expect(gradient.isfinite().all(), f"expected a finite gradient through {name!r} for images of one level")
 
 
-def refuses_nan_or_keeps_it_apart(case: Case) -> None:
-    """NaN in an image is refused by an error that names it, or changes the answers for no other image."""
+def refuses_nan_or_confines_it(case: Case) -> None:
+    """NaN in an image raises an error that names it, or changes the answers for no other image."""
     broken, others = case.images.clone(), torch.arange(6) != 2
     broken[2, 1, 5, 5] = torch.nan
     try:
-        found = answers(case.defended, broken, case.streams)
+        logits = answers(case.defended, broken, case.streams)
     except ValueError as error:
         expect("NaN" in str(error), f"expected an error that names NaN, but it says: {error}")
         return
-    gap = (found - answers(case.defended, case.images, case.streams))[others].abs().max()
+    gap = (logits - answers(case.defended, case.images, case.streams))[others].abs().max()
     expect(gap < 1e-3, f"expected NaN to change no other image's logits, but they differ by {float(gap):.2g}")
 
 
@@ -60,7 +78,7 @@ def answers_each_image_by_itself(case: Case) -> None:
 
 
 def says_whether_it_is_random(case: Case) -> None:
-    """`random` is what the answers show: equal for equal streams; different for others only if random."""
+    """Equal streams give equal answers; other streams give other answers only if it is `random`."""
     first = answers(case.defended, case.images, case.streams)
     again = answers(case.defended, case.images, case.streams[:])
     expect(torch.equal(first, again), "expected the same logits for the same streams")
@@ -70,7 +88,7 @@ def says_whether_it_is_random(case: Case) -> None:
 
 
 def cleans_images_to_images(case: Case) -> None:
-    """A transform gives images of the same shape and type in [0, 1] and leaves the given ones alone."""
+    """A transform returns images of the same shape and type in [0, 1] and leaves the given ones alone."""
     defense = case.defense
     if not isinstance(defense, Transform):
         return
@@ -90,49 +108,49 @@ def cleans_images_to_images(case: Case) -> None:
 
 def has_a_gradient(case: Case) -> None:
     """Through each attacker view there is a gradient that is finite and not zero."""
-    for name, view in case.defense.attacker_views(case.classifier, case.learned).items():
+    for name, view in case.views.items():
         gradient = _gradient(view, case)
         expect(gradient.isfinite().all(), f"expected a finite gradient through the view {name!r}")
         share = float((gradient.flatten(1) != 0).any(1).double().mean())
         expect(share > 0.5, f"expected a gradient through the view {name!r}, but it is zero on most images")
 
 
-def tells_the_true_gradient(case: Case) -> None:
+def has_the_true_gradient(case: Case) -> None:
     """The view `exact` agrees with finite differences along random directions (for most: kinks are allowed)."""
     defense = case.defense
     if not isinstance(defense, Transform) or "exact" not in defense.views or defense.straight_through:
         return
-    view = defense.attacker_views(case.classifier, case.learned)["exact"]
+    view = case.views["exact"]
     rng = torch.Generator().manual_seed(1)
     noise = torch.rand(case.images.shape, generator=rng, dtype=case.images.dtype)
     images = case.images * 0.8 + 0.1 + 1e-3 * noise  # off the 8-bit grid: equal values are kinks of many filters
     gradient = _gradient(view, case, images)
     agreed = []
     for _ in range(5):
-        way = torch.randn(images.shape, generator=rng, dtype=images.dtype)
+        direction = torch.randn(images.shape, generator=rng, dtype=images.dtype)
         step = 1e-7
-        ahead, behind = (_loss(view, case, images + sign * step * way) for sign in (1, -1))
+        ahead, behind = (_loss(view, case, images + sign * step * direction) for sign in (1, -1))
         slope = (ahead - behind) / (2 * step)
-        told = (gradient * way).flatten(1).sum(1)
-        agreed.append((slope - told).abs() <= 0.02 * slope.abs() + 1e-3 * gradient.flatten(1).norm(dim=1) + 1e-6)
+        claimed = (gradient * direction).flatten(1).sum(1)
+        agreed.append((slope - claimed).abs() <= 0.02 * slope.abs() + 1e-3 * gradient.flatten(1).norm(dim=1) + 1e-6)
     share = float(torch.stack(agreed).double().mean())
     expect(share >= 0.6, f"expected the gradient of finite differences, but only {100 * share:.0f} % of slopes agree")
 
 
 def survives_its_own_certificate(case: Case) -> None:
-    """Certified images are classified rightly, and certificates are said for known budgets."""
+    """Certified images are classified correctly."""
     defense = case.defense
     if not isinstance(defense, CertifiedDefense):
         return
-    right = answers(case.defended, case.images, case.streams)[:, :CLASSES].argmax(1) == case.labels
+    correct = predicted(answers(case.defended, case.images, case.streams)[:, :CLASSES]) == case.labels
     for budget in (Patch(0.02), Linf(1 / 255)):
-        sure = defense.certify(case.classifier, case.learned, case.images, case.labels, budget)
-        expect(sure.shape == right.shape, f"expected one verdict an image, but got shape {tuple(sure.shape)}")
-        expect((~sure | right).all(), f"expected certified images ({budget}) to be classified rightly")
+        sure = defense.certify(case.classifier, case.learned.artifact, case.images, case.labels, budget)
+        expect(sure.shape == correct.shape, f"expected one verdict an image, but got shape {tuple(sure.shape)}")
+        expect((~sure | correct).all(), f"expected certified images ({budget}) to be classified correctly")
 
 
 def _extreme(case: Case) -> Images:
-    """Black, grey and white images, and three of nothing but 0 and 1."""
+    """Black, grey and white images, and three of only 0 and 1."""
     images = case.images.round()
     images[:3] = torch.tensor([0, 0.5, 1], dtype=images.dtype)[:, None, None, None]
     return images
@@ -151,13 +169,15 @@ def _gradient(view: Classifier, case: Case, images: Images | None = None) -> Ten
 
 OF_DEFENSES: list[Callable[[Case], None]] = [
     gives_logits,
+    leaves_the_images_alone,
+    remembers_no_image,
     takes_any_batch,
-    bears_extreme_images,
-    refuses_nan_or_keeps_it_apart,
+    handles_extreme_images,
+    refuses_nan_or_confines_it,
     answers_each_image_by_itself,
     says_whether_it_is_random,
     cleans_images_to_images,
     has_a_gradient,
-    tells_the_true_gradient,
+    has_the_true_gradient,
     survives_its_own_certificate,
 ]

@@ -120,10 +120,10 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 def add_plugins(plugins: list[Path] | None) -> None:
     """Registers what these files define."""
-    from bench.plugins.registry import add_file
+    if plugins:
+        from bench.engine.workers import load_plugins
 
-    for path in plugins or []:
-        add_file(path)
+        load_plugins(plugins)
 
 
 def image_count(text: str) -> int | None:

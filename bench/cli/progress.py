@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.engine.matrix import compute
-from bench.engine.plan import Plan, Task
-from bench.engine.workers import Told
+from bench.engine.plan import CellTask, Plan, Task
+from bench.engine.workers import OnProgress
 from bench.records.schema import Latency, Outcome
 from bench.records.store import Store
 from bench.report import print_boards, write_report
@@ -37,21 +37,20 @@ def run_plan(plan: Plan, store: Store, plugins: list[Path], workers: int, timeou
     console, notes = Console(), Console(stderr=True)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=WIDE)
-    for line in plan.left_out + plan.stale:
+    for line in plan.warnings + plan.left_out + plan.stale:
         notes.print(line, style="yellow", markup=False)
     outcomes, latencies, failed = list(plan.done), list(plan.latencies), 0
     if plan.done:
         notes.print(f"{len(plan.done)} of {_cells(plan)} cells were computed before.", style="dim")
     try:
-        with _progress(plan, notes) as told:
-            for done in compute(plan, store, plugins, workers, timeout, told):
-                told(done.task, 1, "done")
-                if isinstance(done.record, Latency):
-                    latencies.append(done.record)
-                    continue
-                if not done.task.latency:
+        with _progress(plan, notes) as on_progress:
+            for done in compute(plan, store, plugins, workers, timeout, on_progress):
+                on_progress(done.task, 1, "done")
+                if isinstance(done.record, Outcome):
                     outcomes.append(done.record)
-                failed += _print_outcome(done.task, done.record, notes)
+                elif done.record.status == "ok":
+                    latencies.append(done.record)
+                failed += _print_record(done.task, done.record, notes)
     except KeyboardInterrupt:
         notes.print(f"Interrupted with {len(outcomes)} of {_cells(plan)} cells done. The same command resumes there.")
         return 1
@@ -61,13 +60,13 @@ def run_plan(plan: Plan, store: Store, plugins: list[Path], workers: int, timeou
 
 
 def _cells(plan: Plan) -> int:
-    return len(plan.done) + sum(not task.latency for task in plan.tasks)
+    return len(plan.done) + sum(isinstance(task, CellTask) for task in plan.tasks)
 
 
-def _print_outcome(task: Task, record: Outcome, notes: Console) -> int:
-    """Prints warnings and failures of a finished cell; returns 1 for a failure."""
+def _print_record(task: Task, record: Outcome | Latency, notes: Console) -> int:
+    """Prints warnings and failures of a finished task; returns 1 for a failure."""
     if record.status == "ok":
-        for warning in record.warnings:
+        for warning in record.warnings if isinstance(record, Outcome) else ():
             notes.print(f"{task}: {warning}", style="yellow", markup=False)
         return 0
     notes.print(f"{task}: {record.status}: {record.reason}", style="red", markup=False)
@@ -75,7 +74,7 @@ def _print_outcome(task: Task, record: Outcome, notes: Console) -> int:
 
 
 @contextmanager
-def _progress(plan: Plan, notes: Console) -> Iterator[Told]:
+def _progress(plan: Plan, notes: Console) -> Iterator[OnProgress]:
     """A bar over all tasks, in which a half-finished task counts half."""
     if not plan.tasks:
         yield lambda task, share, doing: None
@@ -84,11 +83,11 @@ def _progress(plan: Plan, notes: Console) -> Iterator[Told]:
         whole = bar.add_task("", total=len(plan.tasks))
         shares: dict[Task, float] = {}
 
-        def told(task: Task, share: float, doing: str) -> None:
+        def on_progress(task: Task, share: float, doing: str) -> None:
             shares[task] = max(share, 0.01)
             bar.update(whole, completed=sum(shares.values()), description=f"{task}: {doing}")
 
-        yield told
+        yield on_progress
 
 
 def progress_bar(notes: Console) -> Progress:

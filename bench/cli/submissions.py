@@ -40,10 +40,10 @@ def check_command(
 
     Examples: `bench check lgs`, `bench check acme_blur.py`
     """
-    from bench.checks.run import report
+    from bench.checks.run import print_checks
 
     add_plugins(plugin)
-    sys.exit(report(name))
+    sys.exit(print_checks(name))
 
 
 def new_command(
@@ -161,6 +161,6 @@ def _verdict(bundle: Path, share: float, markdown: bool) -> Verdict:
     from bench.submit import verdict_text
     from bench.submit.verify import verify
 
-    verdict = verify(bundle, share, told=lambda line: typer.echo(line, err=True))
-    typer.echo(verdict_text.markdown(verdict) if markdown else "\n".join(verdict_text.lines(verdict)))
+    verdict = verify(bundle, share, progress=lambda line: typer.echo(line, err=True))
+    typer.echo(verdict_text.verdict_markdown(verdict) if markdown else "\n".join(verdict_text.verdict_lines(verdict)))
     return verdict

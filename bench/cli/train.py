@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from bench.cli.progress import progress_bar
 from bench.contracts import Defense, InputError, NotApplicableError
-from bench.engine.protect import cost_of, learn
+from bench.engine.protect import learn
 from bench.engine.setting import Setting
 from bench.engine.testbed import Testbed, testbed_of
 from bench.plugins.registry import make_defense
@@ -65,5 +65,5 @@ def _trained(text: str, defense: Defense, testbed: Testbed, bar: Progress) -> st
 
     learned = learn(defense, testbed, told)
     bar.remove_task(task)
-    costs = ", ".join(f"{value:.4g} {_UNITS[name]}" for name, value in cost_of(learned).items())
-    return f"trained {'now' if now else 'before'}: {costs}" if learned else "learns nothing"
+    costs = ", ".join(f"{value:.4g} {_UNITS[name]}" for name, value in learned.cost.items())
+    return f"trained {'now' if now else 'before'}: {costs}" if learned.cost else "learns nothing"

@@ -1,4 +1,4 @@
-"""Adversarial images for one view of a model: what an attack makes, and what it asked to make it."""
+"""Adversarial images for one view of a model, with the queries that they cost."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from bench.contracts import (
     answers,
 )
 from bench.core.checkpoints import Checkpoint
+from bench.core.goals import predicted
+from bench.engine.audit import audit_artifact
 from bench.engine.testbed import Testbed
 from bench.memory import out_of_memory
 
@@ -31,14 +33,14 @@ _WHOLE = ("adversarial", "eligible", "right", "forwards", "backwards")
 
 @dataclass(frozen=True)
 class Crafted:
-    """The images that an attack made of a testbed, and what it took.
+    """The images that an attack made from those of a testbed, and the cost.
 
     Attributes:
         adversarial: shape and order of the testbed's images.
         eligible: which images were attacked.
-        right: which images the view itself still classifies rightly (asked anew, once).
+        right: which images the view itself still classifies correctly (asked again, once).
         forwards, backwards: queries for each image.
-        noted: facts of each image, NaN where there is none; `zero_gradient` is the share of zero gradients.
+        noted: facts of each image, NaN where unknown; `zero_gradient` is the share of zero gradients.
         artifact: what a universal attack learned.
         seconds: time of learning and of attacking.
     """
@@ -81,8 +83,8 @@ def craft(
         view: what is attacked; where it is random, `draws` answers count as one.
         testbed: images, goal and streams.
         draws: for expectation over transformation.
-        progress: told the share done and what is being done.
-        checkpoint: of the same work; after a kill it goes on behind the last batch that was saved.
+        progress: called with the fraction done and what is being done.
+        checkpoint: of the same work; after a kill it goes on after the last batch that was saved.
     """
     state = checkpoint.load()
     if state is None:
@@ -121,14 +123,14 @@ def craft(
 
 
 def _on(device: torch.device, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state that was loaded lies on the CPU."""
+    """A state that was loaded is on the CPU."""
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def _batch(
     attack: Attack, view: Classifier, testbed: Testbed, rows: Tensor, draws: int, progress: Progress
 ) -> dict[str, Tensor]:
-    """One batch of images, with streams that start anew: a batch that is tried again gives the same."""
+    """One batch of images, with streams from the start: a batch that is tried again comes out the same."""
 
     def tell(share: float) -> None:
         progress((float(rows[0]) + share * len(rows)) / len(testbed), "attacking")
@@ -144,7 +146,7 @@ def _batch(
     return {
         "adversarial": adversarial,
         "eligible": model.eligible,
-        "right": logits.argmax(-1) == testbed.labels[rows],
+        "right": predicted(logits) == testbed.labels[rows],
         "forwards": model.forwards,
         "backwards": model.backwards,
         **{f"noted.{name}": values.to(torch.float32) for name, values in facts.items()},
@@ -152,12 +154,12 @@ def _batch(
 
 
 def _joined(name: str, parts: list[dict[str, Tensor]]) -> Tensor:
-    """A fact over all batches; NaN for a batch where the attack noted none."""
+    """A fact over all batches; NaN for a batch where the attack did not note it."""
     return torch.cat([part.get(name, torch.full(part["eligible"].shape, torch.nan)) for part in parts])
 
 
 def _learn(attack: UniversalAttack, view: Classifier, testbed: Testbed, draws: int, progress: Progress) -> Artifact:
-    """The artifact of a universal attack, learned from training images that there is something to gain on."""
+    """The artifact of a universal attack, learned from those training images that are worth attacking."""
     if testbed.goal.targets is not None and bool((testbed.goal.targets != testbed.goal.targets[0]).any()):
         raise NotApplicableError("A universal attack needs one class for all images: --target CLASS.")
     training = testbed.training(attack.training_images if attack.learns else 0)
@@ -171,13 +173,14 @@ def _learn(attack: UniversalAttack, view: Classifier, testbed: Testbed, draws: i
     rng = training.streams.derive("learning")
     eligible = _worthwhile(attack, view, training.images, goal, rng).nonzero()[:, 0]
     if attack.learns and not len(eligible):
-        raise NotApplicableError("There is nothing to learn from: no training image is classified rightly.")
+        raise NotApplicableError("No training image is classified correctly, so there is nothing to learn from.")
     model = Model(view, rng[eligible].derive("model"), draws, lambda share: progress(share, "learning"))
-    return attack.learn(model, training.images[eligible], goal[eligible], rng[eligible].derive("attack"))
+    artifact = attack.learn(model, training.images[eligible], goal[eligible], rng[eligible].derive("attack"))
+    return audit_artifact(artifact)
 
 
 def _worthwhile(attack: UniversalAttack, view: Classifier, images: Tensor, goal: Goal, rng: Streams) -> Tensor:
-    """Which training images there is something to gain on; who asks the model nothing cannot know and takes all."""
+    """Which training images are worth attacking; an attack without access to the model cannot know and takes all."""
     if attack.access != "none":
         return goal.eligible(answers(view, images, rng.derive("clean")))
     return torch.ones_like(goal.labels, dtype=torch.bool) if goal.targets is None else goal.labels != goal.targets

@@ -1,4 +1,4 @@
-"""Facts about attacked images: the attack's word is never taken, predictions and budgets are checked again."""
+"""Facts about attacked images. An attack's claims are never trusted: predictions and budgets are checked again."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import torch
 from torch import Tensor
 
 from bench.contracts import Attack, CertifiedDefense, Classifier, Goal, Images, NotApplicableError
+from bench.core.goals import predicted
 from bench.engine.craft import Crafted
+from bench.engine.independence import FEW, hidden_input
 from bench.engine.protect import Protected, fresh_answers
 from bench.engine.testbed import Testbed
 from bench.records.schema import Facts
+from bench.records.warnings import NON_FINITE_ATTACKED, NON_FINITE_CLEAN
 
 GREY = 0.5
 
 
 class CertificateError(RuntimeError):
-    """A certified image was turned within the certified budget: the certificate, and so the benchmark, is wrong."""
+    """An attack turned an image within its certified budget: the certificate, and so the benchmark, is wrong."""
 
 
 def strongest(crafted: dict[str, Crafted], defended: Classifier, testbed: Testbed) -> Crafted:
@@ -35,9 +38,9 @@ def strongest(crafted: dict[str, Crafted], defended: Classifier, testbed: Testbe
         return next(iter(crafted.values()))
     goal = Goal(testbed.goal.labels, testbed.goal.targets, defended.rejects)
     rng = testbed.streams.derive("choosing a view")
-    every = list(crafted.values())
-    margins = torch.stack([goal.margin(fresh_answers(defended, one.adversarial, rng)) for one in every])
-    best = margins.argmin(0)
+    views = list(crafted.values())
+    margins = torch.stack([goal.margin(fresh_answers(defended, view.adversarial, rng)) for view in views])
+    best = margins.where(~margins.isnan(), -torch.inf).argmin(0)  # logits that are not finite are a success
 
     def pick(values: list[Tensor]) -> Tensor:
         stacked = torch.stack(values)
@@ -46,75 +49,96 @@ def strongest(crafted: dict[str, Crafted], defended: Classifier, testbed: Testbe
     def total(values: list[Tensor]) -> Tensor:
         return torch.stack(values).sum(0)
 
-    shared = set.intersection(*(set(one.noted) for one in every))
-    noted = {name: pick([one.noted[name] for one in every]) for name in sorted(shared)}
+    shared = set.intersection(*(set(view.noted) for view in views))
+    noted = {name: pick([view.noted[name] for view in views]) for name in sorted(shared)}
     if "zero_gradient" in shared:  # what counts is whether none of the defense's own views has a gradient
-        own = [one.noted["zero_gradient"] for name, one in crafted.items() if name != "bare"]
+        own = [view.noted["zero_gradient"] for name, view in crafted.items() if name != "bare"]
         noted["zero_gradient"] = reduce(torch.fmin, own)
-    attacked = torch.stack([one.eligible for one in every]).any(0)
+    attacked = torch.stack([view.eligible for view in views]).any(0)
     through = {
         f"through {name}": torch.where(attacked, (best == place).double(), torch.nan)
         for place, name in enumerate(crafted)
     }
     return Crafted(
-        adversarial=pick([one.adversarial for one in every]),
+        adversarial=pick([view.adversarial for view in views]),
         eligible=attacked,
-        right=pick([one.right for one in every]),
-        forwards=total([one.forwards for one in every]),
-        backwards=total([one.backwards for one in every]),
+        right=pick([view.right for view in views]),
+        forwards=total([view.forwards for view in views]),
+        backwards=total([view.backwards for view in views]),
         noted=noted | through,
-        artifact=every[int(best.bincount().argmax())].artifact,
-        seconds={name: sum(one.seconds[name] for one in every) for name in every[0].seconds},
+        artifact=views[int(best.bincount().argmax())].artifact,
+        seconds={name: sum(view.seconds[name] for view in views) for name in views[0].seconds},
     )
 
 
 def spare_lost(crafted: Crafted, protected: Protected, testbed: Testbed) -> Crafted:
-    """What an informed attacker shows: images that the defended model gets wrong on its own stay as they are.
+    """What an adaptive attacker submits: images that the defended model gets wrong by itself stay as they are.
 
     A clean image that a detector rejects is an error already. Changed, it would count as an attack that was caught.
     """
     if testbed.goal.targets is not None:
         return crafted
-    lost = (protected.clean.argmax(-1) != testbed.labels).all(0)
+    lost = (predicted(protected.clean) != testbed.labels).all(0)
     return replace(crafted, adversarial=torch.where(lost[:, None, None, None], testbed.images, crafted.adversarial))
 
 
 def judge(attack: Attack, protected: Protected, oblivious: Crafted, attacked: Crafted, testbed: Testbed) -> Facts:
-    """Asks the defended model about every attacked image, and puts the facts of all images together."""
-    model, clean = protected.model, protected.clean
+    """Asks the defended model about every attacked image, and collects the facts of all images.
+
+    The answers come from a copy of the defended model that nobody has used, so that a defense gains nothing from
+    remembering what attackers asked, or the clean images.
+    """
+    model, clean = protected.unused(), protected.clean
     if protected.defense.sees_originals and attack.budget.threat_model in ("linf", "l2"):
-        raise NotApplicableError("an oracle that is told which pixels changed says nothing where all of them do")
+        raise NotApplicableError("an oracle that knows which pixels changed says nothing where all of them do")
     goal = Goal(testbed.goal.labels, testbed.goal.targets, model.rejects)
     rng = testbed.streams.derive("judging")
 
+    def seen(images: Images) -> Tensor:
+        """What the defended model is given: a copy, which it may not change in any case."""
+        return torch.cat([images, testbed.images], dim=1) if protected.defense.sees_originals else images.clone()
+
     def asked(images: Images) -> Tensor:
-        shown = torch.cat([images, testbed.images], dim=1) if protected.defense.sees_originals else images
-        return fresh_answers(model, shown, rng)
+        return fresh_answers(model, seen(images), rng)
 
     final, rounded = asked(attacked.adversarial), asked((attacked.adversarial * 255).round() / 255)
     eligible = goal.eligible(clean[0])
-    reached = torch.stack([goal.reached(one) for one in final]).double().mean(0) * eligible
+    reached = torch.stack([goal.reached(logits) for logits in final]).double().mean(0) * eligible
     changed = attacked.adversarial != testbed.images
     caught = changed.flatten(1).any(1) if model.rejects else None
     facts = Facts(
         index=testbed.indices.tolist(),
         label=testbed.labels.tolist(),
         eligible=eligible.int().tolist(),
-        bare_clean=_right(testbed.bare_clean[None], goal),
+        bare_clean=_correct(testbed.bare_clean[None], goal),
         bare_attacked=oblivious.right.double().tolist(),
-        defended_clean=_right(clean, goal),
-        defended_attacked=_right(final, goal, caught),
-        defended_attacked_8bit=_right(rounded, goal, caught),
-        reached=_plain(reached),
-        noted={name: _plain(values) for name, values in attacked.noted.items()},
+        defended_clean=_correct(clean, goal),
+        defended_attacked=_correct(final, goal, caught),
+        defended_attacked_8bit=_correct(rounded, goal, caught),
+        reached=_rounded(reached),
+        noted={name: _rounded(values) for name, values in attacked.noted.items()},
     )
     if attack.budget.threat_model == "patch":
         occluded = torch.where(changed.any(1, keepdim=True), GREY, testbed.images)
-        facts.defended_occluded = _right(asked(occluded), goal, caught)
+        facts.defended_occluded = _correct(asked(occluded), goal, caught)
     if model.rejects:
-        facts.rejected_clean = _share(clean.argmax(-1) == clean.shape[-1] - 1)
-        facts.rejected_attacked = _share(final.argmax(-1) == final.shape[-1] - 1)
+        facts.rejected_clean = _share(predicted(clean) == clean.shape[-1] - 1)
+        facts.rejected_attacked = _share(predicted(final) == final.shape[-1] - 1)
+    for name, logits in ((NON_FINITE_CLEAN, clean), (NON_FINITE_ATTACKED, final)):
+        if not logits.isfinite().all():
+            facts.noted[name] = [*_share(~logits.isfinite().all(-1))]
+    rows = _few(changed)
+    draw = rng[rows].derive("draw 0")  # the first of `fresh_answers`
+    hidden = hidden_input(protected.model, model, seen(attacked.adversarial)[rows], draw, final[0, rows])
+    if hidden:
+        asked_again = torch.full((len(testbed),), torch.nan).index_fill(0, rows.cpu(), 1.0)
+        facts.noted[hidden] = _rounded(asked_again)
     return facts
+
+
+def _few(changed: Tensor) -> Tensor:
+    """The rows of a few images, attacked ones first."""
+    return changed.flatten(1).any(1).int().argsort(descending=True, stable=True)[:FEW]
 
 
 def certified(attack: Attack, protected: Protected, testbed: Testbed) -> list[int] | None:
@@ -123,6 +147,9 @@ def certified(attack: Attack, protected: Protected, testbed: Testbed) -> list[in
     if not isinstance(defense, CertifiedDefense):
         return None
     proved = defense.certify(testbed.bare, protected.learned, testbed.images, testbed.labels, attack.budget)
+    if proved.dtype != torch.bool or proved.shape != testbed.labels.shape:
+        shape = tuple(proved.shape)
+        raise TypeError(f"expected `certify` to return {len(testbed)} bools, but got {proved.dtype} of shape {shape}")
     numbers: list[int] = proved.int().tolist()
     return numbers
 
@@ -135,25 +162,26 @@ def refute(facts: Facts, attack: Attack, protected: Protected) -> None:
     if facts.certified is None or protected.model.random:
         return
     pairs = zip(facts.certified, facts.defended_attacked, strict=True)
-    broken = [place for place, (sure, right) in enumerate(pairs) if sure and right < 1]
+    broken = [place for place, (sure, correct) in enumerate(pairs) if sure and correct < 1]
     if broken:
         raise CertificateError(
             f"{len(broken)} certified images were turned within {attack.budget}, the first at place {broken[0]}"
         )
 
 
-def _right(logits: Tensor, goal: Goal, caught: Tensor | None = None) -> list[float]:
-    """Share of the draws in which each image is classified rightly, or rejected where that catches an attack."""
-    predicted = logits.argmax(-1)
-    right = predicted == goal.labels
+def _correct(logits: Tensor, goal: Goal, caught: Tensor | None = None) -> list[float]:
+    """Share of the draws in which each image is classified correctly, or rejected where that catches an attack."""
+    classes = predicted(logits)
+    correct = classes == goal.labels
     if caught is not None:
-        right |= caught & (predicted == logits.shape[-1] - 1)
-    return _share(right)
+        correct |= caught & (classes == logits.shape[-1] - 1)
+    return _share(correct)
 
 
 def _share(hits: Tensor) -> list[float]:
     return [round(value, 6) for value in hits.double().mean(0).tolist()]
 
 
-def _plain(values: Tensor) -> list[Any]:
+def _rounded(values: Tensor) -> list[Any]:
+    """As numbers of a record; NaN becomes None."""
     return [None if math.isnan(value) else round(value, 6) for value in values.double().tolist()]

@@ -10,42 +10,41 @@ from time import perf_counter
 import torch
 
 from bench.contracts import Classifier, Images, Streams
+from bench.engine.inputs import latency_fingerprints, machine_name
+from bench.engine.interference import unchanged
+from bench.engine.plan import LatencyTask
 from bench.engine.protect import protect
-from bench.engine.provenance import inputs_of, machine
-from bench.engine.setting import Setting
 from bench.engine.testbed import testbed_of
 from bench.records.schema import Latency
 
 BATCHES = (1, 32)
 REPEATS = 20
 LONG = 20.0
-"""Seconds after which a slow pair is not repeated further; five repeats are made in any case."""
+"""Seconds after which a slow pair is not repeated any more; five repeats are made in any case."""
 
 
-def measure_latency(
-    dataset: str, model: str, defense: str, setting: Setting, progress: Callable[[float, str], None]
-) -> Latency:
+def measure_latency(task: LatencyTask, progress: Callable[[float, str], None]) -> Latency:
     """The latency record of one defense, at batch sizes 1 and 32, on the evaluation images.
 
     Args:
-        dataset, model, defense: their texts as they stand in cells.
-        setting: the inputs as they lie on this machine.
-        progress: told the share done and what is being done.
+        task: the defense, and where its inputs are on this machine.
+        progress: called with the fraction done and what is being done.
     """
-    testbed = testbed_of(setting)
-    protected = protect(testbed, defense, progress)
+    testbed = testbed_of(task.setting)
+    protected = protect(testbed, task.defense, progress)
     batches = {}
-    for place, size in enumerate(BATCHES):
-        progress(place / len(BATCHES), "timing")
-        rows = torch.arange(size, device=testbed.device) % len(testbed)
-        batches[size] = side_by_side(testbed.bare, protected.model, testbed.images[rows], testbed.streams[rows])
+    with unchanged(testbed, [protected.defense], protected.model, protected.learned):
+        for place, size in enumerate(BATCHES):
+            progress(place / len(BATCHES), "timing")
+            rows = torch.arange(size, device=testbed.device) % len(testbed)
+            batches[size] = side_by_side(testbed.bare, protected.model, testbed.images[rows], testbed.streams[rows])
     return Latency(
-        dataset=dataset,
-        model=model,
-        defense=defense,
+        dataset=task.dataset,
+        model=task.model,
+        defense=task.defense,
         batches=batches,
-        machine=machine(setting.device),
-        fingerprints=inputs_of(protected.defense, testbed),
+        machine=machine_name(task.setting.device),
+        fingerprints=latency_fingerprints(protected.defense, testbed),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -64,13 +63,13 @@ def side_by_side(bare: Classifier, defended: Classifier, images: Images, rng: St
     while len(times["bare"]) < REPEATS and (len(times["bare"]) < 5 or perf_counter() - started < LONG):
         for name, model in models.items():
             times[name].append(1000 * _timed(model, images, rng) / len(images))
-    found: dict[str, float] = {"repeats": len(times["bare"])}
+    numbers: dict[str, float] = {"repeats": len(times["bare"])}
     for name, values in times.items():
         low, _, high = quantiles(values, n=4)
-        found |= {name: median(values), f"{name}_low": low, f"{name}_high": high}
-    found["ratio"] = median(after / before for before, after in zip(times["bare"], times["defended"], strict=True))
-    found["spread"] = quantiles(times["defended"], n=20)[-1] / found["defended"]
-    return {name: round(value, 4) for name, value in found.items()}
+        numbers |= {name: median(values), f"{name}_low": low, f"{name}_high": high}
+    numbers["ratio"] = median(after / before for before, after in zip(times["bare"], times["defended"], strict=True))
+    numbers["spread"] = quantiles(times["defended"], n=20)[-1] / numbers["defended"]
+    return {name: round(value, 4) for name, value in numbers.items()}
 
 
 def _timed(model: Classifier, images: Images, rng: Streams) -> float:

@@ -1,4 +1,4 @@
-"""The matrix at work: computes what a plan leaves to do, and saves each record as it comes."""
+"""The matrix at work: computes the tasks of a plan, and saves each record at once."""
 
 from __future__ import annotations
 
@@ -7,29 +7,26 @@ from pathlib import Path
 
 from bench.core.files import write_bytes
 from bench.engine.plan import Plan
-from bench.engine.workers import BROKEN, Done, Told, execute
-from bench.records.schema import Latency
+from bench.engine.task import BROKEN, Done
+from bench.engine.workers import OnProgress, execute
+from bench.records.schema import Outcome
 from bench.records.store import Store
 
 
 def compute(
-    plan: Plan, store: Store, plugins: list[Path], workers: int, timeout: float | None, told: Told
+    plan: Plan, store: Store, plugins: list[Path], workers: int, timeout: float | None, on_progress: OnProgress
 ) -> Iterator[Done]:
-    """Computes the tasks of a plan and yields each when its record is saved; ends where a certificate was broken.
+    """Computes the tasks of a plan and yields each when its record is saved; ends at a broken certificate.
 
     Args:
         plan: what to do.
-        store: where records go.
-        plugins, workers, timeout, told: as for `execute`.
+        store: for the records.
+        plugins, workers, timeout, on_progress: as for `execute`.
     """
-    for done in execute(plan.tasks, plugins, workers, timeout, told):
-        record = done.record
-        if isinstance(record, Latency):
-            store.save(record)
-        elif not done.task.latency:
-            store.save(record)
-            if done.picture:
-                write_bytes(store.picture(record.cell), done.picture)
+    for done in execute(plan.tasks, plugins, workers, timeout, on_progress):
+        store.save(done.record)
+        if done.picture and isinstance(done.record, Outcome):
+            write_bytes(store.picture(done.record.cell), done.picture)
         yield done
-        if not isinstance(record, Latency) and record.reason.startswith(BROKEN):
+        if done.record.reason.startswith(BROKEN):
             return

@@ -12,12 +12,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.contracts import Artifact, Goal, Images, Labels, Transformed, answers
+from bench.contracts import Goal, Images, Labels, Transformed, UniversalAttack, answers
 from bench.engine.run import Computed, run_cell
 from bench.engine.setting import Setting, setting_of, without_folders
 from bench.plugins.specs import Spec
 from bench.records.schema import Cell, Outcome
-from bench.records.sheets import Sheet
+from bench.records.sheets import Sheet, save_sheet
 from bench.records.store import Store
 
 CELL = 128
@@ -27,9 +27,10 @@ SIDE = 112
 """Largest side of one image of a sheet for the site, in pixels."""
 
 
-def patch_png(artifact: Artifact) -> bytes | None:
-    """What a universal attack learned as a PNG, or None where it is no picture; `patch:image=FILE` reads it back."""
-    patch = artifact.get("patch")
+def patch_png(computed: Computed) -> bytes | None:
+    """What a universal attack learned as a PNG, or None if it is no picture; `patch:image=FILE` reads it back."""
+    attack = computed.attack
+    patch = attack.picture(computed.attacked.artifact) if isinstance(attack, UniversalAttack) else None
     if patch is None:
         return None
     buffer = io.BytesIO()
@@ -55,8 +56,8 @@ def views(computed: Computed, rows: Labels) -> dict[str, Images]:
         "defended": _defended(computed, attacked, rows),
         "gradient": _gradient(computed, attacked, rows),
     }
-    attention = getattr(computed.protected.model, "attention", None)
-    return shown if attention is None else shown | {"attention": _stretched(attention(attacked).detach())}
+    attention = computed.protected.model.attention(attacked)
+    return shown if attention is None else shown | {"attention": _stretched(attention.detach())}
 
 
 def first(computed: Computed, count: int) -> Labels:
@@ -98,7 +99,7 @@ def pictures(cell: Cell, setting: Setting, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / f"{cell.slug}.png"]
     picture_grid(computed).save(written[0])
-    patch = patch_png(computed.attacked.artifact)
+    patch = patch_png(computed)
     if patch is not None:
         written.append(folder / f"{cell.slug}-patch.png")
         written[1].write_bytes(patch)
@@ -127,7 +128,7 @@ def sheets(
             yield f"no pictures of {record.cell}: it is stale, compute it again first"
             continue
         sheet, picture = sheet_of(computed, count)
-        yield f"wrote {save(store, record.cell, sheet, picture)}"
+        yield f"wrote {save_sheet(store, record.cell, sheet, picture)}"
 
 
 def _has(model: str, weights: Path | None) -> bool:

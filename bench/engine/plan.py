@@ -1,36 +1,53 @@
-"""The matrix: which cells there are, which of them are done, and in which order the others are computed."""
+"""The matrix: which cells it has, which of them are done, and in which order the others are computed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
 
 from bench.contracts import Attack, Defense, InputError, MissingExtraError, NotApplicableError, UniversalAttack
-from bench.engine.provenance import fingerprints, inputs_of
-from bench.engine.setting import Setting, model_name
+from bench.engine.inputs import cell_fingerprints, latency_fingerprints
+from bench.engine.setting import Setting, cell_of, former_cells, former_names, model_text, name_files
 from bench.engine.testbed import Testbed, testbed_of
 from bench.plugins.registry import Kind, addresses, canonical_text, make_attack, make_defense
 from bench.plugins.specs import split_specs
 from bench.records.schema import TIERS, Cell, Effort, Latency, Outcome, Tier
 from bench.records.store import Store
 
-CONTROL = "none"
-"""The defense that every other row is read against; it shares all its images with the oblivious tier."""
+UNDEFENDED = "none"
+"""The defense that every other row is compared with; it shares all its images with the oblivious tier."""
 
-__all__ = ["TIERS", "Plan", "Task", "plan"]
+__all__ = ["TIERS", "CellTask", "LatencyTask", "Plan", "Task", "plan"]
 
 
 @dataclass(frozen=True)
-class Task:
-    """Something to compute: a cell, or the latency of a defense (`cell.attack` and `cell.tier` then say nothing)."""
+class CellTask:
+    """A cell to compute, in this setting."""
 
     cell: Cell
     setting: Setting
-    latency: bool = False
 
     def __str__(self) -> str:
-        cell = self.cell
-        return f"latency × {cell.defense}" if self.latency else f"{cell.attack} × {cell.defense}, {cell.tier}"
+        return f"{self.cell.attack} × {self.cell.defense}, {self.cell.tier}"
+
+
+@dataclass(frozen=True)
+class LatencyTask:
+    """A defense to time, in this setting; data set, model and defense as in a cell."""
+
+    dataset: str
+    model: str
+    defense: str
+    setting: Setting
+
+    def __str__(self) -> str:
+        return f"latency × {self.defense}"
+
+
+Task = CellTask | LatencyTask
+P = TypeVar("P", Attack, Defense)
 
 
 @dataclass(frozen=True)
@@ -39,16 +56,18 @@ class Plan:
 
     Attributes:
         tasks: to compute, in order: all defenses of one attack together, since they share its images.
-        done: records that are as good as new.
+        done, latencies: records that need not be computed again.
         stale: why a cell that has a record is computed again.
-        left_out: plugins that `all` would have named, with the reason why they are not in it.
+        left_out: which plugins `all` does not include here, and why.
+        warnings: what makes the results worth little.
     """
 
-    tasks: list[Task]
-    done: list[Outcome]
-    latencies: list[Latency]
-    stale: list[str]
-    left_out: list[str]
+    tasks: list[Task] = field(default_factory=list)
+    done: list[Outcome] = field(default_factory=list)
+    latencies: list[Latency] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def plan(
@@ -63,104 +82,124 @@ def plan(
     """Checks everything that was asked for, then crosses it; raises InputError before any work is done.
 
     Args:
-        setting: data set, model and where they lie.
-        attacks, defenses: their texts with commas between them, or `all`; the bare model is always there.
+        setting: data set and model, and where they are.
+        attacks, defenses: their texts with commas between them, or `all`; the bare model is always included.
         tiers, seeds: as for a cell.
         effort: which presets of the attacks.
-        store: where records lie.
+        store: the records.
     """
-    attack_texts, without = _named("attack", attacks)
-    defense_texts, without_too = _named("defense", defenses)
-    if CONTROL not in defense_texts:
-        defense_texts.insert(0, CONTROL)
-    made = {text: make_attack(text, effort) for text in attack_texts}
-    protected = {text: make_defense(text) for text in defense_texts}
+    result = Plan()
+    made_attacks = {text: make_attack(text, effort) for text in _named("attack", attacks, result.left_out)}
+    names = _named("defense", defenses, result.left_out)
+    made_defenses = {text: make_defense(text) for text in dict.fromkeys([*_first(names), *names])}
+    made_attacks, attack_files = _with_names(made_attacks)
+    made_defenses, defense_files = _with_names(made_defenses)
+    setting = replace(setting, files=tuple((attack_files | defense_files).items()))
     store.prepare()
-    result = Plan([], [], [], [], without + without_too)
     for seed in seeds:
         testbed = testbed_of(replace(setting, seed=seed))
-        _check(testbed, list(made.items()), list(protected.items()))
-        for attack_text, attack in made.items():
-            for defense_text, defense in protected.items():
+        result.warnings.extend(text for text in testbed.dataset.warnings if text not in result.warnings)
+        former = former_names(testbed.setting, testbed.dataset)
+        if not testbed.bare.trained and not result.warnings:
+            result.warnings.append(
+                f"{setting.model} is untrained: its weights are random. Pass weights, as with --weights FILE."
+            )
+        made_attacks = _fitting(made_attacks, attacks, testbed, result.left_out)
+        made_defenses = _fitting(made_defenses, defenses, testbed, result.left_out)
+        for attack_text, attack in made_attacks.items():
+            for defense_text, defense in made_defenses.items():
                 for tier in tiers:
-                    cell = cell_of(testbed, attack_text, defense_text, tier, effort)
-                    _sort_in(result, Task(cell, testbed.setting), fingerprints(attack, defense, testbed), store)
-    _add_latencies(result, testbed, protected, store)
+                    cell = cell_of(testbed.setting, testbed.dataset, attack_text, defense_text, tier, effort)
+                    task = CellTask(cell, testbed.setting)
+                    _sort_in(result, task, cell_fingerprints(attack, defense, testbed), store)
+    _add_latencies(result, testbed, made_defenses, store)
     return result
 
 
-def cell_of(testbed: Testbed, attack: str, defense: str, tier: Tier, effort: Effort) -> Cell:
-    """The cell of this testbed; folders and files keep their last name only."""
-    setting = testbed.setting
-    return Cell(
-        dataset=testbed.name,
-        model=model_name(setting),
-        attack=attack,
-        defense=defense,
-        tier=tier,
-        goal=setting.goal,
-        effort=effort,
-        images=setting.images or 0,
-        seed=setting.seed,
-    )
+def _with_names(made: dict[str, P]) -> tuple[dict[str, P], dict[str, Path]]:
+    """Plugins by their texts in cells, and the files that they read by their names there."""
+    named, files = dict[str, P](), dict[str, Path]()
+    for text, plugin in made.items():
+        name, own = name_files(text, plugin)
+        named[name] = plugin
+        files |= own
+    return named, files
 
 
-def _named(kind: Kind, text: str) -> tuple[list[str], list[str]]:
+def _is_all(text: str) -> bool:
+    return text.strip() == "all"
+
+
+def _first(defenses: list[str]) -> list[str]:
+    """The bare model stands in front where it is not named."""
+    return [] if UNDEFENDED in defenses else [UNDEFENDED]
+
+
+def _named(kind: Kind, text: str, left_out: list[str]) -> list[str]:
     """The texts, in canonical form and without repetition; `all` leaves out what needs a missing extra."""
-    if text.strip() != "all":
+    if not _is_all(text):
         texts = [canonical_text(kind, item) for item in split_specs(text)]
         if not texts:
             raise InputError(f"Expected at least one {kind}, or 'all', but got {text!r}.")
-        return list(dict.fromkeys(texts)), []
-    named, left_out = [], []
+        return list(dict.fromkeys(texts))
+    names = []
     for name in addresses(kind):
         try:
             make_attack(name) if kind == "attack" else make_defense(name)
-            named.append(name)
+            names.append(name)
         except MissingExtraError as error:
             left_out.append(str(error))
-    return named, left_out
+    return names
 
 
-def _check(testbed: Testbed, attacks: list[tuple[str, Attack]], defenses: list[tuple[str, Defense]]) -> None:
-    """Whether the parameters fit the images; what makes no sense at all becomes a cell that says so."""
-    plugins: list[tuple[str, Attack | Defense]] = [*attacks, *defenses]
-    for text, plugin in plugins:
-        try:
-            plugin.check(testbed.image_shape, testbed.classes)
-        except NotApplicableError:
-            continue
-        except ValueError as error:
-            raise InputError(f"{text} does not fit {testbed.name}: {error}") from error
-        if isinstance(plugin, UniversalAttack) and plugin.learns and not len(testbed.dataset.train):
-            raise InputError(
-                f"{text} learns from training images, but {testbed.name} has none. For a folder of images give "
-                f"train=FRACTION or train=FOLDER, as in folder:PATH,train=0.3."
-            )
+def _fitting(plugins: dict[str, P], asked: str, testbed: Testbed, left_out: list[str]) -> dict[str, P]:
+    """The plugins that fit the images.
+
+    `all` leaves out the others; one that was asked for by name is refused.
+    """
+    misfits = {text: reason for text, plugin in plugins.items() if (reason := _misfit(text, plugin, testbed))}
+    if misfits and not _is_all(asked):
+        raise InputError(next(iter(misfits.values())))
+    left_out += [f"'all' leaves out {text}. {reason}" for text, reason in misfits.items()]
+    return {text: plugin for text, plugin in plugins.items() if text not in misfits}
 
 
-def _sort_in(plan: Plan, task: Task, inputs: dict[str, str], store: Store) -> None:
-    """A cell is done if its record is there, is `ok`, and was made from these very inputs."""
+def _misfit(text: str, plugin: Attack | Defense, testbed: Testbed) -> str | None:
+    """Why a plugin cannot be used on these images; what makes no sense at all becomes a cell that says so."""
+    try:
+        plugin.check(testbed.image_shape, testbed.classes)
+    except NotApplicableError:
+        return None
+    except Exception as error:  # a plugin may fail in any way
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        return f"{text} does not fit {testbed.name}: {reason}"
+    if isinstance(plugin, UniversalAttack | Defense) and plugin.learns and not len(testbed.dataset.train):
+        return (
+            f"{text} learns from training images, but {testbed.name} has none. For a folder of images give "
+            f"train=FRACTION or train=FOLDER, as in folder:PATH,train=0.3."
+        )
+    return None
+
+
+def _sort_in(plan: Plan, task: CellTask, inputs: dict[str, str], store: Store) -> None:
+    """A cell is done if its record is `ok` and was made from these very inputs."""
     record = store.load(task.cell)
-    if record is None:
-        plan.tasks.append(task)
-        return
-    changed = [name for name, value in inputs.items() if record.fingerprints.get(name) != value]
-    if record.status == "ok" and not changed:
+    changed = [name for name, value in inputs.items() if record and record.fingerprints.get(name) != value]
+    if record and record.status == "ok" and not changed:
         plan.done.append(record)
         return
-    if record.status == "ok":
+    if record and record.status == "ok":
         plan.stale.append(f"{task}: stale, since it was computed with another {', '.join(changed)}")
     plan.tasks.append(task)
 
 
 def _add_latencies(plan: Plan, testbed: Testbed, defenses: dict[str, Defense], store: Store) -> None:
-    """One timing for each defense whose record is missing or stale."""
-    known = {(one.dataset, one.model, one.defense): one for one in store.latencies()}
+    """One timing for each defense whose record is missing, failed or stale."""
+    known = {(record.dataset, record.model, record.defense): record for record in store.latencies()}
+    model = model_name(testbed.setting)
     for text, defense in defenses.items():
-        cell = cell_of(testbed, "", text, "oblivious", "standard")
-        record = known.get((cell.dataset, cell.model, cell.defense))
-        if record and record.fingerprints == inputs_of(defense, testbed):
+        record = known.get((testbed.name, model, text))
+        if record and record.status == "ok" and record.fingerprints == latency_fingerprints(defense, testbed):
             plan.latencies.append(record)
         else:
-            plan.tasks.append(Task(cell, testbed.setting, latency=True))
+            plan.tasks.append(LatencyTask(testbed.name, model, text, testbed.setting))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from weakref import WeakKeyDictionary
@@ -17,26 +14,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.contracts import Artifact, Attack, Classifier, Defense, Images, Labels, Streams, drawn
-from bench.core.files import write_text
+from bench.contracts import Artifact, Classifier, Defense, Images, Labels, Streams, drawn
+from bench.core.checkpoints import Checkpoint
 from bench.core.peak_memory import PeakMemory
 from bench.core.tensor_cache import cache_path, cached
 from bench.data.load import Split
+from bench.engine.audit import audit_artifact
+from bench.engine.interference import unchanged
 from bench.engine.testbed import Testbed
+from bench.plugins.fingerprints import plugin_key
+from bench.plugins.fresh_copy import fresh_copy
 from bench.plugins.registry import make_defense
-from bench.plugins.source_code import code_fingerprint
 
 FRESH_DRAWS = 10
 """How often a random defense is asked about each final image; one lucky draw is no success."""
 
-_COST = "cost."
-"""Before the names of what is not learned, but tells what the learning took."""
-
-_SPENT = "spent.json"
-"""Beside the checkpoints of a training: the time and memory that it took so far."""
+_ARTIFACT, _COST = "artifact.", "cost."
+"""Prefixes in the cache: of what was learned, and of what learning it cost."""
 
 _PROTECTED: WeakKeyDictionary[Testbed, dict[str, Protected]] = WeakKeyDictionary()
 """What `protect` made, for as long as the testbed lives: all attacks on a defense share it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a defense learned.
+
+    Attributes:
+        artifact: what its `protect` is given.
+        cost: of learning it; as `Outcome.training`.
+    """
+
+    artifact: Artifact = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,20 +55,23 @@ class Protected:
 
     Attributes:
         defense: with its parameters.
-        learned: from training images, with what that cost.
-        model: the defended classifier.
+        learned: from training images.
+        model: the defended classifier, as attackers use it.
         clean: its logits on the testbed's clean images, shape (draws, n, k).
+        cost: of the training; as `Outcome.training`.
+        make_unused: makes the defended classifier again, one that has been shown no image.
     """
 
     defense: Defense
     learned: Artifact
     model: Classifier
     clean: Tensor
+    cost: dict[str, float] = field(default_factory=dict)
+    make_unused: Callable[[], Classifier] | None = None
 
-    @property
-    def cost(self) -> dict[str, float]:
-        """What the training took; as `Outcome.training`."""
-        return cost_of(self.learned)
+    def unused(self) -> Classifier:
+        """The defended classifier for the judge: a defense that remembers images has seen none here."""
+        return self.make_unused() if self.make_unused else self.model
 
 
 def protect(testbed: Testbed, text: str, progress: Callable[[float, str], None]) -> Protected:
@@ -67,47 +80,77 @@ def protect(testbed: Testbed, text: str, progress: Callable[[float, str], None])
     if text not in made:
         defense = make_defense(text)
         defense.check(testbed.image_shape, testbed.classes)
-        made[text] = at_work(defense, learn(defense, testbed, progress), testbed)
+        with unchanged(testbed, [defense]):
+            made[text] = at_work(defense, testbed, learn(defense, testbed, progress))
     return made[text]
 
 
-def at_work(defense: Defense, learned: Artifact, testbed: Testbed) -> Protected:
-    """A defense that has learned, with its answers on the clean images."""
-    model = defense.protect(testbed.bare, learned)
+def at_work(
+    defense: Defense,
+    testbed: Testbed,
+    learned: Learned | None = None,
+    make_unused: Callable[[], Classifier] | None = None,
+) -> Protected:
+    """A defense that has learned, with its answers on the clean images.
+
+    Args:
+        defense: what protects the testbed's model.
+        testbed: model and clean images.
+        learned: what it learned, if it learns.
+        make_unused: as `Protected.make_unused`; by default from a fresh copy of the defense.
+    """
+    learned = learned or Learned()
+
+    def from_fresh_copy() -> Classifier:
+        return model if model is testbed.bare else fresh_copy(defense).protect(testbed.bare, learned.artifact)
+
+    model = defense.protect(testbed.bare, learned.artifact)
+    if not isinstance(model, Classifier) or model.num_classes != testbed.classes:
+        raise TypeError(
+            f"expected `protect` to return a Classifier for {testbed.classes} classes, but got {model!r:.200}"
+        )
     clean = fresh_answers(model, testbed.images, testbed.streams.derive("judging clean"))
-    return Protected(defense, learned, model, clean)
+    return Protected(defense, learned.artifact, model, clean, learned.cost, make_unused or from_fresh_copy)
 
 
 def fresh_answers(classifier: Classifier, images: Images, rng: Streams) -> Tensor:
-    """Logits of shape (draws, n, k): one draw, or several fresh ones of a random classifier."""
-    return drawn(classifier, images, rng, FRESH_DRAWS if classifier.random else 1)
+    """Logits of shape (draws, n, k): one draw, or several fresh ones of a random classifier.
+
+    Logits that are not finite are left as they are, unless the classifier says that they mean rejection.
+
+    Raises:
+        ValueError: the logits do not have the shape that the classifier promises.
+    """
+    logits = drawn(classifier, images, rng, FRESH_DRAWS if classifier.random else 1)
+    expected = (len(logits), len(images), classifier.num_classes + classifier.rejects)
+    if logits.shape != expected or not logits.is_floating_point():
+        raise ValueError(
+            f"expected logits of shape {expected[1:]}, but got {tuple(logits.shape[1:])} of type {logits.dtype}"
+        )
+    if classifier.rejects and classifier.non_finite_rejects:
+        rejection = torch.zeros(expected[-1], dtype=logits.dtype, device=logits.device)
+        rejection[-1] = 1
+        logits = logits.where(logits.isfinite().all(-1, keepdim=True), rejection)
+    return logits
 
 
-def key_of(plugin: Attack | Defense) -> str:
-    """Changes with the plugin's parameters, with the content of files that they name, and with its code."""
-    values = [getattr(plugin, field.name) for field in fields(plugin)]  # type: ignore[arg-type]  # a dataclass by contract
-    texts = [str(value) for value in values if isinstance(value, str | Path)]
-    named = [part for text in texts for part in (text, *re.split("[;@]", text))]  # a list of models may hold files too
-    files = [Path(one) for one in dict.fromkeys(named) if one and Path(one).is_file()]
-    contents = [hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in files]
-    return " ".join([repr(plugin), code_fingerprint(plugin), *contents])
-
-
-def learn(defense: Defense, testbed: Testbed, progress: Callable[[float, str], None]) -> Artifact:
+def learn(defense: Defense, testbed: Testbed, progress: Callable[[float, str], None]) -> Learned:
     """What the defense learns from training images, cached by all that it depends on.
 
     A training that was killed goes on where it was. `progress` is called only if anything is learned now.
     """
     if not defense.learns:
-        return {}
-    inputs = testbed.fingerprints | {"defense": key_of(defense), "seed": str(testbed.setting.seed)}
-    inputs |= {"engine": f"torch {torch.__version__} {testbed.device.type}"}
+        return Learned()
+    inputs = testbed.fingerprints | {"defense": plugin_key(defense), "seed": str(testbed.setting.seed)}
+    inputs |= {"model": testbed.setting.model, "engine": f"torch {torch.__version__} {testbed.device.type}"}
     inputs.pop("data")  # the evaluated images have no part in it
     states = cache_path("learned", inputs).with_suffix(".training")
 
-    def make() -> Artifact:
+    def make() -> dict[str, Tensor]:
         progress(0, "training")
-        started, peak, before = perf_counter(), PeakMemory(testbed.device), _spent(states)
+        started, peak = perf_counter(), PeakMemory(testbed.device)
+        spending = Checkpoint(states / "spent.pt")  # the time and memory that interrupted trainings took
+        before = spending.load() or {"seconds": 0.0, "peak_mib": math.nan}
 
         def spent() -> dict[str, float]:
             return {
@@ -116,33 +159,28 @@ def learn(defense: Defense, testbed: Testbed, progress: Callable[[float, str], N
             }
 
         def tell(share: float) -> None:
-            write_text(states / _SPENT, json.dumps(spent()), lasting=False)
+            spending.save(spent())
             progress(share, "training")
 
         training = _Training(testbed.dataset.train, tell, testbed.device, states)
         rng = Streams.of(testbed.setting.seed, torch.arange(len(training.labels), device=testbed.device))
-        learned = defense.learn(testbed.bare, training, rng.derive("training"))
-        costs = spent() | {"images": len(training.loaded), "epochs": getattr(defense, "epochs", math.nan)}
-        return learned | {_COST + name: torch.tensor(float(value)) for name, value in costs.items()}
+        with unchanged(testbed, [defense]):
+            artifact = audit_artifact(defense.learn(testbed.bare, training, rng.derive("training")))
+        epochs = math.nan if defense.epochs is None else defense.epochs
+        cost = spent() | {"images": len(training.loaded), "epochs": epochs}
+        tensors = {_ARTIFACT + name: tensor for name, tensor in artifact.items()}
+        return tensors | {_COST + name: torch.tensor(float(value)) for name, value in cost.items()}
 
-    learned = cached("learned", inputs, make)
+    cached_tensors = cached("learned", inputs, make)
     shutil.rmtree(states, ignore_errors=True)
-    return {name: tensor.to(testbed.device) for name, tensor in learned.items()}
+    return Learned(
+        artifact={name: tensor.to(testbed.device) for name, tensor in _with_prefix(_ARTIFACT, cached_tensors)},
+        cost={name: float(value) for name, value in _with_prefix(_COST, cached_tensors) if not value.isnan()},
+    )
 
 
-def _spent(states: Path) -> dict[str, float]:
-    """What a training took in processes that were killed."""
-    try:
-        told = json.loads((states / _SPENT).read_text())
-        return {"seconds": float(told["seconds"]), "peak_mib": float(told["peak_mib"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"seconds": 0.0, "peak_mib": math.nan}
-
-
-def cost_of(learned: Artifact) -> dict[str, float]:
-    """What the training took, as `Outcome.training`; without what is not known."""
-    told = sorted(name for name in learned if name.startswith(_COST) and not learned[name].isnan())
-    return {name.removeprefix(_COST): float(learned[name]) for name in told}
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
+    return [(name.removeprefix(prefix), tensors[name]) for name in sorted(tensors) if name.startswith(prefix)]
 
 
 @dataclass(frozen=True)

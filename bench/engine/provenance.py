@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,10 +11,10 @@ import torch
 
 from bench.contracts import Attack, Defense, Transform, UniversalAttack
 from bench.engine.craft import Crafted
+from bench.engine.inputs import cell_fingerprints
 from bench.engine.protect import Protected
 from bench.engine.setting import Setting
 from bench.engine.testbed import Testbed
-from bench.plugins.fingerprints import plugin_fingerprints
 from bench.plugins.specs import Spec
 from bench.records.schema import Cell, Facts, Outcome, PluginRecord
 from bench.records.warnings import warnings_of
@@ -40,18 +39,13 @@ def outcome(
         defense=of_defense(cell.defense, protected),
         facts=facts,
         queries=of_queries(attacked),
-        warnings=warnings_of(facts),
-        fingerprints=fingerprints(attack, protected.defense, testbed),
-        provenance=provenance(testbed.setting, draws if protected.model.random else 1),
+        warnings=warnings_of(facts, testbed.classes),
+        fingerprints=cell_fingerprints(attack, protected.defense, testbed),
+        provenance=environment(testbed.setting, draws if protected.model.random else 1),
         training={name: round(value, 3) for name, value in protected.cost.items()},
         seconds={name: round(value, 3) for name, value in seconds.items()},
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def fingerprints(attack: Attack, defense: Defense, testbed: Testbed) -> dict[str, str]:
-    """The inputs of a cell; where one differs from its record's, the record is stale."""
-    return testbed.fingerprints | plugin_fingerprints("attack", attack) | plugin_fingerprints("defense", defense)
 
 
 def of_attack(text: str, attack: Attack) -> PluginRecord:
@@ -105,7 +99,7 @@ def of_queries(attacked: Crafted) -> dict[str, float]:
     return found
 
 
-def provenance(setting: Setting, draws: int) -> dict[str, str]:
+def environment(setting: Setting, draws: int) -> dict[str, str]:
     """Versions and device; nothing that names a person or a folder."""
     device = "cpu" if setting.device == "cpu" else torch.cuda.get_device_name(setting.device)
     packages = ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow")
@@ -116,16 +110,3 @@ def provenance(setting: Setting, draws: int) -> dict[str, str]:
         "device": f"{device} {platform.machine()}",
         "draws": str(draws),
     }
-
-
-def inputs_of(defense: Defense, testbed: Testbed) -> dict[str, str]:
-    """What a timing depends on; where one differs from its record's, the record is stale."""
-    inputs = {"weights": testbed.fingerprints["weights"], "machine": machine(testbed.setting.device)}
-    return inputs | plugin_fingerprints("defense", defense)
-
-
-def machine(device: str) -> str:
-    """The kind of machine; times of two machines are never compared."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores"

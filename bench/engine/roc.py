@@ -12,12 +12,13 @@ from sklearn.metrics import roc_curve
 from torch import Tensor
 
 from bench.contracts import Images, Streams
-from bench.engine.plan import Plan
+from bench.engine.plan import CellTask, Plan
 from bench.engine.protect import Protected, fresh_answers
 from bench.engine.run import run_cell
 from bench.engine.setting import Setting
 from bench.records.roc import Roc, Trace, save_roc
 from bench.records.store import Store
+from bench.records.warnings import NON_FINITE_ATTACKED, NON_FINITE_CLEAN
 
 POINTS = 101
 RESAMPLES = 200
@@ -25,11 +26,11 @@ RESAMPLES = 200
 
 def measure_roc(planned: Plan, setting: Setting, store: Store) -> int:
     """Measures and saves the ROC curves of all cells of a plan that have numbers; returns how many."""
-    cells = [one.cell for one in planned.done] + [one.cell for one in planned.tasks if not one.latency]
+    tasks = [task for task in planned.tasks if isinstance(task, CellTask)]
     done = 0
-    for cell in cells:
+    for cell in [record.cell for record in planned.done] + [task.cell for task in tasks]:
         record = store.load(cell)
-        if record and record.status == "ok":
+        if record and record.facts and not {NON_FINITE_CLEAN, NON_FINITE_ATTACKED} & record.facts.noted.keys():
             computed = run_cell(cell, replace(setting, seed=cell.seed), lambda share, doing: None)
             testbed, protected, attacked = computed.testbed, computed.protected, computed.attacked.adversarial
             rng, labels = testbed.streams.derive("judging"), testbed.labels.cpu().numpy()
@@ -42,9 +43,9 @@ def measure_roc(planned: Plan, setting: Setting, store: Store) -> int:
 
 
 def _asked(protected: Protected, images: Images, originals: Images, rng: Streams) -> Float[Tensor, "draws n k"]:
-    """The defended model's logits, one set for each draw of a random defense."""
-    shown = torch.cat([images, originals], dim=1) if protected.defense.sees_originals else images
-    return fresh_answers(protected.model, shown, rng).double().cpu()
+    """The logits of a defended model that has seen no image yet, one set for each draw of a random defense."""
+    seen = torch.cat([images, originals], dim=1) if protected.defense.sees_originals else images
+    return fresh_answers(protected.unused(), seen, rng).double().cpu()
 
 
 def _of_classes(logits: Float[Tensor, "draws n k"], labels: Int[np.ndarray, "n"], classes: int) -> Trace:

@@ -7,16 +7,18 @@ from time import perf_counter
 
 import torch
 
-from bench.contracts import Attack, Classifier
+from bench.contracts import Attack, Classifier, Plugin
 from bench.core.checkpoints import Checkpoint
 from bench.core.tensor_cache import cache_path, cached
 from bench.engine import provenance as records
 from bench.engine.audit import audit
 from bench.engine.craft import Crafted, Progress, craft
+from bench.engine.interference import unchanged
 from bench.engine.judge import certified, judge, refute, spare_lost, strongest
-from bench.engine.protect import Protected, key_of, protect
+from bench.engine.protect import Protected, protect
 from bench.engine.setting import Setting
 from bench.engine.testbed import Testbed, testbed_of
+from bench.plugins.fingerprints import plugin_key
 from bench.plugins.registry import make_attack
 from bench.records.schema import Cell, Effort, Outcome
 
@@ -30,45 +32,51 @@ class Computed:
 
     outcome: Outcome
     testbed: Testbed
+    attack: Attack
     protected: Protected
     attacked: Crafted
 
 
 def run_cell(cell: Cell, setting: Setting, progress: Progress) -> Computed:
-    """Computes one cell. Whatever goes wrong is raised.
+    """Computes one cell. Any error is raised.
 
     Args:
-        cell: what is to be known.
-        setting: the cell's inputs as they lie on this machine.
-        progress: told the share done (0 … 1) and what is being done.
+        cell: what to compute.
+        setting: where its inputs are on this machine.
+        progress: called with the fraction done (0 … 1) and what is being done.
     """
     testbed = testbed_of(setting)
-    make_attack(cell.attack, cell.effort).check(testbed.image_shape, testbed.classes)  # before any training
-    return evaluate(cell, testbed, protect(testbed, cell.defense, progress), progress)
+    testbed.check_model()
+    attack = make_attack(cell.attack, cell.effort)
+    attack.check(testbed.image_shape, testbed.classes)  # before any training
+    protected = protect(testbed, cell.defense, progress)
+    with unchanged(testbed, (attack, protected.defense), protected.model, protected.learned):
+        return evaluate(cell, testbed, protected, progress, attack)
 
 
-def evaluate(cell: Cell, testbed: Testbed, protected: Protected, progress: Progress) -> Computed:
+def evaluate(
+    cell: Cell, testbed: Testbed, protected: Protected, progress: Progress, attack: Attack | None = None
+) -> Computed:
     """The experiment of this benchmark: one attack on one defense that is at work.
 
     Args:
-        cell: what is to be known.
-        testbed: images, bare model and streams of the cell.
+        cell: what to compute.
+        testbed: images, bare model and random streams of the cell.
         protected: the defense of the cell.
-        progress: told the share done (0 … 1) and what is being done.
+        progress: called with the fraction done (0 … 1) and what is being done.
+        attack: the attack of the cell, if it is made already.
     """
     started = perf_counter()
-    attack = make_attack(cell.attack, cell.effort)
-    attack.check(testbed.image_shape, testbed.classes)
+    attack = attack or make_attack(cell.attack, cell.effort)
 
-    bare = {"bare": testbed.bare}
-    oblivious = attacked = _crafted(attack, bare, None, cell, testbed, progress)
+    oblivious = attacked = _crafted(attack, {"bare": testbed.bare}, None, cell, testbed, progress)
     if cell.tier == "adaptive":
         attacked = _crafted(attack, _views(attack, protected, testbed), protected, cell, testbed, progress)
         attacked = spare_lost(attacked, protected, testbed)
 
     progress(1, "judging")
-    audit(attack, testbed.images, oblivious.adversarial)
-    audit(attack, testbed.images, attacked.adversarial)
+    for crafted in (oblivious, attacked):
+        audit(attack, testbed.images, crafted.adversarial, testbed.indices.tolist())
     facts = judge(attack, protected, oblivious, attacked, testbed)
     facts.certified = certified(attack, protected, testbed)
     refute(facts, attack, protected)
@@ -76,14 +84,14 @@ def evaluate(cell: Cell, testbed: Testbed, protected: Protected, progress: Progr
     seconds = attacked.seconds | {"train": protected.cost.get("seconds", 0)}
     seconds["total"] = perf_counter() - started
     outcome = records.outcome(cell, testbed, attack, protected, attacked, facts, DRAWS[cell.effort], seconds)
-    return Computed(outcome, testbed, protected, attacked)
+    return Computed(outcome, testbed, attack, protected, attacked)
 
 
 def _views(attack: Attack, protected: Protected, testbed: Testbed) -> dict[str, Classifier]:
-    """What an informed attacker works through.
+    """The models through which an adaptive attacker crafts.
 
-    Gradients come from the defense's views, scores from the defended model. The bare model is there, too: who knows the
-    defense knows what stands behind it, and transfer is at times the stronger attack.
+    Gradients come from the defense's views, scores from the defended model. The bare model is one of them: an attacker
+    who knows the defense knows the model behind it, and transfer is sometimes the stronger attack.
     """
     if protected.model is testbed.bare:
         return {"bare": testbed.bare}
@@ -103,18 +111,21 @@ def _crafted(
 ) -> Crafted:
     """Adversarial images through each view (the strongest for each image), from the cache if they were made before.
 
-    What was killed goes on where it was. A view that is the bare model is shared by all defenses: it is made once.
+    After a kill it goes on after the last saved batch. A view that is the bare model is crafted once for all defenses.
     """
     draws = DRAWS[cell.effort]
+    defended, learned = (protected.model, protected.learned) if protected else (None, None)
+    plugins: list[Plugin] = [attack, protected.defense] if protected else [attack]
 
     def made(name: str, view: Classifier) -> Crafted:
         through = "" if view is testbed.bare or protected is None else f" through {name}"
         inputs = testbed.fingerprints | {
-            "attack": key_of(attack),
-            "view": f"{name} of {key_of(protected.defense)}" if through and protected else "bare",
+            "model": testbed.setting.model,
+            "attack": plugin_key(attack),
+            "view": f"{name} of {plugin_key(protected.defense)}" if through and protected else "bare",
             "goal": f"{cell.goal} seed {cell.seed}",
             "draws": str(draws if view.random else 1),
-            "engine": f"{records.PROTOCOL} torch {torch.__version__} {testbed.device.type}",
+            "engine": f"torch {torch.__version__} {testbed.device.type}",
         }
 
         checkpoint = Checkpoint(cache_path("crafted", inputs).with_suffix(".pt"))
@@ -123,7 +134,8 @@ def _crafted(
             progress(share, doing + through)
 
         def make() -> dict[str, torch.Tensor]:
-            return craft(attack, view, testbed, draws, tell, checkpoint).tensors()
+            with unchanged(testbed, plugins, defended, learned):  # else wrong images would reach the cache
+                return craft(attack, view, testbed, draws, tell, checkpoint).tensors()
 
         tensors = cached("crafted", inputs, make)
         checkpoint.drop()

@@ -10,15 +10,22 @@ from torch import Tensor
 
 from bench.contracts import Classifier, Goal, InputError, Streams, answers
 from bench.data.load import Dataset, choose, fingerprint, load_dataset
-from bench.engine.setting import Setting, without_folders
-from bench.models import load_model, weights_fingerprint
+from bench.engine.setting import Setting
+from bench.models import load_model, model_fingerprint
 
 PIXELS_A_BATCH = 400_000
 
+PROTOCOL = "1"
+"""Raised when the engine itself changes what a cell's numbers mean; every older record is then stale."""
+
+
+class NonFiniteLogitsError(RuntimeError):
+    """The bare model answers clean images with NaN or infinity: no number of it means anything."""
+
 
 @dataclass(frozen=True)
-class Examples:
-    """Images with their labels and their streams."""
+class TrainingImages:
+    """Training images in memory, with their labels and their streams."""
 
     images: Tensor
     labels: Tensor
@@ -28,11 +35,20 @@ class Examples:
 class Testbed:
     """The images of a setting, all in memory, and the bare model."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, dataset: Dataset | None = None, bare: Classifier | None = None) -> None:
+        """Loads what the setting names.
+
+        Args:
+            setting: where the images and the model are.
+            dataset, bare: taken instead of those that the setting names.
+
+        Raises:
+            InputError: there are no images to evaluate, or the model does not fit them.
+        """
         self.setting = setting
         self.device = torch.device(setting.device)
-        self.dataset: Dataset = load_dataset(setting.dataset)
-        self.name = without_folders(setting.dataset)
+        self.dataset: Dataset = dataset or load_dataset(setting.dataset)
+        self.name = self.dataset.name
         if not len(self.dataset.test):
             raise InputError(f"Expected images to evaluate on, but {self.name} leaves none.")
         self.indices = choose(self.dataset.test, setting.images, setting.seed)
@@ -40,14 +56,7 @@ class Testbed:
         self.labels = self.dataset.test.labels[self.indices].to(self.device)
         self.image_shape = (self.images.shape[1], self.images.shape[2], self.images.shape[3])
         self.classes = len(self.dataset.classes)
-        self.bare: Classifier = load_model(
-            setting.model,
-            num_classes=self.classes,
-            image_shape=self.image_shape,
-            weights=setting.weights,
-            mean=setting.mean,
-            std=setting.std,
-        ).to(self.device)
+        self.bare: Classifier = (bare or self._load_model()).to(self.device)
         self.streams = Streams.of(setting.seed, self.indices.to(self.device))
         self.goal = Goal(self.labels, self._targets())
         chosen = max(1, PIXELS_A_BATCH // (self.image_shape[1] * self.image_shape[2]))
@@ -55,6 +64,17 @@ class Testbed:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def _load_model(self) -> Classifier:
+        setting = self.setting
+        return load_model(
+            setting.model,
+            num_classes=self.classes,
+            image_shape=self.image_shape,
+            weights=setting.weights,
+            mean=setting.mean,
+            std=setting.std,
+        )
 
     def _targets(self) -> Tensor | None:
         """The classes that a targeted goal wants: one for all, or for each image a random other one."""
@@ -73,31 +93,40 @@ class Testbed:
             )
         return torch.full_like(self.labels, number)
 
-    def training(self, count: int) -> Examples:
+    def training(self, count: int) -> TrainingImages:
         """A fixed, stratified subset of the training images (all of them if there are fewer)."""
         split = self.dataset.train
         if not count or not len(split):
             empty = self.images[:0]
-            return Examples(empty, self.labels[:0], self.streams[:0])
+            return TrainingImages(empty, self.labels[:0], self.streams[:0])
         indices = choose(split, min(count, len(split)), self.setting.seed)
         streams = Streams.of(self.setting.seed, indices.to(self.device)).derive("training")
-        return Examples(split.load(indices).to(self.device), split.labels[indices].to(self.device), streams)
+        return TrainingImages(split.load(indices).to(self.device), split.labels[indices].to(self.device), streams)
 
     @cached_property
     def bare_clean(self) -> Tensor:
         """The bare model's logits on the clean images."""
         return answers(self.bare, self.images, self.streams)
 
+    def check_model(self) -> None:
+        """Raises NonFiniteLogitsError unless the bare model's logits on the clean images are finite."""
+        logits = self.bare_clean
+        broken = (~logits.isfinite().all(1)).nonzero()[:, 0]
+        if len(broken):
+            first = int(self.indices[broken[0]])
+            raise NonFiniteLogitsError(
+                f"Expected finite logits from the bare model, but got NaN or infinity for {len(broken)} of "
+                f"{len(logits)} clean images, first for image {first}. Check its weights and its normalisation."
+            )
+
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Of the evaluated images, of the training images (a sample of 64 and their number), and of the bare model."""
-        train = self.dataset.train
-        sample = torch.linspace(0, len(train) - 1, min(64, len(train))).long()
-        sampled = fingerprint(train.load(sample), train.labels[sample]) if len(sample) else "none"
+        """Of the evaluated images, of all training images, of the bare model, and of the engine."""
         return {
             "data": fingerprint(self.images.cpu(), self.labels.cpu()),
-            "training": f"{len(train)} {sampled}",
-            "weights": weights_fingerprint(self.bare),
+            "training": self.dataset.train.fingerprint,
+            "weights": model_fingerprint(self.setting.model, self.bare),
+            "protocol": PROTOCOL,
         }
 
 

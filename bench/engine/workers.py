@@ -1,75 +1,113 @@
-"""Where cells run: in processes of their own, so that a crash, a hang or a lack of memory costs one cell only."""
+"""Processes for tasks, so that a crash, a hang or a lack of memory costs one task only."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import re
 import signal
+import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from bench.engine.interference import InterferenceError, unchanged
 from bench.engine.plan import Task
-from bench.records.schema import Latency, Outcome, Status
+from bench.engine.task import Done, UserInterrupt, compute_task, error_text, failure
+from bench.errors import InputError
+from bench.plugins.registry import add_file
+from bench.records.schema import Status
 
-Told = Callable[[Task, float, str], None]
+OnProgress = Callable[[Task, float, str], None]
+"""Called with a task, the fraction done, and what is being done."""
 
-BROKEN = "CERTIFICATE BROKEN"
-"""How the reason of a record begins whose certificate an attack refuted."""
+_READY = "ready"
+"""What a worker sends when the time of its task begins."""
 
-
-@dataclass(frozen=True)
-class Done:
-    """What came of a task: a record, and for universal attacks the picture of what was learned (PNG)."""
-
-    task: Task
-    record: Outcome | Latency
-    picture: bytes | None = None
+_KILL_COUNTS = ("/proc/vmstat", "/sys/fs/cgroup/memory.events")
+"""Where Linux counts the processes that it killed for lack of memory."""
 
 
-def execute(tasks: list[Task], plugins: list[Path], workers: int, timeout: float | None, told: Told) -> Iterator[Done]:
-    """Computes the tasks and gives each as soon as it is done, in order for one worker.
+def execute(
+    tasks: list[Task], plugins: list[Path], workers: int, timeout: float | None, on_progress: OnProgress
+) -> Iterator[Done]:
+    """Computes the tasks and yields each as soon as it is done, in order for one worker.
 
     Args:
         tasks: what to compute.
         plugins: files with third-party plugins, to be loaded in each process.
         workers: how many processes; 0 computes in this one, for debugging.
         timeout: seconds for one task, or None.
-        told: told of progress: the task, the share done, and what is being done.
+        on_progress: called now and then.
+
+    Raises:
+        InputError: a timeout without a process that could be ended.
     """
-    if workers == 0:
+    if workers == 0 and timeout:
+        raise InputError("--timeout needs a process that can be ended: use it with --workers 1 or more, not 0.")
+    return (
+        _in_this_process(tasks, on_progress)
+        if workers == 0
+        else _in_workers(tasks, plugins, workers, timeout, on_progress)
+    )
+
+
+def _in_this_process(tasks: list[Task], on_progress: OnProgress) -> Iterator[Done]:
+    with _marked_interrupts():
         for task in tasks:
-            yield _compute(task, lambda share, doing, task=task: told(task, share, doing))  # type: ignore[misc]
+            yield compute_task(task, lambda share, doing, task=task: on_progress(task, share, doing), lambda: None)  # type: ignore[misc]
+
+
+@contextmanager
+def _marked_interrupts() -> Iterator[None]:
+    """Ctrl-C raises UserInterrupt."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
         return
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise UserInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _in_workers(
+    tasks: list[Task], plugins: list[Path], workers: int, timeout: float | None, on_progress: OnProgress
+) -> Iterator[Done]:
     todo = list(reversed(tasks))
     crew = [_Worker(plugins, workers) for _ in range(min(workers, len(tasks)))]
     try:
-        while todo or any(one.task for one in crew):
-            for one in crew:
-                if one.task is None and todo:
-                    one.give(todo.pop(), timeout)
-            for one in crew:
-                done = one.news(told)
+        while todo or any(worker.task for worker in crew):
+            for worker in crew:
+                if worker.task is None and todo:
+                    worker.give(todo.pop(), timeout)
+            for worker in crew:
+                done = worker.news(on_progress)
                 if done is not None:
                     yield done
-            wait([one.connection for one in crew if one.task], timeout=0.1)
+            wait([worker.connection for worker in crew if worker.task], timeout=0.1)
     finally:
-        for one in crew:
-            one.stop()
+        for worker in crew:
+            worker.stop()
 
 
 class _Worker:
-    """A process that computes one task after the other; a new one takes the place of one that died."""
+    """A process that computes one task after the other; it is replaced when it dies or a plugin has spoiled it."""
 
     def __init__(self, plugins: list[Path], workers: int) -> None:
         self._plugins = plugins
         self._workers = workers
         self.task: Task | None = None
-        self._deadline: float | None = None
         self._start()
 
     def _start(self) -> None:
@@ -78,101 +116,107 @@ class _Worker:
         arguments = (theirs, self._plugins, self._workers)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
-        theirs.close()  # so that the end of the process is seen as the end of the pipe
+        theirs.close()  # so that the end of the process shows as the end of the pipe
 
     def give(self, task: Task, timeout: float | None) -> None:
-        self.task = task
-        self._deadline = time.monotonic() + timeout if timeout else None
-        with suppress(OSError):  # a process that died while idle is seen as dead by the next look for news
+        """Begins a task. Its time runs from the moment when images and model are loaded."""
+        if not self._process.is_alive():  # what ended it while it was idle has nothing to do with this task
+            self._restart()
+        self.task, self._timeout, self._deadline = task, timeout, float("inf")
+        self._kills = _memory_kills()
+        with suppress(OSError):  # seen by `news`
             self.connection.send(task)
 
-    def news(self, told: Told) -> Done | None:
-        """Passes progress on; returns what is done, or the failure of a process that died or took too long."""
+    def news(self, on_progress: OnProgress) -> Done | None:
+        """Passes progress on; returns a task that is done, or the failure of a process that died or took too long."""
         task = self.task
         if task is None:
             return None
         try:
-            while self.connection.poll():
+            for _ in range(100):  # a task that floods the pipe has a deadline, too
+                if not self.connection.poll():
+                    break
                 message = self.connection.recv()
                 if isinstance(message, Done):
                     self.task = None
+                    if message.spoiled:
+                        self._restart()
                     return message
-                told(task, *message)
+                if message == _READY:
+                    self._deadline = time.monotonic() + self._timeout if self._timeout else float("inf")
+                else:
+                    on_progress(task, *message)
         except (EOFError, OSError):
-            self._process.join()
-            return self._failed(task, *_cause(self._process.exitcode))
-        if self._deadline and time.monotonic() > self._deadline:
-            return self._failed(task, "timeout", "it took longer than --timeout allows")
+            self._process.join(timeout=5)
+            return self._failed(task, *_cause(self._process.exitcode, _memory_kills() > self._kills))
+        if time.monotonic() > self._deadline:
+            return self._failed(task, "timeout", f"it took longer than the {self._timeout:g} s of --timeout")
         return None
 
     def _failed(self, task: Task, status: Status, reason: str) -> Done:
         self.task = None
-        self.stop()
-        self._start()
+        self._restart()
         return failure(task, status, reason)
 
+    def _restart(self) -> None:
+        self.stop()
+        self._start()
+
     def stop(self) -> None:
+        """Ends the process."""
         self._process.kill()
         self._process.join()
         self.connection.close()
 
 
-def _cause(exit_code: int | None) -> tuple[Status, str]:
-    if exit_code == -signal.SIGKILL:
-        return "out-of-memory", "its process was killed, the usual sign that memory ran out"
-    return "error", f"its process ended with exit code {exit_code}"
+def _cause(exit_code: int | None, for_lack_of_memory: bool) -> tuple[Status, str]:
+    if exit_code == -signal.SIGKILL and for_lack_of_memory:
+        return "out-of-memory", "its process was killed by the system, since memory ran out"
+    if exit_code is None:
+        return "error", "its process closed the connection to this one"
+    by = f" ({signal.Signals(-exit_code).name})" if -exit_code in set(signal.Signals) else ""
+    what = "was killed" if exit_code == -signal.SIGKILL else "ended"
+    return "error", f"its process {what}, with exit code {exit_code}{by}"
+
+
+def _memory_kills() -> int:
+    """How many processes Linux has killed for lack of memory; 0 where it does not say."""
+    counts = [0]
+    for path in _KILL_COUNTS:
+        with suppress(OSError):
+            counts += [int(count) for count in re.findall(r"^oom_kill (\d+)$", Path(path).read_text(), re.MULTILINE)]
+    return max(counts)
+
+
+def load_plugins(files: list[Path]) -> None:
+    """Registers the plugins in these files.
+
+    Raises:
+        InputError: one cannot be imported, or changes something that others use as it is imported.
+    """
+    for path in files:
+        try:
+            with unchanged():
+                add_file(path)
+        except (InterferenceError, SystemExit) as error:
+            raise InputError(f"The plugin {path} cannot be used. As it is imported: {error_text(error)}.") from error
 
 
 def _serve(connection: Connection, plugins: list[Path], workers: int) -> None:
     """The life of a worker process: tasks in, progress and results out, until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    import torch
 
-    from bench.plugins.registry import add_file
+    def send(message: object) -> None:
+        try:
+            connection.send(message)
+        except OSError:
+            os._exit(1)  # nobody is waiting for this process any more
 
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    for path in plugins:
-        add_file(path)
-    with suppress(EOFError, OSError):
-        while True:
+    load_plugins(plugins)
+    while True:
+        try:
             task = connection.recv()
-            connection.send(_compute(task, lambda share, doing: connection.send((share, doing))))
-
-
-def _compute(task: Task, progress: Callable[[float, str], None]) -> Done:
-    """A task's result; whatever is raised becomes a record that says so."""
-    from bench.contracts import NotApplicableError
-    from bench.engine.judge import CertificateError
-    from bench.engine.latency import measure_latency
-    from bench.engine.pictures import patch_png
-    from bench.engine.run import run_cell
-    from bench.memory import out_of_memory
-
-    cell = task.cell
-    try:
-        if task.latency:
-            latency = measure_latency(cell.dataset, cell.model, cell.defense, task.setting, progress)
-            return Done(task, latency)
-        computed = run_cell(cell, task.setting, progress)
-        return Done(task, computed.outcome, patch_png(computed))
-    except (BrokenPipeError, ConnectionError):
-        raise
-    except NotApplicableError as error:
-        return failure(task, "not-applicable", str(error))
-    except CertificateError as error:
-        return failure(task, "error", f"{BROKEN}: {error}")
-    except Exception as error:
-        return failure(task, "out-of-memory" if out_of_memory(error) else "error", _told(error))
-
-
-def _told(error: BaseException) -> str:
-    """The error with the place that raised it, by file name: folders are nobody's business."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
-
-
-def failure(task: Task, status: Status, reason: str) -> Done:
-    """The record of a task that came to nothing."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Done(task, Outcome(cell=task.cell, status=status, reason=reason, date=now))
+        except (EOFError, OSError):
+            return
+        send(compute_task(task, lambda share, doing: send((share, doing)), lambda: send(_READY)))

@@ -64,7 +64,12 @@ def docstrings_of(module_name: str, class_name: str) -> list[str]:
 
 def fingerprint_of(module_names: Iterable[str]) -> str:
     """The fingerprint of the code in these modules and in what they import; 12 hex digits."""
-    return _fingerprint_of(module_names, {})
+    return _fingerprint(_digests(module_names, {}))
+
+
+def modules_of(module_names: Iterable[str]) -> list[str]:
+    """The modules that a fingerprint of these covers; a package stands before what is in it."""
+    return sorted(_digests(module_names, {}))
 
 
 def fingerprint_of_text(text: bytes, beside: Mapping[str, bytes]) -> str:
@@ -77,7 +82,7 @@ def fingerprint_of_text(text: bytes, beside: Mapping[str, bytes]) -> str:
     code = _read_code(text, "module")
     contents = {name: hashlib.sha256(beside[name]).hexdigest() for name in code.files if name in beside}
     ours = (name for name in code.imports if name.partition(".")[0] == _OURS)
-    return _fingerprint_of(filter(_counts_of_ours, ours), {"module": {code.digest, *contents.values()}})
+    return _fingerprint(_digests(filter(_counts_of_ours, ours), {"module": {code.digest, *contents.values()}}))
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,13 @@ class _Code:
     files: tuple[str, ...]
 
 
-def _fingerprint_of(module_names: Iterable[str], digests: dict[str, set[str]]) -> str:
-    """The fingerprint of these modules and all that they import, with the digests of modules that were read before."""
+def _fingerprint(digests: Mapping[str, set[str]]) -> str:
+    every = sorted({digest for of_module in digests.values() for digest in of_module})
+    return hashlib.sha256(" ".join(every).encode()).hexdigest()[:12]
+
+
+def _digests(module_names: Iterable[str], digests: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The digests of these modules and of all that they import, added to those of modules that were read before."""
     todo = list(module_names)
     while todo:
         name = todo.pop()
@@ -107,8 +117,7 @@ def _fingerprint_of(module_names: Iterable[str], digests: dict[str, set[str]]) -
         beside = [source.parent / file for file in code.files]
         digests[name] = {code.digest, *(content_hash(file) for file in beside if file.is_file())}
         todo += [imported for imported in code.imports if imported not in digests and belongs_to(imported, name)]
-    every = sorted({digest for of_module in digests.values() for digest in of_module})
-    return hashlib.sha256(" ".join(every).encode()).hexdigest()[:12]
+    return digests
 
 
 def belongs_to(module_name: str, importer: str) -> bool:

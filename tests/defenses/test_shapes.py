@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.checks.case import ToyExamples
 from bench.contracts import Artifact, CertifiedDefense, Classifier, Defense, InputError, Linf, Patch, Pixels, Streams
 from bench.plugins.registry import make_defense
+
+from ..toys import ToyExamples
 
 SMALL = "training_images=20,epochs=1"
 TEXTS = [

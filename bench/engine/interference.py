@@ -1,0 +1,281 @@
+"""Whether a plugin changed what its neighbours use: images, weights, modules, and the state of the process."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.contracts import Attack, Defense, Plugin
+from bench.engine.testbed import Testbed
+
+_LIBRARIES = (
+    "builtins", "math", "random", "time", "numpy", "numpy.random", "torch", "torch.autograd", "torch.fft",
+    "torch.linalg", "torch.nn", "torch.nn.functional", "torch.nn.init",
+)  # fmt: skip
+_OUR_PLUGINS = ("bench.attacks.", "bench.defenses.")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_PYTHON_RANDOM = "Python's global random numbers"
+"""These are put back without a word: checkers of types draw from them at every call."""
+
+_IMMUTABLE_TYPE = 1 << 8
+"""The flag of classes whose attributes Python itself protects."""
+
+
+class InterferenceError(RuntimeError):
+    """A plugin changed something that other cells use, too."""
+
+
+@contextmanager
+def unchanged(
+    testbed: Testbed | None = None,
+    plugins: Iterable[Plugin] = (),
+    defended: nn.Module | None = None,
+    learned: Mapping[str, Tensor] | None = None,
+) -> Iterator[None]:
+    """Raises InterferenceError at the end if anything that cells share has changed.
+
+    The process and its modules are put back as they were. Images and weights are not: after an InterferenceError
+    the testbed has to be built anew.
+
+    Args:
+        testbed: its images, labels and bare model are watched.
+        plugins: what is at work; it may count in attributes of its own classes.
+        defended: a defended model that all attacks share; its averages and counters are its own.
+        learned: what its defense learned.
+    """
+    before = _Surroundings(testbed, plugins, defended, learned)
+    try:
+        yield
+    except BaseException as error:
+        changes = before.restore()
+        if changes and not isinstance(error, InterferenceError):
+            raise InterferenceError(f"{_in_words(changes)}; then {type(error).__name__}: {error}") from error
+        raise
+    if changes := before.restore():
+        raise InterferenceError(_in_words(changes))
+
+
+def _in_words(changes: list[str]) -> str:
+    more = f" and {len(changes) - 4} more" if len(changes) > 4 else ""
+    return f"a plugin changed what other cells use: {', '.join(changes[:4])}{more}"
+
+
+class _Surroundings:
+    """What cells share, as it was at one moment."""
+
+    def __init__(
+        self,
+        testbed: Testbed | None,
+        plugins: Iterable[Plugin],
+        defended: nn.Module | None,
+        learned: Mapping[str, Tensor] | None,
+    ) -> None:
+        self._own = {type(plugin).__module__ for plugin in plugins}
+        self._shared = (testbed, defended, learned)
+        self._content = _content(*self._shared)
+        self._process = {name: read() for name, (read, _) in _PROCESS.items()}
+        self._modules = dict(sys.modules)
+        self._attributes = [(holder, dict(vars(holder))) for holder in _holders(testbed)]
+        self._presets = {kind: repr(kind.presets) for kind in _plugin_classes()}
+
+    def restore(self) -> list[str]:
+        """Puts back what can be put back; names all that had changed."""
+        changes = self._restore_modules()
+        for name, (read, write) in _PROCESS.items():
+            if not _same(read(), self._process[name]):
+                write(self._process[name])
+                changes += [name] if name != _PYTHON_RANDOM else []
+        changes += [f"{kind.__name__}.presets" for kind, text in self._presets.items() if repr(kind.presets) != text]
+        now = _content(*self._shared)
+        return changes + [name for name, value in self._content.items() if now[name] != value]
+
+    def _restore_modules(self) -> list[str]:
+        changes = []
+        for name in sys.modules.keys() - self._modules.keys():
+            if name.startswith(_OUR_PLUGINS):  # a plugin imported another one, and may have changed it
+                del sys.modules[name]
+        for holder, attributes in self._attributes:
+            name = holder.__name__
+            if isinstance(holder, ModuleType) and sys.modules.get(name) is not self._modules.get(name):
+                sys.modules[name] = holder
+                changes.append(name)
+            changes += [f"{name}.{attribute}" for attribute in _put_back(holder, attributes, self._own)]
+        return changes
+
+
+def _plugin_classes() -> list[type[Plugin]]:
+    """All that are loaded, wherever they come from."""
+    classes: list[type[Plugin]] = [Attack, Defense]
+    for kind in classes:
+        classes += [child for child in kind.__subclasses__() if child not in classes]
+    return classes
+
+
+def _holders(testbed: Testbed | None) -> list[type | ModuleType]:
+    """The modules and classes that no plugin may change."""
+    plugins = _plugin_classes()
+    nets = [type(part) for part in testbed.bare.modules()] if testbed else []
+    ours = [name for name in sys.modules if name.partition(".")[0] == "bench"]
+    names = dict.fromkeys([*_LIBRARIES, *ours, *(kind.__module__ for kind in plugins)])
+    modules = [module for name in names if isinstance(module := sys.modules.get(name), ModuleType)]
+    classes = {
+        value: None
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and not value.__flags__ & _IMMUTABLE_TYPE
+        and value.__module__.partition(".")[0] == module.__name__.partition(".")[0]
+    }
+    return [*modules, *dict.fromkeys([*classes, *plugins, *nets])]
+
+
+def _put_back(holder: type | ModuleType, before: Mapping[str, Any], own: set[str]) -> list[str]:
+    """Sets the code and the constants of a module or class to what they were; the names of those that differed."""
+    now, counts = vars(holder), isinstance(holder, type) and holder.__module__ in own
+    changed = [
+        name
+        for name, value in before.items()
+        if now.get(name) is not value and (_is_code(value) or (not counts and _is_constant(holder, name, value)))
+    ]
+    for name in changed:
+        setattr(holder, name, before[name])
+    added = [name for name in now if name not in before and callable(now[name])] if isinstance(holder, type) else []
+    for name in added:
+        delattr(holder, name)
+    return changed + added
+
+
+def _is_code(value: object) -> bool:
+    return callable(value) or isinstance(value, property | classmethod | staticmethod)
+
+
+def _is_constant(holder: type | ModuleType, name: str, value: object) -> bool:
+    named_so = isinstance(holder, type) or name.isupper()
+    return named_so and not name.startswith("_") and isinstance(value, str | int | float | tuple)
+
+
+def _content(
+    testbed: Testbed | None, defended: nn.Module | None, learned: Mapping[str, Tensor] | None
+) -> dict[str, Any]:
+    """Checksums of the tensors that cells share, and how their models are built."""
+    content: dict[str, Any] = {"what the defense learned": _checksum((learned or {}).values())}
+    parts: set[nn.Module] = set()
+    if testbed:
+        parts = set(testbed.bare.modules())
+        goal, data = testbed.goal, testbed.dataset
+        content |= {
+            "the clean images": _checksum([testbed.images]),
+            "the labels": _checksum(
+                [goal.labels, testbed.labels, testbed.indices, data.train.labels, data.test.labels]
+            ),
+            "the targets": _checksum([] if goal.targets is None else [goal.targets]),
+            "the random streams": _checksum([testbed.streams._keys]),
+            "the weights of the bare model": _checksum([*testbed.bare.parameters(), *testbed.bare.buffers()]),
+            "the layers of the bare model": [(_code_of(part), _settings_of(part)) for part in testbed.bare.modules()],
+        }
+    if defended:
+        others = [part for part in defended.modules() if part not in parts]
+        weights = [weight for part in others for weight in part.parameters(recurse=False)]
+        content["the weights of the defended model"] = _checksum(weights)
+        content["the layers of the defended model"] = [_code_of(part) for part in others]
+    return content
+
+
+def _checksum(tensors: Iterable[Tensor]) -> int:
+    total = 0
+    for tensor in tensors:
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        total = zlib.crc32(flat.view(torch.uint8).numpy().data, total)
+    return total
+
+
+def _code_of(part: nn.Module) -> tuple[object, ...]:
+    """What a layer computes with beside its weights."""
+    hooks = [list(getattr(part, name).values()) for name in _HOOKS]
+    return type(part), part.training, hooks, {name: value for name, value in vars(part).items() if callable(value)}
+
+
+def _settings_of(part: nn.Module) -> dict[str, object]:
+    simple: dict[str, object] = {
+        name: value for name, value in vars(part).items() if isinstance(value, str | int | float | tuple)
+    }
+    return simple | {name: weight.requires_grad for name, weight in part.named_parameters(recurse=False)}
+
+
+def _same(value: Any, other: Any) -> bool:
+    if isinstance(value, Tensor):
+        return torch.equal(value, other)
+    if isinstance(value, list):
+        return len(value) == len(other) and all(map(_same, value, other))
+    return repr(value) == repr(other) if isinstance(value, tuple) else value == other
+
+
+def _numpy_state() -> list[Any]:
+    state: Any = np.random.get_state()  # noqa: NPY002  # the global generator is what this is about
+    return [value.tolist() if isinstance(value, np.ndarray) else value for value in state]
+
+
+def _set_numpy_state(state: list[Any]) -> None:
+    np.random.set_state(tuple(state))  # noqa: NPY002
+
+
+def _cuda_states() -> list[Tensor]:
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]  # torch
+
+
+def _environment() -> dict[str, str]:
+    """Without what libraries set for themselves when they are imported."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("KMP_")}
+
+
+def _set_environment(variables: dict[str, str]) -> None:
+    for name in _environment().keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update(variables)
+
+
+def _set_device(device: torch.device) -> None:
+    torch.set_default_device(None if device.type == "cpu" else device)
+
+
+def _set_handlers(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _handlers() -> dict[int, Any]:
+    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+
+
+_PROCESS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "torch's default type": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch's default device": (torch.get_default_device, _set_device),
+    "the gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "the number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "the precision of matrix products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "the choice of deterministic algorithms": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
+    "torch's global random numbers": (torch.get_rng_state, torch.set_rng_state),
+    "torch's global random numbers on the GPU": (_cuda_states, torch.cuda.set_rng_state_all),
+    "NumPy's global random numbers": (_numpy_state, _set_numpy_state),
+    _PYTHON_RANDOM: (random.getstate, random.setstate),
+    "how NumPy treats overflow": (np.geterr, lambda state: np.seterr(**state)),
+    "the environment": (_environment, _set_environment),
+    "the working directory": (os.getcwd, os.chdir),
+    "sys.path": (lambda: list(sys.path), lambda path: sys.path.__setitem__(slice(None), path)),
+    "signal handlers": (_handlers, _set_handlers),
+}
+"""Name -> how a part of the state of the process is read, and set."""
