@@ -1,4 +1,4 @@
-"""Random changes of training images that leave their class as it is."""
+"""Random changes of training images that keep their class."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bench.contracts import Images
 
 
 def mirrored_shifts(images: Images, generator: torch.Generator, *, shift: int = 2, mirror: bool = True) -> Images:
-    """Each image shifted by up to `shift` pixels in both directions, and mirrored by chance.
+    """Each image shifted by up to `shift` pixels along both axes, and mirrored at random.
 
     Args:
         images: shape (n, c, h, w), in [0, 1].
         generator: on the CPU.
-        shift: in pixels; what comes in at the border repeats the border.
-        mirror: whether left and right are exchanged in half of the images.
+        shift: in pixels; new pixels at a border repeat it.
+        mirror: whether half of the images are mirrored, left to right.
 
     Returns:
         The same shape, in [0, 1].
@@ -25,7 +25,7 @@ def mirrored_shifts(images: Images, generator: torch.Generator, *, shift: int = 
     count, _, height, width = images.shape
     padded = F.pad(images, (shift,) * 4, mode="replicate")
     drawn = [torch.randint(high, (count,), generator=generator) for high in (2 * shift + 1, 2 * shift + 1, 2)]
-    top, left, turned = (one.to(images.device) for one in drawn)
+    top, left, turned = (values.to(images.device) for values in drawn)
     rows = top[:, None] + torch.arange(height, device=images.device)
     across = torch.arange(width, device=images.device).expand(count, -1)
     columns = left[:, None] + torch.where(turned[:, None].bool() & mirror, across.flip(1), across)
@@ -41,14 +41,14 @@ def scaled_crops(
     zoom: tuple[float, float] = (0.7, 1.4),
     light: float = 0.1,
 ) -> Float[Tensor, "n c size size"]:
-    """Random crops of `size` pixels, mirrored by chance, at a random scale and in a different light.
+    """Random crops of `size` pixels, mirrored at random, at a random scale and in different light.
 
     Args:
         images: shape (n, c, h, w), in [0, 1], square and larger than `size`.
         generator: on the CPU.
         size: side of the result in pixels.
-        zoom: bounds of how many pixels of the image make one of the result (log-uniform, at most the image).
-        light: bounds of the changes: contrast and brightness by a factor up to 1 ± light, an offset up to ± light/4.
+        zoom: range of the pixels of an image that make one pixel of its crop (log-uniform, at most the whole image).
+        light: contrast and brightness change by factors within 1 ± light, and by an offset within ± light/4.
 
     Returns:
         shape (n, c, size, size), in [0, 1].

@@ -124,7 +124,7 @@ def answers(classifier: Classifier, images: Images, rng: Streams) -> Logits:
         return in_pieces(lambda part: classifier(images[part], rng[part]), len(images), piece_of(images.shape))
 
 
-def drawn(classifier: Classifier, images: Images, rng: Streams, draws: int) -> Float[Tensor, "draws n k"]:
+def answers_of_draws(classifier: Classifier, images: Images, rng: Streams, draws: int) -> Float[Tensor, "draws n k"]:
     """As `answers`, for several draws of a random classifier."""
     return torch.stack([answers(classifier, images, rng.derive(f"draw {draw}")) for draw in range(draws)])
 
@@ -232,7 +232,7 @@ def _occurrence(owners: Tensor) -> Tensor:
     return torch.empty_like(rank).scatter_(0, order, rank)
 
 
-class Plugin(ABC):
+class Plugin:
     """What attacks and defenses share. Subclasses are frozen dataclasses whose fields are the parameters.
 
     Attributes:
@@ -280,7 +280,7 @@ class Plugin(ABC):
         """
 
 
-class Attack(Plugin):
+class Attack(Plugin, ABC):
     """images -> adversarial images, within a budget.
 
     Attributes:
@@ -318,7 +318,7 @@ class Attack(Plugin):
         goal = Goal(goal.labels, goal.targets, model.classifier.rejects)
         # These are not queries of the attack and do not count. An image that a random model classifies correctly
         # only sometimes is worth attacking.
-        clean = drawn(model.classifier, images, model._rng[model._images].derive("clean"), model.draws)
+        clean = answers_of_draws(model.classifier, images, model._rng[model._images].derive("clean"), model.draws)
         model.eligible = goal.eligible(clean)
         rows = model.eligible.nonzero()[:, 0]
         adversarial = images.clone()
@@ -382,7 +382,7 @@ class _Given(Attack):
         return self._attack.apply(self._artifact, images, goal, rng)
 
 
-class Defense(Plugin):
+class Defense(Plugin, ABC):
     """model -> defended model.
 
     Attributes:

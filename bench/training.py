@@ -1,4 +1,4 @@
-"""Training a network: one loop for every training of the project, reproducible under a seed, resumed after a kill."""
+"""One training loop for the whole project: reproducible for a seed, and resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from bench.core.checkpoints import Checkpoint
 from bench.core.one_cycle import parameter_groups, set_learning_rate
 
 Augment = Callable[[Images, torch.Generator], Images]
-"""A minibatch and a generator (on the CPU) -> the minibatch, changed at random."""
+"""A minibatch and a generator (on the CPU) -> the minibatch with random changes."""
 
 Batches = Callable[[int, torch.Generator], Sequence[Tensor]]
-"""The number of an epoch and a generator (on the CPU) -> the row numbers of its minibatches, in their order."""
+"""The number of an epoch and a generator (on the CPU) -> the rows of each of its minibatches, in order."""
 
 Guard = Callable[[nn.Module], float]
-"""What a network in evaluation mode is worth, such as its accuracy under attack on images that it does not learn."""
+"""A network in evaluation mode -> its score, such as its accuracy under attack on images that it does not learn."""
 
 COLLAPSED = 0.5
-"""A guarded training ends where the guard's number is below this share of its best."""
+"""A guarded training ends when the score falls below this fraction of the best one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a loss is given at a step.
+    """A minibatch for a loss.
 
     Attributes:
         images: shape (n, c, h, w), augmented.
-        targets: what belongs to each image: labels, or whatever else `fit` was given.
-        rng: a stream for each image, fresh in each epoch.
-        share: how much of the training is done, in [0, 1).
+        targets: the rows of `fit`'s targets for these images, such as labels.
+        rng: a stream for each image, new in each epoch.
+        share: the fraction of the training that is done, in [0, 1).
     """
 
     images: Images
@@ -53,21 +53,21 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 
 def cross_entropy(network: nn.Module, batch: Batch) -> Tensor:
-    """The mean cross-entropy of the logits; targets are classes, or probabilities of the classes."""
+    """The mean cross-entropy of the logits; targets are classes or probabilities of classes."""
     return F.cross_entropy(network(batch.images), batch.targets)
 
 
 @contextmanager
 def private_randomness(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Lets code that can only draw from torch's own streams (initialisation, dropout) draw from `seed`.
+    """Seeds torch's global generators for code that cannot use others, such as initialisation and dropout.
 
-    Those streams are put back as they were, so nothing outside notices.
+    Afterwards the generators are as they were.
     """
-    graphics = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(devices=graphics):
+    cuda = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(seed)
-        for one in graphics:
-            with torch.cuda.device(one):
+        for cuda_device in cuda:
+            with torch.cuda.device(cuda_device):
                 torch.cuda.manual_seed(seed)
         yield
 
@@ -92,60 +92,62 @@ def fit(
     """Trains `network` in place: AdamW (arXiv 1711.05101), one cycle of the learning rate (arXiv 1708.07120).
 
     The rate rises to `learning_rate` over a tenth of the steps and falls to zero along a cosine. Afterwards the
-    network is in evaluation mode and its weights take no gradient. On a CPU the weights are the same bit for bit
-    whenever the same is trained with as many threads, killed and resumed or not. On a GPU it computes in bfloat16
+    network is in evaluation mode and its weights take no gradient. On a CPU the same training with the same number of
+    threads gives the same weights bit for bit, whether it was interrupted or not. On a GPU it computes in bfloat16
     where that is safe, with channels last.
 
     Args:
         network: on the device of `images`.
-        images: shape (n, c, h, w), in [0, 1]; may be larger than what the network reads if `augment` crops.
-        targets: what `loss` needs to know of each image, shape (n, …): labels for the cross-entropy.
+        images: shape (n, c, h, w), in [0, 1]; may be larger than the network's inputs if `augment` crops.
+        targets: what `loss` needs to know about each image, shape (n, …): labels for the cross-entropy.
         epochs: how often every image is seen.
         learning_rate: the highest rate.
         seed: of order, augmentation, dropout and the streams of the images.
-        batch_size: images a step.
-        weight_decay: of AdamW, on weights and not on biases or batch norms.
+        batch_size: images in a step.
+        weight_decay: of AdamW, on weights but not on biases or batch norms.
         augment: changes each minibatch at random.
-        loss: what is made small.
+        loss: to be minimised.
         batches: the minibatches of an epoch; by default all images in a random order, `batch_size` at a time.
-        guard: asked after each epoch. Where its number falls below half of its best, the training ends, and the
-            weights are those of the best epoch.
-        progress: told the share done and the mean loss of the epoch, after each epoch and every second.
-        checkpoint: a file for the state of this training, from which it goes on if it is called again; it stays
-            there when the training is done.
+        guard: called after each epoch. When its score falls below half of its best, the training ends with the weights
+            of the best epoch.
+        progress: called with the fraction done and the mean loss of the epoch, after each epoch and every second.
+        checkpoint: a file for the state of this training, which resumes there if it is called again; the file stays
+            when the training is done.
 
     Returns:
-        How many epochs the weights have seen.
+        The number of epochs that the weights have seen.
 
     Raises:
-        InputError: the loss is no finite number any more.
+        InputError: the loss is no longer finite.
     """
     optimiser = torch.optim.AdamW(parameter_groups(network, weight_decay), lr=learning_rate)
     run = _Run(network, optimiser, seed, images.device)
-    saved, steps, told = Checkpoint(checkpoint), math.ceil(len(images) / batch_size), monotonic()
+    saved, steps, reported = Checkpoint(checkpoint), math.ceil(len(images) / batch_size), monotonic()
 
     def shuffled(epoch: int, generator: torch.Generator) -> Sequence[Tensor]:
         return torch.split(torch.randperm(len(images), generator=generator), batch_size)
 
     def loss_of(rows: Tensor, share: float) -> Tensor:
-        shown = images[rows] if augment is None else augment(images[rows], run.generator)
-        shown = shown.contiguous(memory_format=run.layout)
-        batch = Batch(shown, targets[rows], Streams.of(seed, rows).derive("fit").derive(run.epoch), share)
+        inputs = images[rows] if augment is None else augment(images[rows], run.generator)
+        inputs = inputs.contiguous(memory_format=run.layout)
+        batch = Batch(inputs, targets[rows], Streams.of(seed, rows).derive("fit").derive(run.epoch), share)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
             return loss(network, batch)
 
     with private_randomness(seed, images.device), torch.enable_grad():
         run.restore(saved.load())
         while run.epoch < epochs and not run.collapsed:
-            run.order = run.order or [one.to(images.device) for one in (batches or shuffled)(run.epoch, run.generator)]
+            run.order = run.order or [
+                rows.to(images.device) for rows in (batches or shuffled)(run.epoch, run.generator)
+            ]
             while run.done < len(run.order):
                 now = run.epoch * steps + run.done * steps / len(run.order)
                 set_learning_rate(optimiser, learning_rate, now, epochs * steps)
                 run.step(loss_of(run.order[run.done], now / (epochs * steps)))
                 if saved.due:
                     saved.save(run.state())
-                if progress and run.done < len(run.order) and monotonic() - told > 1:
-                    told = monotonic()
+                if progress and run.done < len(run.order) and monotonic() - reported > 1:
+                    reported = monotonic()
                     progress((run.epoch + run.done / len(run.order)) / epochs, run.mean)
             mean = run.close_epoch(guard)
             if progress:
@@ -155,7 +157,7 @@ def fit(
 
 
 class _Run:
-    """A training on its way: all that its further steps depend on, beside what `fit` was given."""
+    """The state of a training: all that its next steps depend on, besides the arguments of `fit`."""
 
     def __init__(self, network: nn.Module, optimiser: torch.optim.Optimizer, seed: int, device: torch.device) -> None:
         self.layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
@@ -183,17 +185,17 @@ class _Run:
         self.seen, self.done = self.seen + count, self.done + 1
 
     def close_epoch(self, guard: Guard | None) -> float:
-        """Asks the guard, and begins the next epoch; the mean loss of this one."""
+        """Calls the guard and begins the next epoch; returns the mean loss of this one."""
         mean = self.mean
         if not math.isfinite(mean):
             raise InputError(f"The loss became {mean} in epoch {self.epoch + 1}; a smaller learning_rate helps.")
         self.epoch, self.order, self.done, self.seen = self.epoch + 1, [], 0, 0
         self.total = torch.zeros_like(self.total)
         if guard:
-            self._ask(guard)
+            self._evaluate(guard)
         return mean
 
-    def _ask(self, guard: Guard) -> None:
+    def _evaluate(self, guard: Guard) -> None:
         score = guard(self.network.eval())
         self.network.train()
         if score >= self.best.get("score", score):
@@ -202,14 +204,14 @@ class _Run:
         self.collapsed = score < COLLAPSED * self.best["score"]
 
     def finish(self) -> int:
-        """Leaves the network as it will be used; how many epochs its weights have seen."""
+        """Leaves the network ready for use; returns the number of epochs that its weights have seen."""
         if self.collapsed:
             self.network.load_state_dict(self.best["weights"])
         _laid_out(self.network.eval().requires_grad_(False), torch.contiguous_format)
         return int(self.best["epoch"]) if self.collapsed else self.epoch
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """The state for a checkpoint."""
         return {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -220,7 +222,7 @@ class _Run:
         }
 
     def restore(self, state: dict[str, Any] | None) -> None:
-        """Goes on from a checkpoint, if there is one."""
+        """Resumes from a checkpoint, if there is one."""
         if state is None:
             return
         self.network.load_state_dict(state["network"])
@@ -230,15 +232,15 @@ class _Run:
         if state["cuda"] is not None:
             torch.cuda.set_rng_state(state["cuda"], self.device)
         self.__dict__.update(state["counts"])
-        self.total, self.order = self.total.to(self.device), [one.to(self.device) for one in self.order]
+        self.total, self.order = self.total.to(self.device), [rows.to(self.device) for rows in self.order]
 
 
 _COUNTS = ("epoch", "done", "seen", "order", "total", "best", "collapsed")
 
 
 def _laid_out(network: nn.Module, layout: torch.memory_format) -> nn.Module:
-    """The network with its 2D kernels in this memory format; `Module.to` refuses those of 3D convolutions."""
-    for one in network.parameters():
-        if one.ndim == 4:
-            one.data = one.data.contiguous(memory_format=layout)
+    """The network with its 2D kernels in this memory format; `Module.to` fails for 3D convolutions."""
+    for weight in network.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=layout)
     return network

@@ -78,7 +78,7 @@ def test_queries_are_counted_for_each_image_forward_and_backward_apart() -> None
 
 def test_a_model_refuses_rows_whose_images_it_cannot_know() -> None:
     model, images, _, _ = scene(Sums())
-    with pytest.raises(ValueError, match="2 rows came for 4 images"):
+    with pytest.raises(ValueError, match="each of 4 images, but got 2 rows"):
         model(images[:2])
 
 

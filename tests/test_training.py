@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -285,10 +284,12 @@ class TestCosts:
 
         with pytest.raises(KeyboardInterrupt):
             protect(Testbed(DIGITS), SMALL, kill)
-        (told,) = tmp_path.glob("*.training/spent.json")
-        before = json.loads(told.read_text())
+        (file,) = tmp_path.glob("*.training/spent.pt")
+        spent = checkpoints.Checkpoint(file)
+        before = spent.load()
+        assert before is not None
         assert before["seconds"] > 0
-        told.write_text(json.dumps(before | {"seconds": 1000.0, "peak_mib": 5000.0}))
+        spent.save(before | {"seconds": 1000.0, "peak_mib": 5000.0})
         cost = protect(Testbed(DIGITS), SMALL, lambda share, doing: None).cost
         assert 1000 < cost["seconds"] < 1100
         assert cost["peak_mib"] == 5000
@@ -338,7 +339,7 @@ class TestCommand:
             ("--defense retrained:epochs=0", "Expected epochs of 1"),
             ("--defense retrained,smoothed --dataset digits", "smoothed"),
             ("--defense retrained --seed one", "whole number"),
-            ("--defense ,", "Expected the name of a defense"),
+            ("--defense ,", "Expected at least one defense"),
             ("--defense retrained --device moon", "Expected a device"),
         ],
     )
@@ -379,8 +380,8 @@ class TestClassifiers:
     @pytest.mark.parametrize(
         ("arguments", "hint"),
         [
-            (["mnist-cnn"], "--dataset what to train"),
-            (["mnist-cnn", "--dataset", "digits"], "--out where"),
+            (["mnist-cnn"], "--dataset what to train it on"),
+            (["mnist-cnn", "--dataset", "digits"], "--out the file"),
             (["mnist-cn", "--dataset", "digits", "--out", "x"], "Did you mean 'mnist-cnn'"),
         ],
     )

@@ -1,4 +1,4 @@
-"""Trains classifiers: the one that ships with this project, or any model on any data set.
+"""Trains the classifier that ships with this project, or any other model on any data set.
 
 python tools/train_classifier.py photos-cnn
 python tools/train_classifier.py mnist-cnn --dataset digits --out digits.safetensors
@@ -21,21 +21,21 @@ from bench.data.load import load_dataset
 from bench.models import load_model
 from bench.models.nets import Net
 from bench.models.zoo import Requirements
-from bench.models.zoo import photos_cnn as untrained
+from bench.models.zoo import photos_cnn as small_net
 from bench.training import fit, private_randomness
 
 CROPS = "photos:crop=48,train=500,test=1"
-"""Crops of the left parts of the photographs, somewhat larger than those that the net reads."""
+"""Crops of the left parts of the photographs, somewhat larger than the inputs of the net."""
 
 SIZE = 32
 EPOCHS = 20
 
 
 def photos_cnn(seed: int, progress: Callable[[float, float], None]) -> Net:
-    """A net trained on `CROPS`, cut down to `SIZE` at random places and scales, in different lights."""
+    """A net trained on random crops of `CROPS`, of `SIZE` pixels, at random scales and in different light."""
     data = load_dataset(CROPS)
     with private_randomness(seed):
-        net = untrained(Requirements(len(data.classes), (3, SIZE, SIZE)), trained=False)
+        net = small_net(Requirements(len(data.classes), (3, SIZE, SIZE)), trained=False)
     fit(
         net,
         data.train.load(torch.arange(len(data.train))),
@@ -52,10 +52,10 @@ def photos_cnn(seed: int, progress: Callable[[float, float], None]) -> Net:
 def classifier(
     model: str, dataset: str, epochs: int, mirror: bool, seed: int, progress: Callable[[float, float], None]
 ) -> Net:
-    """A model of this name, from fresh weights, trained on all training images of a data set with small shifts.
+    """A model trained from scratch on all training images of a data set, with small shifts.
 
     Raises:
-        InputError: there is no such model or data set, they do not fit, or there are no training images.
+        InputError: the model or the data set does not exist, they do not fit, or there are no training images.
     """
     data = load_dataset(dataset)
     if not len(data.train):
@@ -81,7 +81,7 @@ def classifier(
 
 
 def accuracy(net: Net, dataset: str) -> float:
-    """Share of the evaluation images that are classified rightly."""
+    """The fraction of the evaluation images that are classified correctly."""
     test = load_dataset(dataset).test
     rng = Streams.of(0, torch.arange(len(test)))
     logits = answers(net, test.load(torch.arange(len(test))), rng)
@@ -89,10 +89,10 @@ def accuracy(net: Net, dataset: str) -> float:
 
 
 def main() -> None:
-    """Trains, says how good the result is, and writes it."""
+    """Trains, prints the accuracy, and writes the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="photos-cnn, or with --dataset any model of 'bench list models'")
-    parser.add_argument("--dataset", help="what to learn, as 'bench run' names it; by default larger crops of photos")
+    parser.add_argument("--dataset", help="what to learn, as in 'bench run'; by default larger crops of photos")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="with --dataset")
     parser.add_argument("--mirror", action="store_true", help="mirror half of the images, with --dataset")
     parser.add_argument("--seed", type=int, default=0, help="of the initialisation and the training")
@@ -100,32 +100,32 @@ def main() -> None:
     arguments = parser.parse_args()
     shipped = arguments.dataset is None
     if shipped and arguments.model != "photos-cnn":
-        parser.error("say with --dataset what to train it on")
+        parser.error("name with --dataset what to train it on")
     if not shipped and arguments.out is None:
-        parser.error("say with --out where the weights go")
+        parser.error("name with --out the file for the weights")
     try:
         net = (
-            photos_cnn(arguments.seed, _tell)
+            photos_cnn(arguments.seed, _report)
             if shipped
             else classifier(
-                arguments.model, arguments.dataset, arguments.epochs, arguments.mirror, arguments.seed, _tell
+                arguments.model, arguments.dataset, arguments.epochs, arguments.mirror, arguments.seed, _report
             )
         )
     except InputError as error:
         parser.error(str(error))
-    judged = arguments.dataset or "photos"
-    _say(f"\naccuracy on the evaluation images of {judged}: {accuracy(net, judged):.1%}\n")
+    evaluated = arguments.dataset or "photos"
+    _print(f"\naccuracy on the evaluation images of {evaluated}: {accuracy(net, evaluated):.1%}\n")
     out = arguments.out or Path(__file__).parent.parent / "bench" / "weights" / "photos-cnn.safetensors"
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file(net.network.state_dict(), out)
-    _say(f"written: {out}\n")
+    _print(f"written: {out}\n")
 
 
-def _tell(share: float, loss: float) -> None:
-    _say(f"\r{share:4.0%}  loss {loss:.3f}")
+def _report(share: float, loss: float) -> None:
+    _print(f"\r{share:4.0%}  loss {loss:.3f}")
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stderr.write(text)
     sys.stderr.flush()
 

@@ -1,4 +1,4 @@
-"""What an informed attacker sees of a defense without a useful gradient: BPDA (arXiv 1802.00420)."""
+"""How an adaptive attacker differentiates a defense without a useful gradient: BPDA (arXiv 1802.00420)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class BPDA(torch.autograd.Function):
-    """Backward pass differentiable approximation: forwards exactly a function, backwards a substitute.
+    """Backward pass differentiable approximation: the exact function forwards, a substitute backwards.
 
-    `BPDA.apply(images, function, backward)` returns `function(images)` to the bit; its gradient at `images`
-    is `backward(images, gradient at the output)`.
+    `BPDA.apply(images, function, backward)` returns exactly `function(images)`; its gradient at `images` is
+    `backward(images, gradient at the output)`.
     """
 
     @staticmethod
@@ -30,6 +30,6 @@ class BPDA(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """The substitute's gradient."""
+        """The gradient of the substitute."""
         (images,) = ctx.saved_tensors
         return ctx.substitute(images, gradients[0]), None, None

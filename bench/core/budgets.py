@@ -18,14 +18,14 @@ Images = Float[Tensor, "n c h w"]
 class Budget(ABC):
     """A rule for how far an adversarial image may be from its original.
 
-    Two results may be compared only if their budgets are equal as printed.
+    Results are comparable only if their budgets print the same.
     """
 
     threat_model: ClassVar[str]
 
     @abstractmethod
     def allows(self, images: Images, adversarial: Images) -> Bool[Tensor, "n"]:
-        """Which adversarial images keep the rule; both in [0, 1], of one shape and type."""
+        """Which adversarial images keep the rule; both tensors are in [0, 1], of the same shape and type."""
 
 
 def _changed(images: Images, adversarial: Images) -> Bool[Tensor, "n h w"]:
@@ -33,7 +33,7 @@ def _changed(images: Images, adversarial: Images) -> Bool[Tensor, "n h w"]:
 
 
 def number(value: float) -> str:
-    """A number as people write it in this field: 8/255 where it is one, else a short decimal."""
+    """A number as this field writes it: a fraction of 255 such as 8/255, or a short decimal."""
     over = Fraction(value * 255).limit_denominator(2)
     if abs(float(f"{value:.4g}") - value) > 1e-9 and abs(float(over) / 255 - value) < 1e-9:
         return f"{over.numerator}/{255 * over.denominator}"
@@ -42,13 +42,13 @@ def number(value: float) -> str:
 
 @dataclass(frozen=True)
 class Linf(Budget):
-    """Every value moves by at most `eps` (a share of the range [0, 1])."""
+    """Every value changes by at most `eps`, for values in [0, 1]."""
 
     eps: float
     threat_model: ClassVar[str] = "linf"
 
     def allows(self, images: Images, adversarial: Images) -> Bool[Tensor, "n"]:
-        """Compares in the images' own type: x + eps is what a correct attack can reach, bit for bit."""
+        """Compares in the type of the images, in which a correct attack may reach exactly x + eps."""
         inside = (adversarial <= images + self.eps) & (adversarial >= images - self.eps)
         return inside.flatten(1).all(1)
 
@@ -58,13 +58,13 @@ class Linf(Budget):
 
 @dataclass(frozen=True)
 class L2(Budget):
-    """The Euclidean length of the change is at most `eps` (values in [0, 1])."""
+    """The Euclidean norm of the change is at most `eps`, for values in [0, 1]."""
 
     eps: float
     threat_model: ClassVar[str] = "l2"
 
     def allows(self, images: Images, adversarial: Images) -> Bool[Tensor, "n"]:
-        """Sums in float64 and leaves room for the rounding of the images' own type."""
+        """Sums in float64, and allows for the rounding of the images' type."""
         length = (adversarial.double() - images.double()).flatten(1).norm(dim=1)
         kept: Tensor = length <= self.eps * (1 + 1e-5) + 1e-6
         return kept
@@ -75,7 +75,7 @@ class L2(Budget):
 
 @dataclass(frozen=True)
 class Pixels(Budget):
-    """At most `count` pixels change, all channels of a pixel counting as one; each value by at most `eps`."""
+    """At most `count` pixels change, in any of their channels, and each value by at most `eps`."""
 
     count: int
     eps: float = 1.0
@@ -93,14 +93,14 @@ class Pixels(Budget):
 
 @dataclass(frozen=True)
 class Patch(Budget):
-    """One compact region of at most `area` of the image (a share in (0, 1]) changes, freely.
+    """One compact region of the image may change without limit.
 
-    Compact: the changed pixels fit into an upright box, which depends on whether the patch may be turned.
+    Compact means that the changed pixels fit into an upright box of a certain size.
 
     Attributes:
-        area: share of the image, in (0, 1].
-        turned: whether a square of that area may be turned by any angle (the box is as long as its diagonal); if
-            not, the box is the upright square itself.
+        area: the largest fraction of the image that may change, in (0, 1].
+        turned: whether the patch may be turned by any angle. The box is then as long as the diagonal of a square of
+            that area; otherwise it is the upright square itself.
     """
 
     area: float
@@ -108,15 +108,15 @@ class Patch(Budget):
     threat_model: ClassVar[str] = "patch"
 
     def pixels(self, height: int, width: int) -> int:
-        """How many pixels of an image of this size the patch may cover (at least one)."""
+        """The number of pixels that the patch may cover on an image of this size, at least one."""
         return max(1, round(self.area * height * width))
 
     def box(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the smallest upright box that every patch on such an image fits into."""
+        """Height and width of the smallest upright box into which every patch on such an image fits."""
         pixels = self.pixels(height, width)
         side = math.isqrt(pixels - 1) + 1
         if self.turned and pixels > 1:
-            # Half of the image or more is compact wherever it lies.
+            # Half of the image or more is always compact.
             side = math.ceil(math.sqrt(2 * pixels)) + 1 if self.area < 0.5 else max(height, width)
         return min(side, height), min(side, width)
 
@@ -133,7 +133,7 @@ class Patch(Budget):
 
 
 def _extent(marked: Bool[Tensor, "n length"]) -> Tensor:
-    """Distance from the first to the last mark, both included; 0 where there is none."""
+    """Distance from the first to the last mark, both included; 0 without a mark."""
     length = marked.shape[1]
     first = marked.int().argmax(1)
     last = length - 1 - marked.flip(1).int().argmax(1)

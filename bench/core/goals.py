@@ -1,4 +1,4 @@
-"""What an attacker wants: any wrong class, or one certain class."""
+"""What an attacker wants: any wrong class, or one particular class."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def predicted(logits: Draws) -> Int[Tensor, "*draws n"]:
 
 @dataclass(frozen=True)
 class Goal:
-    """Untargeted (`targets` is None) or targeted; foolbox calls it a criterion.
+    """An untargeted goal (`targets` is None) or a targeted one; foolbox calls it a criterion.
 
-    Losses are for the attacker to minimise, one value for each image. Logits may carry a leading axis of
-    draws (expectation over transformation): losses are then averaged over the draws, and a goal is reached
-    only if every draw reaches it.
+    The attacker minimises the losses, which have one value for each image. Logits may have a leading axis of draws
+    (expectation over transformation). Losses are then averaged over the draws, and a goal is reached only if every
+    draw reaches it.
 
-    With `rejects`, the last logit means "rejected": a rejected image is no success for the attacker, so
-    every loss counts that class with the classes to avoid.
+    With `rejects`, the last logit means "rejected". A rejected image is no success for the attacker, so every loss
+    counts that class among those to avoid.
 
     Attributes:
         labels: the true classes, shape (n,).
@@ -61,9 +61,9 @@ class Goal:
         return hit if hit.dim() == 1 else hit.all(0)
 
     def eligible(self, logits: Draws) -> Bool[Tensor, "n"]:
-        """Which clean images there is something to gain on; where there are draws, in any of them.
+        """Which clean images are worth attacking, in any of the draws if there are several.
 
-        Untargeted: those classified rightly. Targeted: those neither of the target class nor classified so.
+        Untargeted: those classified correctly. Targeted: those neither of the target class nor classified as it.
         """
         classes = predicted(logits)
         if self.targets is None:
@@ -83,7 +83,7 @@ class Goal:
         return _mean_over_draws(avoid)
 
     def margin(self, logits: Draws) -> Float[Tensor, "n"]:
-        """The best logit to avoid minus the best logit to reach; below zero where the goal is reached."""
+        """The best logit to avoid minus the best logit to reach; negative if the goal is reached."""
         wanted = torch.zeros_like(logits, dtype=torch.bool)
         if self.targets is not None:
             wanted.scatter_(-1, self.targets.expand(logits.shape[:-1])[..., None], True)

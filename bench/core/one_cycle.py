@@ -1,4 +1,4 @@
-"""What a step of a training is taken with: which weights decay, and the rate and the momentum of the moment."""
+"""The optimiser's settings in the course of a training: which weights decay, learning rate and momentum."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from torch import nn
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices and kernels decay; vectors (biases, batch norms) do not."""
-    weights = [one for one in network.parameters() if one.ndim > 1]
-    vectors = [one for one in network.parameters() if one.ndim <= 1]
+    """Two groups for an optimiser: matrices and kernels decay, vectors (biases, batch norms) do not."""
+    weights = [weight for weight in network.parameters() if weight.ndim > 1]
+    vectors = [weight for weight in network.parameters() if weight.ndim <= 1]
     return [{"params": weights, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, highest: float, step: float, steps: int) -> None:
-    """One cycle: the rate rises from a 25th, then falls to nothing; the momentum goes the other way."""
+    """Sets the learning rate and the momentum for a step of one cycle (arXiv 1708.07120).
+
+    Over a tenth of the steps the rate rises from a 25th of `highest` to `highest`, and then falls to nearly zero. The
+    momentum goes the other way, between 0.95 and 0.85.
+    """
 
     def between(start: float, end: float, share: float) -> float:
         return end + (start - end) / 2 * (math.cos(math.pi * share) + 1)

@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes at its peak."""
+"""The peak memory of a piece of work."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _RESET = Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Begins to watch when it is made.
+    """Measures from the moment it is made.
 
-    On a GPU it is what tensors take there in all; on a CPU what the process takes more than at the beginning, which
-    only Linux tells.
+    On a GPU it counts all tensors there; on a CPU the memory that the process takes beyond what it took at the
+    beginning, which only Linux can tell.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -27,14 +27,14 @@ class PeakMemory:
 
     @property
     def mib(self) -> float:
-        """The peak so far in MiB; NaN where the system does not tell."""
+        """The peak so far in MiB; NaN if the system cannot tell."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / 2**20
         return max(_resident("VmHWM") - self._before, 0.0)  # in this order NaN stays NaN
 
 
 def _resident(name: str, reset: bool = False) -> float:
-    """A line of Linux's status of this process in MiB; `reset` makes the peak begin anew."""
+    """A line of Linux's status of this process, in MiB; `reset` forgets the peak so far."""
     try:
         if reset:
             _RESET.write_text("5")

@@ -1,4 +1,4 @@
-"""Random numbers that belong to an image: a stream for each (seed, image index), computed for a whole batch at once."""
+"""Random numbers that belong to images: a stream for each (seed, image index), computed for a whole batch at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _signed(value: int) -> int:
 
 
 def _shift(words: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right; torch's own shift of int64 repeats the sign."""
+    """Logical shift to the right; torch's shift of int64 copies the sign."""
     return (words >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -38,11 +38,11 @@ def _word(label: str | int) -> int:
 class Streams:
     """One stream of random numbers for each image of a batch.
 
-    The numbers of an image depend on the seed, the image's index in its data set, and what was drawn from
-    its stream before: never on the batch, its size, the order of the work or the device.
+    The numbers of an image depend on the seed, on the image's index in its data set, and on how many were drawn from
+    its stream before; never on the batch, its size, the order of the work or the device.
 
-    Indexing gives the streams of some images, which go on from here; go on drawing from the one or from the
-    other, not from both. `derive` gives fresh streams that are independent of these.
+    Indexing gives the streams of some of the images, which continue here: draw further numbers from these or from the
+    whole, not from both. `derive` gives new streams that are independent of these.
     """
 
     def __init__(self, keys: Int[Tensor, "n"], used: int = 0) -> None:
@@ -59,14 +59,14 @@ class Streams:
 
     @property
     def device(self) -> torch.device:
-        """Where the numbers are made."""
+        """The device of the numbers."""
         return self._keys.device
 
     def __getitem__(self, rows: Tensor | slice) -> Streams:
         return Streams(self._keys[rows], self._used)
 
     def derive(self, label: str | int | Int[Tensor, "n"]) -> Streams:
-        """Independent streams, one for each image: for a named purpose, or for one number per image."""
+        """Independent streams, one for each image, for a named purpose or a number for each image."""
         words = _mix(label) if isinstance(label, Tensor) else _word(label)
         return Streams(_mix(self._keys + words))
 
@@ -91,10 +91,10 @@ class Streams:
         return numbers.to(torch.float32)
 
     def integers(self, high: int | Tensor, *shape: int) -> Int[Tensor, "n *shape"]:
-        """Uniform in {0, .., high − 1}, int64, of shape (n, *shape); `high` may be a tensor that broadcasts."""
+        """Uniform in {0, …, high − 1}, int64, of shape (n, *shape); `high` may be a tensor that broadcasts."""
         unit = _shift(self._words(shape), 11).to(torch.float64) * 2.0**-53
         return (unit * high).to(torch.int64)
 
     def permutations(self, size: int) -> Int[Tensor, "n size"]:
-        """For each image a random order of 0 .. size − 1."""
+        """A random order of 0 … size − 1 for each image."""
         return self._words((size,)).argsort(dim=1)
