@@ -89,6 +89,7 @@ class APGD(_OfAutoAttack):
         "dlr": {"loss": "dlr"},
     }
     access = "gradients"
+    family = "sign"
 
     def __post_init__(self) -> None:
         super().__post_init__()

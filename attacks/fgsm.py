@@ -34,6 +34,8 @@ class FGSM(Attack):
     paper = "Goodfellow, Shlens, Szegedy, Explaining and Harnessing Adversarial Examples, arXiv 1412.6572"
     presets = {"quick": {}, "paper": {"eps": 0.01}}
     access = "gradients"
+    family = "sign"
+    steps = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.eps <= 1:

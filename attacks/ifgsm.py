@@ -35,6 +35,7 @@ class IFGSM(Attack):
     paper = "Kurakin, Goodfellow, Bengio, Adversarial Examples in the Physical World, arXiv 1607.02533"
     presets = {"quick": {"steps": 5}, "paper": {"step_size": 1 / 255}}
     access = "gradients"
+    family = "sign"
 
     def __post_init__(self) -> None:
         if self.eps > 1:

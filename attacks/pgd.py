@@ -47,6 +47,7 @@ class PGD(Attack):
         "l2": {"norm": "l2", "eps": 0.5},
     }
     access = "gradients"
+    family = "sign"
 
     def __post_init__(self) -> None:
         check_steps(self.eps, self.steps, self.step_size)

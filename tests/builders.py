@@ -15,8 +15,8 @@ NASTY = "<script>alert(1)</script>|`x`\n# *y* [z](http://evil.example) \x1b[31m 
 LINF = {"threat_model": "linf", "budget": "L∞ ≤ 8/255", "access": "gradients", "universal": False}
 PATCH = {"threat_model": "patch", "budget": "patch ≤ 5 %", "access": "gradients", "universal": True}
 TRAITS = {
-    "fgsm": LINF,
-    "ifgsm": LINF,
+    "fgsm": {**LINF, "family": "sign", "steps": 1},
+    "ifgsm": {**LINF, "family": "sign", "steps": 10},
     "square": {**LINF, "access": "scores"},
     "patch": PATCH,
     "sparse-rs": {**PATCH, "access": "scores", "universal": False},

@@ -10,9 +10,6 @@ from bench.core.text import plain
 from bench.records.metrics import PerImage, per_image, worst_case
 from bench.records.schema import Facts, Outcome, PluginRecord, Tier
 
-_ONE_FAMILY = {"fgsm": "sign", "ifgsm": "sign", "pgd": "sign", "apgd": "sign"}
-
-
 @dataclass(frozen=True, order=True)
 class Conditions:
     """What the records of one board have in common; numbers of two settings are never compared.
@@ -75,9 +72,8 @@ class Sample:
 
     @property
     def family(self) -> str:
-        """What counts as one attack: those that follow the sign of the gradient do."""
-        name = self.record.name if self.record else self.attack
-        return _ONE_FAMILY.get(name, name)
+        """As `Attack.family`; an attack without one is a family of its own."""
+        return str(self.record.traits.get("family") or self.record.name) if self.record else self.attack
 
     @property
     def names(self) -> set[str]:
@@ -88,10 +84,8 @@ class Sample:
 
     @property
     def steps(self) -> int:
-        """How many steps the attack takes, 0 where that is no parameter of it."""
-        if self.record is None:
-            return 0
-        steps = self.record.parameters.get("steps", 1 if self.record.name == "fgsm" else 0)
+        """As `Attack.steps`; 0 if the record does not say."""
+        steps = self.record.traits.get("steps") if self.record else None
         return steps if isinstance(steps, int) else 0
 
     @property
