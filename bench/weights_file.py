@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from bench.errors import InputError
 
 
+def shipped_weights(name: str) -> Path:
+    """The file of weights that comes with this package under that name."""
+    return Path(__file__).parent / "weights" / f"{name}.safetensors"
+
+
 def load_weights(network: nn.Module, path: Path) -> None:
     """Loads the weights of a file into a network.
 

@@ -20,8 +20,8 @@ trained on 150 CIFAR-10 images restores 67 %. The choice of patches has no gradi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from bench.contracts import Artifact, Classifier, Defense, Examples, Images, Streams, Transformed
 from bench.training import Batch
+from bench.weights_file import shipped_weights
 
 from ._examples import choose, fresh, packed, train, unpacked
 from ._pixels import bounded
@@ -46,6 +47,8 @@ CROP = 16
 
 SHIPPED = (3, 32, 32), 5, 32
 """Shape of the images, depth and width of the denoiser in `bench/weights`."""
+
+_DENOISER = shipped_weights("psd-denoiser")
 
 
 class Denoiser(nn.Module):
@@ -113,12 +116,15 @@ class PSD(Defense):
         if self.window % 2:
             raise ValueError(f"Expected an even window, but got {self.window}; patches overlap by half of it.")
 
+    def files(self) -> tuple[Path, ...]:
+        """The denoiser of the package, unless one is trained."""
+        return (_DENOISER,) if self.denoiser == "shipped" else ()
+
     def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
         """Trains the denoiser or loads the package's own, without using the model or the labels."""
         example, _, _ = choose(training, rng, 1, "psd")
         if self.denoiser == "shipped" and (tuple(example.shape[1:]), self.depth, self.width) == SHIPPED:
-            with as_file(files("bench") / "weights" / "psd-denoiser.safetensors") as file:
-                return load_file(file, device=str(example.device))
+            return load_file(_DENOISER, device=str(example.device))
         images, labels, streams = choose(training, rng, self.training_images, "psd")
         net = fresh(lambda: Denoiser(images.shape[1], self.width, self.depth), rng)
         settings: dict[str, Any] = {"epochs": self.epochs, "learning_rate": 3e-3, "batch_size": 32, "loss": self._loss}

@@ -15,10 +15,9 @@ from bench.contracts import Classifier
 from bench.errors import InputError, MissingExtraError
 from bench.models.nets import MnistCNN, Net, ResNet20, SmallResNet
 from bench.plugins.specs import Spec, check_known
-from bench.weights_file import load_weights
+from bench.weights_file import load_weights, shipped_weights
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_BUNDLED = Path(__file__).parent.parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def photos_cnn(required: Requirements, trained: bool = True) -> Net:
         )
     net = Net(SmallResNet(required.num_classes, required.channels), required.num_classes, (0.5,), (0.25,), bundled)
     if bundled:
-        load_weights(net.network, _BUNDLED / "photos-cnn.safetensors")
+        load_weights(net.network, shipped_weights("photos-cnn"))
     return net
 
 

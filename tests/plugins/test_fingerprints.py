@@ -267,6 +267,10 @@ class TestFiles:
             records.append(plugin_fingerprints("attack", attack)["files of the attack"])
         assert records[0] != records[1]
 
+    def test_weights_that_ship_with_a_defense_are_seen(self) -> None:
+        assert [file.name for file in make_defense("psd").files()] == ["psd-denoiser.safetensors"]
+        assert make_defense("psd:denoiser=trained").files() == ()
+
     def test_a_folder_counts_with_all_that_lies_below(self, tmp_path: Path) -> None:
         (tmp_path / "a").mkdir()
         (tmp_path / "a" / "b.txt").write_text("1")
