@@ -15,6 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
+from torch import Tensor
+
 from bench.contracts import Artifact, Classifier, Defense, Images, NotApplicableError, Streams, Transformed
 
 from ._inpaint import inpaint
@@ -48,7 +51,7 @@ class DWOracle(Defense):
         return {"bare": model}
 
 
-def _without_changes(images: Images, rng: Streams) -> Images:
+def _without_changes(images: Float[Tensor, "n channels h w"], rng: Streams) -> Images:
     """The images with changes inpainted; they have c channels, or c of the attacked image and c of its original."""
     refuse_nan(images, "dw-oracle")
     if images.shape[1] % 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +28,13 @@ class LinearClassifier(Classifier):
 
 
 class SmoothClassifier(Classifier):
-    """A curved one: the logits of two linear layers with tanh between them; float64 unless told otherwise."""
+    """A curved one: the logits of two linear layers with tanh between them; float64 by default."""
 
     def __init__(self, values: int, classes: int, hidden: int = 16, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
-        made = torch.Generator().manual_seed(0)
-        self.first = torch.randn(hidden, values, generator=made, dtype=dtype) / values**0.5 * 3
-        self.second = torch.randn(classes, hidden, generator=made, dtype=dtype)
+        random = torch.Generator().manual_seed(0)
+        self.first = torch.randn(hidden, values, generator=random, dtype=dtype) / values**0.5 * 3
+        self.second = torch.randn(classes, hidden, generator=random, dtype=dtype)
         self.num_classes = classes
 
     def forward(self, images: Tensor, rng: Streams) -> Tensor:
@@ -76,7 +77,8 @@ class ToyExamples:
         return self.images[indices]
 
     def progress(self, share: float) -> None:
-        """Nobody listens."""
+        """Checks the range."""
+        assert 0 <= share <= 1
 
 
 def streams(count: int, seed: int = 0) -> Streams:
@@ -92,6 +94,11 @@ def model_of(classifier: Classifier, count: int, draws: int = 1) -> Model:
 def images_of(count: int, *shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
     """Random images away from 0 and 1."""
     return streams(count, seed).uniform(*shape, low=0.2, high=0.8).to(dtype)
+
+
+def plugin_module(name: str) -> Any:
+    """A module of attacks/ or defenses/, such as `defenses.median`; they may only be loaded by name."""
+    return importlib.import_module(f"bench.{name}")
 
 
 def tool(name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import random
 from dataclasses import fields
 from typing import Any
@@ -16,9 +15,9 @@ from bench.contracts import Attack, Classifier, Goal, InputError, MissingExtraEr
 from bench.plugins import registry
 from bench.plugins.registry import make_attack
 
-from ..toys import LinearClassifier, SmallConvNet, SmoothClassifier, images_of, model_of, streams
+from ..toys import LinearClassifier, SmallConvNet, SmoothClassifier, images_of, model_of, plugin_module, streams
 
-borrowed: Any = importlib.import_module("bench.attacks._borrowed")
+borrowed: Any = plugin_module("attacks._borrowed")
 NEEDS_EXTRA = {"apgd", "square", "autoattack"}
 NEWTON = "art:attack=NewtonFool,settings=max_iter=2"
 CHEAP = [
@@ -58,7 +57,7 @@ def scene(count: int = 8) -> tuple[Classifier, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("text", CHEAP)
-def test_a_budget_is_kept_and_successes_are_those_that_are_told(text: str) -> None:
+def test_a_budget_is_kept_and_reported_successes_are_true(text: str) -> None:
     classifier, images, labels = scene()
     before = images.clone()
     adversarial, model = run(text, classifier, images, Goal(labels))
@@ -248,7 +247,7 @@ def test_autoattack_breaks_the_images_that_the_library_breaks() -> None:
     with borrowed.isolated(streams(24)):
         expected, _ = theirs.run_standard_evaluation(images, labels)
     ours, _ = run("autoattack:eps=0.005,steps=10,queries=100", classifier, images, Goal(labels))
-    broken = [classifier(found, streams(24)).argmax(1) != labels for found in (expected, ours)]
+    broken = [classifier(images, streams(24)).argmax(1) != labels for images in (expected, ours)]
     assert 0 < broken[0].sum() < 24
     assert (broken[0] != broken[1]).sum() <= 1  # the random starts differ
 
@@ -267,7 +266,7 @@ def test_wrong_parameters_are_errors_before_any_work(text: str) -> None:
         make_attack(text)
 
 
-def test_what_does_not_fit_the_images_or_classes_is_told_before_any_work() -> None:
+def test_what_does_not_fit_the_images_or_classes_is_reported_before_any_work() -> None:
     with pytest.raises(InputError, match="pixels"):
         make_attack("jsma:pixels=300").check((3, 16, 16), 10)
     pytest.importorskip("pyautoattack")
@@ -278,13 +277,13 @@ def test_what_does_not_fit_the_images_or_classes_is_told_before_any_work() -> No
 
 @pytest.mark.parametrize("name", sorted(NEEDS_EXTRA))
 def test_a_missing_package_names_the_extra_that_brings_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("bench.attacks.autoattack"), "find_spec", lambda package: None)
+    monkeypatch.setattr(plugin_module("attacks.autoattack"), "find_spec", lambda package: None)
     with pytest.raises(MissingExtraError, match=r"defense-bench\[autoattack\]"):
         make_attack(name).check((3, 16, 16), 10)
 
 
 @pytest.mark.parametrize("name", ["cw", "deepfool", "foolbox", "apgd", "square", "autoattack", "jsma", "art"])
-def test_every_preset_can_be_made_and_every_parameter_is_told(name: str) -> None:
+def test_every_preset_can_be_made_and_every_parameter_is_documented(name: str) -> None:
     plugin = registry.load_plugin("attack", name)
     for preset in plugin.presets:
         make_attack(f"{name}:{preset}")

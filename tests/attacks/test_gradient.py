@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 from typing import Any
 
@@ -13,13 +12,13 @@ from torch import Tensor, nn
 from bench.contracts import Attack, Classifier, Goal, InputError
 from bench.plugins.registry import make_attack
 
-from ..toys import LinearClassifier, SmallConvNet, SmoothClassifier, images_of, model_of, streams
+from ..toys import LinearClassifier, SmallConvNet, SmoothClassifier, images_of, model_of, plugin_module, streams
 
 EPS = 8 / 255
 
 
 class Logits(nn.Module):
-    """A bench classifier as the other libraries want it."""
+    """A bench classifier as other libraries expect it."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -43,7 +42,7 @@ def attacked(attack: Attack, net: Classifier, images: Tensor, goal: Goal, seed: 
 
 
 def by_foolbox(attack: Any, net: Classifier, images: Tensor, goal: Goal) -> Tensor:
-    foolbox = pytest.importorskip("foolbox")
+    foolbox = plugin_module("attacks.foolbox_attacks")._foolbox()  # imports it without its warning
     model = foolbox.PyTorchModel(Logits(net).eval(), bounds=(0, 1), device="cpu")
     criteria = foolbox.criteria
     criterion = criteria.Misclassification(goal.labels)
@@ -54,9 +53,10 @@ def by_foolbox(attack: Any, net: Classifier, images: Tensor, goal: Goal) -> Tens
 
 
 def by_art(name: str, net: Classifier, images: Tensor, goal: Goal, **parameters: Any) -> Tensor:
-    pytest.importorskip("art")
-    evasion = importlib.import_module("art.attacks.evasion")
-    estimator = importlib.import_module("art.estimators.classification").PyTorchClassifier(
+    from art.attacks import evasion
+    from art.estimators.classification import PyTorchClassifier
+
+    estimator = PyTorchClassifier(
         Logits(net), nn.CrossEntropyLoss(), tuple(images.shape[1:]), 10, clip_values=(0, 1), device_type="cpu"
     )
     wanted = goal.labels if goal.targets is None else goal.targets
@@ -88,8 +88,8 @@ def test_ifgsm_equals_foolbox_and_art_to_the_bit(targeted: bool) -> None:
 
 def test_ifgsm_with_one_step_of_eps_is_fgsm() -> None:
     net, images, goal = setting(targeted=False)
-    one = attacked(make_attack("ifgsm:steps=1,step_size=8/255"), net, images, goal)
-    assert torch.equal(one, attacked(make_attack("fgsm"), net, images, goal))
+    single = attacked(make_attack("ifgsm:steps=1,step_size=8/255"), net, images, goal)
+    assert torch.equal(single, attacked(make_attack("fgsm"), net, images, goal))
 
 
 @pytest.mark.parametrize("text", ["fgsm:eps=0", "ifgsm:eps=0", "pgd:eps=0", "pgd:eps=0,norm=l2"])
@@ -185,7 +185,7 @@ def test_restarts_and_more_steps_never_weaken_pgd() -> None:
 
 
 def test_pgd_starts_at_random_places_of_the_whole_ball() -> None:
-    steps = importlib.import_module("bench.attacks._steps")
+    steps = plugin_module("attacks._steps")
     images = torch.full((2000, 3, 2, 2), 0.5)
     box = steps.LinfBall(0.1).start(images, streams(2000)) - images
     assert box.abs().max() <= 0.1 + 1e-7

@@ -23,7 +23,7 @@ from ..toys import streams
 
 ATTACKED = 100
 NOISE = 3
-"""How many images more may survive the stronger of two attacks by chance."""
+"""How many more images may survive the stronger of two attacks by chance."""
 
 
 @cache
@@ -47,7 +47,7 @@ def classifier() -> Classifier:
 
 @cache
 def right(text: str) -> int:
-    """How many of the images are still classified rightly after the attack with its quick preset."""
+    """How many images are still classified correctly after the attack with its quick preset."""
     images, labels = digits()
     rng, goal, attack = streams(ATTACKED), Goal(labels[:ATTACKED]), make_attack(text, "quick")
     if isinstance(attack, UniversalAttack):
@@ -132,7 +132,7 @@ def test_an_attack_without_bounds_leaves_nothing(text: str) -> None:
     assert right(text) == 0
 
 
-def test_a_learned_patch_over_the_whole_image_leaves_one_class_at_the_most() -> None:
+def test_a_learned_patch_over_the_whole_image_leaves_at_most_one_class() -> None:
     _, labels = digits()
     assert right("patch:area=1,rotation=0,scale=1:1") <= int(labels[:ATTACKED].bincount().max())
 
@@ -147,12 +147,12 @@ def test_a_learned_patch_over_the_whole_image_leaves_one_class_at_the_most() -> 
         ("greedyfool:pixels=4", "random-pixel:pixels=4"),
     ],
 )
-def test_what_nobody_optimised_is_far_weaker(attack: str, control: str) -> None:
+def test_an_attack_is_far_stronger_than_its_control(attack: str, control: str) -> None:
     assert clean() - right(control) < (clean() - right(attack)) / 2
 
 
 def test_a_learned_patch_is_far_stronger_than_its_controls_on_photos() -> None:
-    """Not on digits: a patch over a third of one hides what it is."""
+    """Not on digits, where a patch over a third of the image hides the digit."""
     testbed = testbed_of(Setting("photos", "photos-cnn", images=40))
     left = [
         int(craft(make_attack(text), testbed.bare, testbed, 1, lambda share, doing: None, Checkpoint(None)).right.sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from torch import Tensor
 from bench.contracts import Artifact, Classifier, Goal, InputError
 from bench.plugins.registry import make_attack
 
-from ..toys import LinearClassifier, SmallConvNet, images_of, model_of, streams
+from ..toys import LinearClassifier, SmallConvNet, images_of, model_of, plugin_module, streams
 
-generators: Any = importlib.import_module("bench.attacks._generators")
-training: Any = importlib.import_module("bench.attacks.train_generator")
+generators: Any = plugin_module("attacks._generators")
+training: Any = plugin_module("attacks.train_generator")
 CHEAP = "tnt:steps=4,restarts=2,candidates=4,batch_size=4,area=0.2"
 RANGE = generators.LIMIT
 
@@ -80,7 +79,7 @@ def test_learning_leaves_the_generator_and_the_classifier_as_they_were(
     classifier, images, goal = scene()
     generator = generators.load_generator(str(trained))
     before = {name: value.clone() for name, value in generator.state_dict().items()}
-    monkeypatch.setattr(importlib.import_module("bench.attacks.tnt"), "load_generator", lambda path: generator)
+    monkeypatch.setattr(plugin_module("attacks.tnt"), "load_generator", lambda path: generator)
     learned(CHEAP, classifier, images, goal)
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
     assert all(weight.grad is None for weight in [*generator.parameters(), *classifier.parameters()])
@@ -129,18 +128,18 @@ def linear_scene() -> tuple[LinearClassifier, Tensor, Goal]:
 
 
 def test_small_steps_never_raise_the_loss_of_a_linear_model() -> None:
-    tnt: Any = importlib.import_module("bench.attacks.tnt")
+    tnt: Any = plugin_module("attacks.tnt")
     classifier, images, goal = linear_scene()
     attack: Any = make_attack("tnt:steps=1,step_size=0.005,restarts=3,candidates=3,batch_size=16,loss=margin,area=0.3")
     trial = tnt._Trial(attack, generators.ProceduralFlower(), model_of(classifier, 16), images, goal, streams(16))
-    found = latents(3, 28, 1.5).double()
-    before = trial.outcome(found, "step 0", 16)[0]
+    searched = latents(3, 28, 1.5).double()
+    before = trial.outcome(searched, "step 0", 16)[0]
     for _ in range(5):
-        found = attack._search(trial, found)
-        after = trial.outcome(found, "step 0", 16)[0]
+        searched = attack._search(trial, searched)
+        after = trial.outcome(searched, "step 0", 16)[0]
         assert (after <= before + 1e-9).all()
         before = after
-    assert (found.abs() <= RANGE).all()
+    assert (searched.abs() <= RANGE).all()
 
 
 def test_a_searched_flower_is_stronger_than_a_drawn_one() -> None:
@@ -172,7 +171,7 @@ def test_a_targeted_goal_lowers_the_loss_of_that_class() -> None:
 def test_memory_that_holds_one_latent_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier, images, goal = linear_scene()
     whole = learned(CHEAP, classifier, images, goal)
-    monkeypatch.setattr(importlib.import_module("bench.attacks.tnt"), "piece_of", lambda shape: 1)
+    monkeypatch.setattr(plugin_module("attacks.tnt"), "piece_of", lambda shape: 1)
     assert torch.equal(learned(CHEAP, classifier, images, goal)["latent"], whole["latent"])
 
 
@@ -215,12 +214,12 @@ def test_a_generator_comes_back_from_its_file_to_the_bit(tmp_path: Path) -> None
 def test_a_generator_file_that_does_not_fit_is_an_error_before_any_work(wrong: str, tmp_path: Path) -> None:
     path = tmp_path / "g.safetensors"
     weights = generators.ConvolutionalFlower(latent=6, side=32, width=3).state_dict()
-    told = {"architecture": "convolutional", "latent": "6", "side": "32", "width": "3"}
+    metadata = {"architecture": "convolutional", "latent": "6", "side": "32", "width": "3"}
     if wrong == "no safetensors":
         path.write_bytes(b"flowers")
     elif wrong != "absent":
         changes = {"another side": {"side": "16"}, "strange architecture": {"architecture": "transformer"}}
-        save_file(weights, path, None if wrong == "no metadata" else told | changes.get(wrong, {}))
+        save_file(weights, path, None if wrong == "no metadata" else metadata | changes.get(wrong, {}))
     with pytest.raises(InputError, match=r"Expected|do not fit"):
         make_attack(f"tnt:generator={path}").check((3, 32, 32), 10)
 

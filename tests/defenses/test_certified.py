@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 
 import pytest
@@ -22,6 +21,8 @@ from bench.contracts import (
     Streams,
 )
 from bench.plugins.registry import load_plugin, make_defense
+
+from ..toys import ToyExamples, plugin_module, streams
 
 SMALL = "training_images=60,epochs=6"
 NAMES = {
@@ -59,29 +60,6 @@ class Hash(Classifier):
         return (hidden[:, :, None] * self.second).sum(1) * 3
 
 
-class Few:
-    """Training images that are simply there."""
-
-    checkpoint = None
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self._images, self._labels = images, labels
-
-    @property
-    def labels(self) -> Tensor:
-        return self._labels
-
-    def load_plugin(self, indices: Tensor) -> Tensor:
-        return self._images[indices]
-
-    def progress(self, share: float) -> None:
-        assert 0 <= share <= 1
-
-
-def streams(count: int, seed: int = 0) -> Streams:
-    return Streams.of(seed, torch.arange(count))
-
-
 def shades(count: int, side: int = 8, spread: float = 0.3, channels: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Noisy images around a shade of grey, and whether they are bright."""
     generator = torch.Generator().manual_seed(seed)
@@ -105,11 +83,6 @@ def attacked_everywhere(images: Tensor, budget: Budget, tall: int, wide: int) ->
     return torch.stack(variants, 1)
 
 
-def helper(module: str, name: str) -> object:
-    """Something from the folder of defenses, whose modules are only loaded by name."""
-    return getattr(importlib.import_module(f"bench.defenses.{module}"), name)
-
-
 def made(text: str) -> CertifiedDefense:
     defense = make_defense(text)
     assert isinstance(defense, CertifiedDefense)
@@ -122,7 +95,7 @@ def case(request: pytest.FixtureRequest) -> tuple[CertifiedDefense, Classifier, 
     defense = made(NAMES[request.param])
     images, labels = shades(60, seed=5)
     model = Brightness()
-    return defense, model, defense.learn(model, Few(images, labels), streams(60))
+    return defense, model, defense.learn(model, ToyExamples(images, labels), streams(60))
 
 
 Case = tuple[CertifiedDefense, Classifier, Artifact]
@@ -184,13 +157,13 @@ def test_a_patch_budget_that_the_masks_do_not_cover_proves_nothing() -> None:
     assert not defense.certify(Brightness(), {}, images, labels, Pixels(2)).any()
 
 
-def test_nothing_is_proved_for_changes_of_every_pixel(case: Case) -> None:
+def test_nothing_is_certified_for_changes_of_every_pixel(case: Case) -> None:
     defense, model, learned = case
     images, labels = shades(10)
     assert not defense.certify(model, learned, images, labels, Linf(1 / 255)).any()
 
 
-def test_nothing_is_proved_for_a_random_model() -> None:
+def test_nothing_is_certified_for_a_random_model() -> None:
     class Random(Brightness):
         random = True
 
@@ -198,7 +171,7 @@ def test_nothing_is_proved_for_a_random_model() -> None:
     assert not made("patchcleanser:area=0.02").certify(Random(), {}, images, labels, Patch(0.02)).any()
 
 
-def test_what_is_proved_shrinks_as_the_budget_grows(case: Case) -> None:
+def test_what_is_certified_shrinks_as_the_budget_grows(case: Case) -> None:
     defense, model, learned = case
     images, labels = shades(40)
     sizes = [
@@ -244,7 +217,7 @@ def test_learning_again_gives_the_same_and_leaves_the_global_generator_alone() -
     for name in ("derandomized-smoothing", "random-ablation"):
         defense = made(NAMES[name])
         before = torch.get_rng_state()
-        once, twice = (defense.learn(model, Few(images, labels), streams(30)) for _ in range(2))
+        once, twice = (defense.learn(model, ToyExamples(images, labels), streams(30)) for _ in range(2))
         assert torch.equal(torch.get_rng_state(), before)
         assert once.keys() == twice.keys()
         assert all(torch.equal(once[key], twice[key]) for key in once)
@@ -254,7 +227,7 @@ def test_learning_again_gives_the_same_and_leaves_the_global_generator_alone() -
 def test_the_vote_learns_what_a_part_can_tell(name: str) -> None:
     defense = made(NAMES[name].replace("epochs=6", "epochs=20"))
     images, labels = shades(60, channels=3, seed=5)
-    learned = defense.learn(Brightness(), Few(images, labels), streams(60))
+    learned = defense.learn(Brightness(), ToyExamples(images, labels), streams(60))
     fresh, truth = shades(80, channels=3, seed=6)
     defended = defense.protect(Brightness(), learned)
     assert (defended(fresh, streams(80)).argmax(1) == truth).double().mean() > 0.85
@@ -262,7 +235,7 @@ def test_the_vote_learns_what_a_part_can_tell(name: str) -> None:
 
 
 def test_without_training_images_the_error_says_what_is_missing() -> None:
-    empty = Few(torch.rand(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64))
+    empty = ToyExamples(torch.rand(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64))
     for name in ("derandomized-smoothing", "random-ablation"):
         with pytest.raises(InputError, match="training images"):
             made(NAMES[name]).learn(Brightness(), empty, streams(0))
@@ -295,25 +268,26 @@ def test_parameters_out_of_range_are_refused(text: str) -> None:
 def test_parts_that_do_not_fit_the_image_are_refused() -> None:
     with pytest.raises(InputError, match="smaller than the image"):
         make_defense("derandomized-smoothing:size=8").check((3, 8, 8), 2)
-    with pytest.raises(InputError, match="no more groups than pixels"):
+    with pytest.raises(InputError, match="at most as many groups as pixels"):
         make_defense("random-ablation:groups=65").check((3, 8, 8), 2)
 
 
 def test_the_masks_cover_every_box_and_stay_inside_the_image() -> None:
-    spans, covers = helper("patchcleanser", "spans"), helper("patchcleanser", "covers")
+    patchcleanser = plugin_module("defenses.patchcleanser")
+    spans, covers = patchcleanser.spans, patchcleanser.covers
     for length in range(1, 34):
         for box in range(1, length + 1):
             for masks in (1, 2, 3, 6, 50):
-                where = spans(length, box, masks)  # type: ignore[operator]  # loaded by name
-                assert covers(where, box, length)  # type: ignore[operator]  # loaded by name
+                where = spans(length, box, masks)
+                assert covers(where, box, length)
                 assert all(0 <= start < end <= length for start, end in where)
                 assert len(where) <= masks
 
 
 def test_masks_that_leave_a_gap_do_not_count_as_a_cover() -> None:
-    covers = helper("patchcleanser", "covers")
-    assert covers([(0, 5), (3, 8)], 3, 8)  # type: ignore[operator]  # loaded by name
-    assert not covers([(0, 5), (3, 8)], 4, 8)  # type: ignore[operator]  # loaded by name
+    covers = plugin_module("defenses.patchcleanser").covers
+    assert covers([(0, 5), (3, 8)], 3, 8)
+    assert not covers([(0, 5), (3, 8)], 4, 8)
 
 
 @pytest.mark.parametrize("masks", [2, 3, 6])
@@ -344,12 +318,15 @@ def test_double_masking_answers_as_the_algorithm_read_image_by_image(masks: int)
 
 
 def test_an_ablation_depends_on_the_pixels_that_it_says_it_retains_and_on_no_other() -> None:
-    windows, groups = helper("derandomized_smoothing", "Windows"), helper("random_ablation", "Groups")
+    windows, groups = (
+        plugin_module("defenses.derandomized_smoothing").Windows,
+        plugin_module("defenses.random_ablation").Groups,
+    )
     member = torch.randint(0, 4, (2, 5, 6), generator=torch.Generator().manual_seed(0))
     sets = [
-        windows(5, 6, 5, 2),  # type: ignore[operator]  # loaded by name
-        windows(5, 6, 3, 2),  # type: ignore[operator]  # loaded by name
-        groups(member, 4),  # type: ignore[operator]  # loaded by name
+        windows(5, 6, 5, 2),
+        windows(5, 6, 3, 2),
+        groups(member, 4),
     ]
     image = torch.rand(1, 2, 5, 6, generator=torch.Generator().manual_seed(1))
     for ablations in sets:
@@ -367,8 +344,8 @@ def test_an_ablation_depends_on_the_pixels_that_it_says_it_retains_and_on_no_oth
 def test_every_pixel_lies_in_one_group_of_each_partition() -> None:
     defense = made("random-ablation:groups=7,partitions=3,training_images=4,epochs=1")
     images, labels = shades(4)
-    learned = defense.learn(Brightness(), Few(images, labels), streams(4))
-    masks = helper("random_ablation", "Groups")(learned["member"], 7).masks.unflatten(0, (3, 7))  # type: ignore[operator]
+    learned = defense.learn(Brightness(), ToyExamples(images, labels), streams(4))
+    masks = plugin_module("defenses.random_ablation").Groups(learned["member"], 7).masks.unflatten(0, (3, 7))
     assert (masks.sum(1) == 1).all()
     sizes = masks.sum((2, 3))
     assert (sizes.amax(1) - sizes.amin(1) <= 1).all()
@@ -386,12 +363,12 @@ def random_votes(count: int, ablations: int, classes: int) -> tuple[Tensor, Tens
 @pytest.mark.parametrize(
     "budget", [Patch(0.015), Patch(0.03), Patch(0.06, turned=False), Pixels(1), Pixels(2)], ids=str
 )
-def test_what_is_proved_of_votes_is_what_survives_the_worst_an_attacker_can_do_to_them(budget: Budget) -> None:
-    proven, box_of = helper("_ablation", "certified"), helper("_extent", "box_of")
-    retains = helper("derandomized_smoothing", "Windows")(8, 8, 2, 2).retains()  # type: ignore[operator]  # by name
+def test_what_is_certified_of_votes_is_what_survives_the_worst_an_attacker_can_do_to_them(budget: Budget) -> None:
+    proven, box_of = plugin_module("defenses._ablation").certified, plugin_module("defenses._extent").box_of
+    retains = plugin_module("defenses.derandomized_smoothing").Windows(8, 8, 2, 2).retains()
     votes, labels = random_votes(200, len(retains), 3)
     if isinstance(budget, Patch):
-        tall, wide = box_of(budget, 8, 8)  # type: ignore[operator]  # loaded by name
+        tall, wide = box_of(budget, 8, 8)
         corners = itertools.product(range(9 - tall), range(9 - wide))
         reached = [retains[:, row : row + tall, column : column + wide].flatten(1).any(1) for row, column in corners]
     else:
@@ -405,7 +382,7 @@ def test_what_is_proved_of_votes_is_what_survives_the_worst_an_attacker_can_do_t
         counts = forged.sum(1)
         own = counts.gather(1, labels[:, None])[:, 0]
         safe &= (rival == labels) | (own > counts[:, rival])
-    claimed = proven(votes, labels, retains, budget)  # type: ignore[operator]  # loaded by name
+    claimed = proven(votes, labels, retains, budget)
     assert (safe | ~claimed).all()
     if budget != Pixels(2):  # losses of two pixels are added though some ablations see both
         assert torch.equal(safe, claimed)
@@ -413,22 +390,22 @@ def test_what_is_proved_of_votes_is_what_survives_the_worst_an_attacker_can_do_t
     assert not safe.all()
 
 
-def test_no_less_is_proved_than_by_counting_the_ablations_that_a_patch_reaches() -> None:
-    proven = helper("_ablation", "certified")
-    retains = helper("derandomized_smoothing", "Windows")(20, 20, 20, 3).retains()  # type: ignore[operator]  # by name
+def test_no_less_is_certified_than_by_counting_the_ablations_that_a_patch_reaches() -> None:
+    proven = plugin_module("defenses._ablation").certified
+    retains = plugin_module("defenses.derandomized_smoothing").Windows(20, 20, 20, 3).retains()
     votes, labels = random_votes(300, 20, 4)
-    side = helper("_extent", "box_of")(Patch(0.01), 20, 20)[1]  # type: ignore[operator]  # loaded by name
+    side = plugin_module("defenses._extent").box_of(Patch(0.01), 20, 20)[1]
     counts = votes.sum(1)
     own = counts.gather(1, labels[:, None])[:, 0]
     rival = counts.scatter(1, labels[:, None], -1).amax(1)
     by_counting = own - rival > 2 * (side + 3 - 1)
-    claimed = proven(votes, labels, retains, Patch(0.01))  # type: ignore[operator]  # loaded by name
+    claimed = proven(votes, labels, retains, Patch(0.01))
     assert (claimed | ~by_counting).all()
     assert claimed.sum() > by_counting.sum()
 
 
 def test_gradients_through_pieces_are_those_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("bench.defenses._passes")
+    module = plugin_module("defenses._passes")
     monkeypatch.setattr(module, "piece_of", lambda shape: 7)
     images = torch.rand(5, 1, 4, 4, dtype=torch.float64).requires_grad_()
     rows = torch.arange(40)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from bench.contracts import Classifier, Goal, InputError, Streams
 from bench.plugins.registry import load_plugin, make_defense
 
+from ..toys import ToyExamples, plugin_module, streams
+
 NAMES = {
     "squeeze": "squeeze:calibration_images=40,search=5",
     "sentinet": "sentinet:overlays=8,calibration_images=40,seen=3",
@@ -42,29 +44,6 @@ class Lamps(Classifier):
         return features.mean((2, 3)).to(images.dtype)
 
 
-class Few:
-    """Training images that are simply there."""
-
-    checkpoint = None
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self._images, self._labels = images, labels
-
-    @property
-    def labels(self) -> Tensor:
-        return self._labels
-
-    def load_plugin(self, indices: Tensor) -> Tensor:
-        return self._images[indices]
-
-    def progress(self, share: float) -> None:
-        assert 0 <= share <= 1
-
-
-def streams(count: int, seed: int = 0) -> Streams:
-    return Streams.of(seed, torch.arange(count))
-
-
 def coloured(count: int, size: tuple[int, int] = (16, 16), seed: int = 0) -> tuple[Tensor, Tensor]:
     """Smooth images with a disc of one of three colours, and that colour."""
     generator = torch.Generator().manual_seed(seed)
@@ -86,23 +65,16 @@ def patched(images: Tensor, side: int = 4) -> Tensor:
     return attacked
 
 
-def helper(module: str, name: str) -> object:
-    """Something from the folder of defenses, whose modules are only loaded by name."""
-    import importlib
-
-    return getattr(importlib.import_module(f"bench.defenses.{module}"), name)
-
-
 Case = tuple[Classifier, list[Classifier]]
 
 
 @pytest.fixture(params=NAMES)
 def case(request: pytest.FixtureRequest) -> Case:
-    """A detector after learning: the defended model, and what an informed attacker sees beside the bare one."""
+    """A detector after learning: the defended model, and what an informed attacker sees besides the bare one."""
     defense = make_defense(NAMES[request.param])
     images, labels = coloured(60)
     model = Lamps()
-    learned = defense.learn(model, Few(images, labels), streams(60))
+    learned = defense.learn(model, ToyExamples(images, labels), streams(60))
     *views, bare = defense.attacker_views(model, learned).values()
     assert bare is model
     return defense.protect(model, learned), views
@@ -155,7 +127,7 @@ def test_clean_images_are_rarely_rejected(case: Case) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_training_images_the_error_says_what_to_do(name: str) -> None:
-    empty = Few(torch.rand(0, 3, 16, 16), torch.zeros(0, dtype=torch.int64))
+    empty = ToyExamples(torch.rand(0, 3, 16, 16), torch.zeros(0, dtype=torch.int64))
     with pytest.raises(InputError, match="train=FRACTION"):
         make_defense(NAMES[name]).learn(Lamps(), empty, streams(0))
 
@@ -189,7 +161,7 @@ def test_parameters_out_of_range_are_refused(text: str) -> None:
 
 @pytest.mark.parametrize("inner", [False, True])
 def test_rejection_is_the_largest_logit_exactly_where_the_score_exceeds_the_threshold(inner: bool) -> None:
-    with_rejection = helper("_rejection", "with_rejection")
+    with_rejection = plugin_module("defenses._rejection").with_rejection
     logits = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)) * 3
     logits[3] *= 1e6
     if inner:
@@ -197,7 +169,7 @@ def test_rejection_is_the_largest_logit_exactly_where_the_score_exceeds_the_thre
         logits[7, 4] = 1e9
     excess = torch.tensor([1.0, -1.0, 1e-30, 1e-30, -1e-30, 0.0, 1e9, -1e9])
     rejected = excess > 0
-    answer = with_rejection(logits, rejected, excess, inner)  # type: ignore[operator]  # loaded by name
+    answer = with_rejection(logits, rejected, excess, inner)
     wanted = rejected | (torch.arange(8) == 7 if inner else torch.zeros(8, dtype=torch.bool))
     assert answer.shape == (8, 5 if inner else 6)
     assert torch.equal(answer.argmax(1) == answer.shape[1] - 1, wanted)
@@ -207,9 +179,9 @@ def test_rejection_is_the_largest_logit_exactly_where_the_score_exceeds_the_thre
 
 
 def test_the_gradient_of_a_rejection_does_not_vanish_far_from_the_threshold() -> None:
-    with_rejection = helper("_rejection", "with_rejection")
+    with_rejection = plugin_module("defenses._rejection").with_rejection
     excess = torch.tensor([-50.0, -1.0, 1.0, 50.0], requires_grad=True)
-    logits = with_rejection(torch.eye(4), excess > 0, excess, False)  # type: ignore[operator]  # loaded by name
+    logits = with_rejection(torch.eye(4), excess > 0, excess, False)
     goal = Goal(torch.zeros(4, dtype=torch.int64), rejects=True)
     (gradient,) = torch.autograd.grad(goal.cross_entropy(logits).sum(), excess)
     assert (gradient > 1e-6).all()
@@ -217,19 +189,19 @@ def test_the_gradient_of_a_rejection_does_not_vanish_far_from_the_threshold() ->
 
 @pytest.mark.parametrize(("rate", "count"), [(0.05, 100), (0.05, 37), (0.2, 10), (0.5, 3)])
 def test_the_threshold_gives_the_stated_false_positive_rate(rate: float, count: int) -> None:
-    calibrate = helper("_rejection", "calibrate")
+    calibrate = plugin_module("defenses._rejection").calibrate
     scores = torch.rand(count, generator=torch.Generator().manual_seed(0))
-    learned = calibrate(scores, rate)  # type: ignore[operator]  # loaded by name
+    learned = calibrate(scores, rate)
     share = (scores > learned["threshold"]).double().mean()
     assert rate - 1 / count < share <= rate
     assert learned["spread"] > 0
 
 
-def test_squeezing_rejects_an_image_that_hangs_on_one_pixel() -> None:
+def test_squeezing_rejects_an_image_that_depends_on_one_pixel() -> None:
     defense = make_defense("squeeze:search=0,calibration_images=60")
     images, labels = coloured(60)
     model = Lamps()
-    defended = defense.protect(model, defense.learn(model, Few(images, labels), streams(60)))
+    defended = defense.protect(model, defense.learn(model, ToyExamples(images, labels), streams(60)))
     clean, labels = coloured(20, seed=8)
     attacked = patched(clean, side=2)
     attacked[:, :, 6, :] = clean[:, :, 6, :]
@@ -242,28 +214,28 @@ def test_squeezing_rejects_an_image_that_hangs_on_one_pixel() -> None:
 def test_non_local_means_agrees_with_opencv_within_a_level() -> None:
     from skimage import data
 
-    non_local_means = helper("squeeze", "non_local_means")
+    non_local_means = plugin_module("defenses.squeeze").non_local_means
     grey = data.camera()[200:264, 200:264]
     theirs = cv2.fastNlMeansDenoising(np.ascontiguousarray(grey), None, 12.0, 3, 13)
     images = torch.from_numpy(grey).float()[None, None] / 255
-    ours = non_local_means(images, 13, 3, 12 / 255)[0, 0] * 255  # type: ignore[operator]  # loaded by name
+    ours = non_local_means(images, 13, 3, 12 / 255)[0, 0] * 255
     difference = np.abs(ours.round().numpy() - theirs.astype(float))
     assert np.abs(theirs.astype(float) - grey).max() > 10
     assert difference[8:-8, 8:-8].max() <= 1
 
 
 def test_non_local_means_keeps_a_constant_image_and_a_single_pixel() -> None:
-    non_local_means = helper("squeeze", "non_local_means")
+    non_local_means = plugin_module("defenses.squeeze").non_local_means
     for shape in ((1, 3, 7, 5), (1, 1, 1, 1)):
         constant = torch.full(shape, 0.3)
-        torch.testing.assert_close(non_local_means(constant, 13, 3, 0.1), constant)  # type: ignore[operator]
+        torch.testing.assert_close(non_local_means(constant, 13, 3, 0.1), constant)
 
 
 def test_sentinet_rejects_a_patch_that_decides_everywhere() -> None:
     defense = make_defense("sentinet:overlays=20,calibration_images=100,salient=0.5")
     images, labels = coloured(120)
     model = Lamps()
-    defended = defense.protect(model, defense.learn(model, Few(images, labels), streams(120)))
+    defended = defense.protect(model, defense.learn(model, ToyExamples(images, labels), streams(120)))
     attacked = patched(coloured(20, seed=8)[0])
     assert (model(attacked, streams(20)).argmax(1) == 3).all()
     assert (defended(attacked, streams(20)).argmax(1) == 4).all()
@@ -273,12 +245,12 @@ def test_who_attacks_sentinet_with_all_overlays_counts_as_it_does() -> None:
     defense = make_defense("sentinet:overlays=8,seen=8,calibration_images=40,salient=0.5")
     images, _ = coloured(60)
     model = Lamps()
-    learned = defense.learn(model, Few(images, torch.zeros(60, dtype=torch.int64)), streams(60))
+    learned = defense.learn(model, ToyExamples(images, torch.zeros(60, dtype=torch.int64)), streams(60))
     tried = torch.cat([coloured(6, seed=8)[0], patched(coloured(6, seed=8)[0])])
     watched = tried.clone().requires_grad_()
-    told = defense.attacker_views(model, learned)["joint"](watched, streams(12))
-    assert torch.equal(told, defense.protect(model, learned)(tried, streams(12)))
-    (gradient,) = torch.autograd.grad(told[:, -1].sum() - told[:, :-1].amax(1).sum(), watched)
+    joint = defense.attacker_views(model, learned)["joint"](watched, streams(12))
+    assert torch.equal(joint, defense.protect(model, learned)(tried, streams(12)))
+    (gradient,) = torch.autograd.grad(joint[:, -1].sum() - joint[:, :-1].amax(1).sum(), watched)
     assert (gradient != 0).any()
 
 
@@ -291,30 +263,30 @@ def test_squeezed_versions_that_agree_are_turned_together() -> None:
 
 
 def test_grad_cam_of_a_network_with_global_means_is_its_class_activation_map() -> None:
-    grad_cam = helper("sentinet", "grad_cam")
+    grad_cam = plugin_module("defenses.sentinet").grad_cam
     model = Lamps()
     images = patched(coloured(6)[0])
-    logits, saliency = grad_cam(model, images, streams(6))  # type: ignore[operator]  # loaded by name
+    logits, saliency = grad_cam(model, images, streams(6))
     features = model.lit(model.features(images))
     expected = features[torch.arange(6), logits.argmax(1)][:, None] / (16 * 16)
     torch.testing.assert_close(saliency, expected)
 
 
 def test_the_parabola_through_the_highest_points_is_found() -> None:
-    upper_parabola, parabola = helper("sentinet", "upper_parabola"), helper("sentinet", "parabola")
+    sentinet = plugin_module("defenses.sentinet")
     across = torch.arange(50).repeat(4) / 50
-    curve = 0.2 + 0.5 * across - 0.3 * across**2
+    heights = 0.2 + 0.5 * across - 0.3 * across**2
     below = torch.cat([torch.zeros(100), torch.full((50,), 0.1), torch.full((50,), 0.4)])
-    found = upper_parabola(across.double(), (curve - below).double())  # type: ignore[operator]  # loaded by name
-    torch.testing.assert_close(found, torch.tensor([0.2, 0.5, -0.3]).double(), atol=1e-4, rtol=0)
-    torch.testing.assert_close(parabola(found, across.double()), curve.double(), atol=1e-4, rtol=0)  # type: ignore[operator]
+    curve = sentinet.upper_parabola(across.double(), (heights - below).double())
+    torch.testing.assert_close(curve, torch.tensor([0.2, 0.5, -0.3]).double(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(sentinet.parabola(curve, across.double()), heights.double(), atol=1e-4, rtol=0)
 
 
 def test_jujutsu_answers_what_stands_behind_the_patch() -> None:
     defense = make_defense("jujutsu:samples=8,holdouts=20")
     images, labels = coloured(60)
     model = Lamps()
-    defended = defense.protect(model, defense.learn(model, Few(images, labels), streams(60)))
+    defended = defense.protect(model, defense.learn(model, ToyExamples(images, labels), streams(60)))
     clean, labels = coloured(20, seed=8)
     attacked = patched(clean)
     assert (model(attacked, streams(20)).argmax(1) == 3).all()
@@ -323,7 +295,7 @@ def test_jujutsu_answers_what_stands_behind_the_patch() -> None:
 
 
 def test_the_saliency_of_a_linear_model_is_its_largest_weight() -> None:
-    smooth_grad = helper("jujutsu", "smooth_grad")
+    smooth_grad = plugin_module("defenses.jujutsu").smooth_grad
     weights = torch.randn(3, 2, 6, 5, generator=torch.Generator().manual_seed(0))
 
     class Linear(Classifier):
@@ -333,16 +305,16 @@ def test_the_saliency_of_a_linear_model_is_its_largest_weight() -> None:
             return torch.einsum("nchw,kchw->nk", images, weights)
 
     classes = torch.tensor([2, 0])
-    saliency = smooth_grad(Linear(), torch.rand(2, 2, 6, 5), classes, streams(2), 5, 0.1)  # type: ignore[operator]
+    saliency = smooth_grad(Linear(), torch.rand(2, 2, 6, 5), classes, streams(2), 5, 0.1)
     torch.testing.assert_close(saliency, weights[classes].abs().amax(1, keepdim=True))
 
 
 def test_a_transplant_moves_the_square_and_nothing_else() -> None:
-    transplant = helper("jujutsu", "transplant")
+    transplant = plugin_module("defenses.jujutsu").transplant
     generator = torch.Generator().manual_seed(0)
     images, holdouts = torch.rand(3, 3, 9, 11, generator=generator), torch.rand(3, 3, 9, 11, generator=generator)
     corners, places = torch.tensor([[0, 0], [5, 7], [2, 3]]), torch.tensor([[5, 7], [0, 0], [2, 3]])
-    moved = transplant(images, corners, holdouts, places, 4)  # type: ignore[operator]  # loaded by name
+    moved = transplant(images, corners, holdouts, places, 4)
     for number in range(3):
         (top, left), (row, column) = corners[number].tolist(), places[number].tolist()
         expected = holdouts[number].clone()
@@ -351,22 +323,22 @@ def test_a_transplant_moves_the_square_and_nothing_else() -> None:
 
 
 def test_filling_in_forgets_what_stood_under_the_mask_and_keeps_the_rest() -> None:
-    inpaint = helper("_inpaint", "inpaint")
+    inpaint = plugin_module("defenses._inpaint").inpaint
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(3, 3, 12, 10, generator=generator)
     masks = torch.zeros(3, 1, 12, 10, dtype=torch.bool)
     masks[0, :, 2:6, 3:8] = True
     masks[2] = True
     refilled = torch.where(masks, torch.rand(images.shape, generator=generator), images)
-    filled = inpaint(images, masks)  # type: ignore[operator]  # loaded by name
-    assert torch.equal(filled, inpaint(refilled, masks))  # type: ignore[operator]  # loaded by name
+    filled = inpaint(images, masks)
+    assert torch.equal(filled, inpaint(refilled, masks))
     assert torch.equal(filled.masked_select(~masks), images.masked_select(~masks))
     assert (filled >= 0).all()
     assert (filled <= 1).all()
     constant = torch.full((3, 3, 12, 10), 0.3)
-    torch.testing.assert_close(inpaint(constant, masks)[:2], constant[:2])  # type: ignore[operator]  # loaded by name
+    torch.testing.assert_close(inpaint(constant, masks)[:2], constant[:2])
     watched = images.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(inpaint(watched, masks).sum(), watched)  # type: ignore[operator]
+    (gradient,) = torch.autograd.grad(inpaint(watched, masks).sum(), watched)
     assert torch.equal(gradient, (~masks).float().expand_as(gradient))
 
 
@@ -375,7 +347,7 @@ def test_annnet_learns_to_see_single_pixels_and_reports_how_well() -> None:
     images, labels = coloured(160)
     model = Lamps()
     before = torch.get_rng_state()
-    learned = defense.learn(model, Few(images, labels), streams(160))
+    learned = defense.learn(model, ToyExamples(images, labels), streams(160))
     assert torch.equal(torch.get_rng_state(), before)
     assert learned["auc"] > 0.9
     assert learned["auc_by_count"][:, 0].tolist() == [1, 3, 5, 2, 8]
@@ -390,20 +362,21 @@ def test_annnet_learns_to_see_single_pixels_and_reports_how_well() -> None:
 
 
 def test_chance_has_half_of_the_area_under_the_curve_and_certainty_has_all() -> None:
-    roc, area_under = helper("annnet", "roc"), helper("annnet", "area_under")
+    annnet = plugin_module("defenses.annnet")
+    roc, area_under = annnet.roc, annnet.area_under
     generator = torch.Generator().manual_seed(0)
     one, other = torch.rand(4000, generator=generator), torch.rand(4000, generator=generator)
-    assert area_under(roc(one, other)) == pytest.approx(0.5, abs=0.02)  # type: ignore[operator]  # loaded by name
-    assert area_under(roc(one, other + 1)) == pytest.approx(1)  # type: ignore[operator]  # loaded by name
-    assert area_under(roc(torch.zeros(5), torch.zeros(7))) == pytest.approx(0.5)  # type: ignore[operator]
+    assert area_under(roc(one, other)) == pytest.approx(0.5, abs=0.02)
+    assert area_under(roc(one, other + 1)) == pytest.approx(1)
+    assert area_under(roc(torch.zeros(5), torch.zeros(7))) == pytest.approx(0.5)
 
 
 def test_the_pixel_search_keeps_its_counts_and_lowers_the_margin() -> None:
-    search_pixels = helper("annnet", "search_pixels")
+    search_pixels = plugin_module("defenses.annnet").search_pixels
     images, labels = coloured(30)
     counts = torch.tensor([1, 3, 5]).repeat(10)
-    first = search_pixels(Lamps(), images, counts, streams(30), 1)  # type: ignore[operator]  # loaded by name
-    last = search_pixels(Lamps(), images, counts, streams(30), 25)  # type: ignore[operator]  # loaded by name
+    first = search_pixels(Lamps(), images, counts, streams(30), 1)
+    last = search_pixels(Lamps(), images, counts, streams(30), 25)
     changed = (last != images).any(1)
     assert (changed.sum((1, 2)) <= counts).all()
     assert set(last.masked_select(changed[:, None]).unique().tolist()) <= {0.0, 1.0}

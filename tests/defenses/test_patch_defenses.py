@@ -1,7 +1,7 @@
 """Transforms that look for attacked regions or pixels: LGS, DW, Jedi, PSD, N-pixel and APG."""
 
-import importlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from bench.contracts import Classifier, InputError, NotApplicableError, Streams, Transform
 from bench.plugins.registry import make_defense
+
+from ..toys import ToyExamples, plugin_module, streams
 
 
 class Corner(Classifier):
@@ -33,10 +35,6 @@ class Pixels(Classifier):
 
     def forward(self, images: torch.Tensor, rng: Streams) -> torch.Tensor:
         return images.flatten(1)
-
-
-def streams(count: int) -> Streams:
-    return Streams.of(0, torch.arange(count))
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -156,7 +154,7 @@ def test_apg_shrinks_singular_values_as_an_svd_does(size: tuple[int, int]) -> No
     matrices[0], matrices[1] = 0, matrices[1, :, :, :1]
     left, values, right = torch.linalg.svd(matrices.double(), full_matrices=False)
     expected = (left * (values - 0.7).clamp_min(0)[..., None, :]) @ right
-    shrink = importlib.import_module("bench.defenses.apg")._shrink_singular_values
+    shrink = plugin_module("defenses.apg")._shrink_singular_values
     torch.testing.assert_close(shrink(matrices, torch.full((4, 3, 1), 0.7)).double(), expected, rtol=0, atol=1e-5)
 
 
@@ -168,20 +166,19 @@ def test_n_pixel_is_idempotent_and_repairs_neighbouring_pixels() -> None:
     assert torch.equal(clean("n-pixel:passes=5", cleaned), cleaned)
 
 
-class Training:
-    """Images without labels of use, and the shares that were told."""
+@dataclass(frozen=True)
+class RecordingExamples(ToyExamples):
+    """Examples that record the reported progress."""
 
-    checkpoint = None
-
-    def __init__(self, images: torch.Tensor) -> None:
-        self.images, self.shares = images, list[float]()
-        self.labels = torch.zeros(len(images), dtype=torch.int64)
-
-    def load(self, indices: torch.Tensor) -> torch.Tensor:
-        return self.images[indices]
+    shares: list[float] = field(default_factory=list)
 
     def progress(self, share: float) -> None:
         self.shares.append(share)
+
+
+def training_of(images: torch.Tensor) -> RecordingExamples:
+    """All images are of class 0."""
+    return RecordingExamples(images, torch.zeros(len(images), dtype=torch.int64))
 
 
 @pytest.fixture(scope="module")
@@ -189,12 +186,12 @@ def denoised() -> tuple[torch.nn.Module, torch.Tensor]:
     """PSD after a short training on smooth images, as a model that shows its pixels."""
     defense = make_defense("psd:depth=3,width=16,epochs=60,training_images=64")
     images = smooth(64)
-    training = Training(images)
+    training = training_of(images)
     learned = defense.learn(Pixels(), training, streams(64))
     assert training.shares[-1] == 1
     assert training.shares == sorted(training.shares)
     short = make_defense("psd:depth=2,width=4,epochs=2")
-    first, again = (short.learn(Pixels(), Training(images), streams(64)) for _ in range(2))
+    first, again = (short.learn(Pixels(), training_of(images), streams(64)) for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first), "training is not repeatable"
     return defense.protect(Pixels(), learned), images
 
@@ -222,7 +219,7 @@ def test_psd_replaces_whole_patches_only(denoised: tuple[Classifier, torch.Tenso
 # DW
 
 
-def test_dw_looks_away_from_what_the_answer_hangs_on() -> None:
+def test_dw_looks_away_from_what_the_answer_depends_on() -> None:
     images = torch.full((2, 3, 32, 32), 0.25)
     images[1, :, 9:15, 9:15] = 1
     model, rng = Corner(), streams(2)
@@ -263,9 +260,7 @@ RECTIFIERS: list[Callable[[torch.Tensor], torch.Tensor]] = [
 def test_guided_backpropagation_lets_only_positive_gradients_back(
     rectify: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:
-    from importlib import import_module
-
-    saliency = import_module("bench.defenses._saliency").saliency
+    saliency = plugin_module("defenses._saliency").saliency
 
     class Two(Classifier):
         num_classes = 1
@@ -280,7 +275,7 @@ def test_guided_backpropagation_lets_only_positive_gradients_back(
     assert guided.flatten().tolist() == [1, 0]
 
 
-def test_dw_told_the_mask_sees_nothing_of_what_was_attacked() -> None:
+def test_the_oracle_sees_nothing_of_what_was_attacked() -> None:
     images = smooth(2)
     rng = streams(2)
     model = make_defense("dw-oracle").protect(Pixels(), {})
@@ -312,9 +307,7 @@ def test_jedi_fills_a_noisy_patch_and_leaves_smooth_images_alone() -> None:
 
 
 def test_jedis_entropy_is_that_of_the_histogram() -> None:
-    from importlib import import_module
-
-    entropy = import_module("bench.defenses.jedi")._entropy
+    entropy = plugin_module("defenses.jedi")._entropy
     values = torch.randint(0, 256, (1, 1, 3, 81), generator=torch.Generator().manual_seed(0))
     values[0, 0, 1] = 7
     for row in range(3):
@@ -331,7 +324,7 @@ def test_the_shipped_denoiser_restores_planted_pixels_of_real_photographs_and_le
     chosen = choose(data.test, 60)
     images, rng = data.test.load(chosen), streams(60)
     defense = make_defense("psd")
-    learned = defense.learn(Pixels(), Training(images), rng)
+    learned = defense.learn(Pixels(), training_of(images), rng)
     defended = defense.protect(Pixels(), learned)
     assert (defended.clean(images, rng) != images).any(1).float().mean() < 0.01
     generator = torch.Generator().manual_seed(0)
@@ -345,7 +338,7 @@ def test_the_shipped_denoiser_restores_planted_pixels_of_real_photographs_and_le
 @pytest.mark.parametrize("own", ["width=4", "denoiser=trained"])
 def test_a_denoiser_of_another_shape_or_of_ones_own_is_trained(own: str) -> None:
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    training = Training(images)
+    training = training_of(images)
     shipped = make_defense("psd").learn(Pixels(), training, streams(8))
     trained = make_defense(f"psd:epochs=1,training_images=8,{own}").learn(Pixels(), training, streams(8))
     first = "net.layers.0.weight"

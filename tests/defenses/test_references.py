@@ -14,6 +14,8 @@ from skimage.restoration import denoise_tv_chambolle
 from bench.contracts import Streams, Transform
 from bench.plugins.registry import InputError, make_defense
 
+from ..toys import plugin_module
+
 LEVEL = 1 / 255
 NONE = Streams.of(0, torch.arange(0))
 
@@ -62,9 +64,7 @@ def test_jpeg_keeps_mid_grey() -> None:
 
 @pytest.mark.parametrize("quality", [30, 75])
 def test_the_attackers_jpeg_is_near_the_codecs(quality: int) -> None:
-    from importlib import import_module
-
-    soft_jpeg = import_module("bench.defenses._soft_jpeg").soft_jpeg
+    soft_jpeg = plugin_module("defenses._soft_jpeg").soft_jpeg
     for images in (photograph(61), photograph()[:, :1]):
         gap = (soft_jpeg(images, quality) - clean(f"jpeg:quality={quality}", images)).abs().mean()
         assert gap < 3 * LEVEL

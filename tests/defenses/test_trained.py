@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,32 +23,12 @@ from bench.plugins.registry import make_attack, make_defense
 from bench.records.schema import Cell
 from bench.training import Batch, private_randomness
 
-from ..toys import LinearClassifier, streams
+from ..toys import LinearClassifier, ToyExamples, plugin_module, streams
 
+ascent, autoencoder, one_pixel, squares, vax_a_net = (
+    plugin_module(f"defenses.{name}") for name in ("_ascent", "autoencoder", "_one_pixel", "_squares", "vax_a_net")
+)
 TRAINED = ["retrained", "adversarial-training", "distillation", "autoencoder", "apr", "vax-a-net-style"]
-
-
-def module(name: str) -> Any:
-    return importlib.import_module(f"bench.defenses.{name}")
-
-
-class Few:
-    """Training images that are simply there."""
-
-    checkpoint = None
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self._images, self._labels = images, labels
-
-    @property
-    def labels(self) -> Tensor:
-        return self._labels
-
-    def load(self, indices: Tensor) -> Tensor:
-        return self._images[indices]
-
-    def progress(self, share: float) -> None:
-        assert 0 <= share <= 1
 
 
 def pictures(count: int, side: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -94,11 +73,11 @@ def test_the_bare_model_stays_as_it_is_and_training_repeats_itself(name: str) ->
     before = state(model)
     images, labels = pictures(24)
     defense = make_defense(f"{name}:quick,batch_size=8")
-    first, again = (defense.learn(model, Few(images, labels), streams(24)) for _ in range(2))
+    first, again = (defense.learn(model, ToyExamples(images, labels), streams(24)) for _ in range(2))
     assert same(model, before)
     assert not any(weight.requires_grad or weight.grad is not None for weight in model.parameters())
     assert all(torch.equal(first[key], again[key]) for key in first)
-    other = defense.learn(model, Few(images, labels), streams(24, seed=1))
+    other = defense.learn(model, ToyExamples(images, labels), streams(24, seed=1))
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
@@ -107,7 +86,7 @@ def test_without_training_images_the_error_says_what_to_do(name: str) -> None:
     if name == "smoothed-vit":
         pytest.importorskip("timm")
     with pytest.raises(InputError, match="train=FRACTION"):
-        make_defense(name).learn(small(), Few(torch.zeros(0, 3, 16, 16), torch.zeros(0).long()), streams(0))
+        make_defense(name).learn(small(), ToyExamples(torch.zeros(0, 3, 16, 16), torch.zeros(0).long()), streams(0))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +96,7 @@ def test_without_training_images_the_error_says_what_to_do(name: str) -> None:
         ("retrained:batch_size=1", "batch size of 2"),
         ("retrained:start=middle", "'scratch'"),
         ("adversarial-training:eps=2", "eps of 0 to 1"),
-        ("adversarial-training:held_out=4000", "left to train on"),
+        ("adversarial-training:held_out=4000", "remain to train on"),
         ("adversarial-training:attack=patch,area=0", "area"),
         ("distillation:temperature=0.5", "temperature of 1"),
         ("apr:clean_share=1.5", "clean images"),
@@ -135,7 +114,7 @@ class TestRetrained:
     def test_from_scratch_nothing_is_left_of_the_bare_weights(self) -> None:
         images, labels = pictures(24)
         defense = make_defense("retrained:start=scratch,epochs=1,learning_rate=0")
-        one, two = (defense.learn(small(seed=seed), Few(images, labels), streams(24)) for seed in (0, 1))
+        one, two = (defense.learn(small(seed=seed), ToyExamples(images, labels), streams(24)) for seed in (0, 1))
         kernels = [key for key, value in one.items() if value.is_floating_point() and value.dim() == 4]
         assert kernels
         assert all(torch.equal(one[key], two[key]) for key in kernels)
@@ -145,18 +124,18 @@ class TestRetrained:
     def test_from_the_bare_model_it_begins_there(self) -> None:
         images, labels = pictures(24)
         defense = make_defense("retrained:epochs=1,learning_rate=0")
-        learned = defense.learn(small(), Few(images, labels), streams(24))
+        learned = defense.learn(small(), ToyExamples(images, labels), streams(24))
         bare = dict(small().named_parameters())
         assert all(torch.equal(learned[f"net.{key}"], weight) for key, weight in bare.items())
 
     def test_it_learns_what_the_bare_model_did_not_know(self) -> None:
         images, labels = pictures(96)
         defense = make_defense("retrained:start=scratch,epochs=4,batch_size=16,learning_rate=0.003")
-        defended = defense.protect(small(), defense.learn(small(), Few(images, labels), streams(96)))
+        defended = defense.protect(small(), defense.learn(small(), ToyExamples(images, labels), streams(96)))
         fresh, truth = pictures(30, seed=5)
         assert right(defended, fresh, truth) > 0.9 > right(small(), fresh, truth)
 
-    def test_weights_that_cannot_be_drawn_anew_are_an_error_with_a_way_out(self) -> None:
+    def test_weights_that_cannot_be_redrawn_are_an_error_with_a_way_out(self) -> None:
         class Own(Classifier):
             num_classes = 3
 
@@ -168,15 +147,15 @@ class TestRetrained:
                 return images.mean((2, 3)) * self.scale
 
         images, labels = pictures(12)
-        with pytest.raises(InputError, match=r"Own cannot.*start=bare"):
-            make_defense("retrained:start=scratch").learn(Own(), Few(images, labels), streams(12))
-        assert make_defense("retrained:epochs=1").learn(Own(), Few(images, labels), streams(12))
+        with pytest.raises(InputError, match=r"Own has not.*start=bare"):
+            make_defense("retrained:start=scratch").learn(Own(), ToyExamples(images, labels), streams(12))
+        assert make_defense("retrained:epochs=1").learn(Own(), ToyExamples(images, labels), streams(12))
 
 
 class TestAscent:
     def perturbed(self, network: Classifier, **settings: Any) -> tuple[Tensor, Tensor]:
         images, labels = pictures(6)
-        reached = module("_ascent").ascend(network, images, labels, streams(6), **settings)
+        reached = ascent.ascend(network, images, labels, streams(6), **settings)
         return images, reached
 
     def test_one_step_is_fgsm(self) -> None:
@@ -205,7 +184,7 @@ class TestAscent:
 
     def test_a_mask_keeps_every_other_pixel(self) -> None:
         images, _ = pictures(6)
-        mask = module("_squares").squares(images, streams(6).derive("place"), 0.1)
+        mask = squares.squares(images, streams(6).derive("place"), 0.1)
         assert (mask.sum((1, 2, 3)) == 25).all()
         _, reached = self.perturbed(small(), eps=1.0, steps=3, step_size=0.4, random_start=True, mask=mask)
         changed = (reached != images).any(1, keepdim=True)
@@ -217,7 +196,7 @@ class TestSquares:
     def test_a_patch_lies_in_its_square_and_nowhere_else(self) -> None:
         images, _ = pictures(200)
         patches = torch.rand(200, 3, 4, 4, generator=torch.Generator().manual_seed(0)) + 2
-        pasted = module("_squares").pasted(images, patches, streams(200), 16 / 256)
+        pasted = squares.pasted(images, patches, streams(200), 16 / 256)
         covered = (pasted > 1.5).all(1)
         assert torch.equal(pasted.masked_fill(covered[:, None], 0), images.masked_fill(covered[:, None], 0))
         for image, patch, where in zip(pasted[:20], patches, covered, strict=False):
@@ -230,7 +209,7 @@ class TestSquares:
     def test_gradients_pass_into_the_patch(self) -> None:
         images, _ = pictures(4)
         patches = torch.full((4, 3, 32, 32), 0.5, requires_grad=True)
-        (gradient,) = torch.autograd.grad(module("_squares").pasted(images, patches, streams(4), 0.2).sum(), patches)
+        (gradient,) = torch.autograd.grad(squares.pasted(images, patches, streams(4), 0.2).sum(), patches)
         assert (gradient.flatten(1).sum(1) > 1).all()
 
 
@@ -271,7 +250,7 @@ class TestAdversarialTraining:
         defense = make_defense(
             "adversarial-training:epochs=9,batch_size=16,held_out=8,learning_rate=0.003,start=scratch"
         )
-        learned = defense.learn(small(), Few(images, labels), streams(40))
+        learned = defense.learn(small(), ToyExamples(images, labels), streams(40))
         assert learned["epochs_kept"] < 9
 
     def test_it_says_what_it_was_tuned_on(self) -> None:
@@ -288,7 +267,7 @@ class TestAdversarialTraining:
         found = {}
         for name in ("retrained", "adversarial-training:eps=0.2,held_out=60"):
             defense = make_defense(f"{name}{',' if ':' in name else ':'}{common}")
-            learned = defense.learn(model, Few(images, labels), streams(800))
+            learned = defense.learn(model, ToyExamples(images, labels), streams(800))
             defended = defense.protect(model, learned)
             rng = streams(300)
             found[name.partition(":")[0]] = right(defended, attack(Model(defended, rng), shown, goal, rng), truth)
@@ -304,7 +283,7 @@ def distilled() -> tuple[Any, Net, dict[str, Tensor]]:
         model = Net(MnistCNN(10, (1, 8, 8)), 10)
     common = "epochs=6,learning_rate=0.003,batch_size=32,shift=0,mirror=false"
     defense = make_defense(f"distillation:start=scratch,{common}")
-    return defense, model, defense.learn(model, Few(images, labels), streams(800))
+    return defense, model, defense.learn(model, ToyExamples(images, labels), streams(800))
 
 
 class TestDistillation:
@@ -358,7 +337,7 @@ class TestDistillation:
 
 class TestAutoencoder:
     def test_its_levels_have_the_shapes_of_the_papers_table(self) -> None:
-        net = module("autoencoder").Repairer(1)
+        net = autoencoder.Repairer(1)
         shapes: dict[str, tuple[int, ...]] = {}
         for name, layer in net.named_modules():
             layer.register_forward_hook(lambda m, i, out, name=name: shapes.update({name: tuple(out.shape[1:])}))
@@ -373,10 +352,10 @@ class TestAutoencoder:
     def test_it_begins_as_the_identity_at_any_size(self, shape: tuple[int, int, int, int]) -> None:
         images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            assert torch.allclose(module("autoencoder").Repairer(shape[1])(images), images)
+            assert torch.allclose(autoencoder.Repairer(shape[1])(images), images)
 
     def test_the_result_is_an_image_whatever_comes_out(self) -> None:
-        net = module("autoencoder").Repairer(3)
+        net = autoencoder.Repairer(3)
         with torch.no_grad():
             net.up[-1].bias += torch.tensor([5.0, -5.0, 0.0])
             repaired = net(pictures(2)[0])
@@ -390,14 +369,14 @@ class TestAutoencoder:
         defense = make_defense(
             "autoencoder:epochs=80,learning_rate=0.005,batch_size=8,eps=0.1,shift=0,mirror=false,weight=0"
         )
-        repairer = defense.protect(model, defense.learn(model, Few(images, labels), streams(8))).repairer
-        attacked = module("_ascent").ascend(model, images, labels, streams(8), eps=0.1, steps=1, step_size=0.1)
+        repairer = defense.protect(model, defense.learn(model, ToyExamples(images, labels), streams(8))).repairer
+        attacked = ascent.ascend(model, images, labels, streams(8), eps=0.1, steps=1, step_size=0.1)
         assert F.mse_loss(repairer(attacked), images) < 0.3 * F.mse_loss(attacked, images)
 
     def test_the_loss_is_restoration_and_classification_of_clean_and_attacked_images(self) -> None:
         images, labels = pictures(6)
-        model, net = small(), module("autoencoder").Repairer(3)
-        attacked = module("_ascent").ascend(model, images, labels, streams(6), eps=0.1, steps=1, step_size=0.1)
+        model, net = small(), autoencoder.Repairer(3)
+        attacked = ascent.ascend(model, images, labels, streams(6), eps=0.1, steps=1, step_size=0.1)
         for weight in (0.0, 2.0):
             with torch.no_grad():
                 loss = make_defense(f"autoencoder:eps=0.1,weight={weight}").loss(net, model, batch_of(images, labels))
@@ -414,7 +393,7 @@ class TestAPR:
         first = begins.attention(images)
         assert first.shape == (24, 1, 16, 16)
         assert torch.allclose(first, torch.tensor(2.0).sigmoid())
-        defended = defense.protect(small(), defense.learn(small(), Few(images, labels), streams(24)))
+        defended = defense.protect(small(), defense.learn(small(), ToyExamples(images, labels), streams(24)))
         assert 0 < defended.attention(images).min() < defended.attention(images).max() < 1
         assert not torch.allclose(defended.attention(images), first, atol=1e-4)
         weighed = images * defended.attention(images)
@@ -472,7 +451,7 @@ class TestAPR:
         images, labels = pictures(10)
         network = small().train()
         before = state(network)
-        attacked = module("_one_pixel").one_pixel(network, images, labels, streams(10), search, 4)
+        attacked = one_pixel.one_pixel(network, images, labels, streams(10), search, 4)
         assert ((attacked != images).any(1).sum((1, 2)) == 1).all()
         assert attacked.min() >= 0
         assert attacked.max() <= 1
@@ -484,10 +463,10 @@ class TestAPR:
         network = LinearClassifier(weights)
         images = torch.rand(5, 3, 3, 3, generator=torch.Generator().manual_seed(2))
         labels = torch.tensor([0, 1, 0, 1, 0])
-        attacked = module("_one_pixel").one_pixel(network, images, labels, streams(5), "greedy", 1)
+        attacked = one_pixel.one_pixel(network, images, labels, streams(5), "greedy", 1)
         places = torch.arange(9).repeat_interleave(8)[None].expand(5, -1)
         corners = torch.tensor([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)]).float().repeat(9, 1)
-        every = module("_one_pixel").painted(images, places, corners.expand(5, -1, -1))
+        every = one_pixel.painted(images, places, corners.expand(5, -1, -1))
         logits = network(every.flatten(0, 1), streams(360)).reshape(5, 72, 2)
         worst = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(72), reduction="none").reshape(5, 72)
         found = F.cross_entropy(network(attacked, streams(5)), labels, reduction="none")
@@ -498,7 +477,7 @@ class TestAPR:
         network = small()
         losses = {}
         for search in ("random", "de"):
-            attacked = module("_one_pixel").one_pixel(network, images, labels, streams(30), search, 1)
+            attacked = one_pixel.one_pixel(network, images, labels, streams(30), search, 1)
             losses[search] = float(F.cross_entropy(network(attacked), labels))
         assert losses["de"] > losses["random"]
 
@@ -508,20 +487,20 @@ class TestVaxANetStyle:
         images, labels = pictures(8)
         defense, classifier = make_defense("vax-a-net-style"), small().train().requires_grad_(True)
         with private_randomness(0):
-            maker = module("vax_a_net").PatchMaker(3, 3)
+            generator = vax_a_net.PatchGenerator(3, 3)
         batch = batch_of(images, labels)
 
         def gradients(held: str = "") -> tuple[list[Tensor], list[Tensor]]:
-            """Of both networks' weights; those of the one that is held are fixed."""
-            networks = {"classifier": copy.deepcopy(classifier), "maker": copy.deepcopy(maker)}
+            """Those of both networks' weights; the weights of the held one are fixed."""
+            networks = {"classifier": copy.deepcopy(classifier), "generator": copy.deepcopy(generator)}
             if held:
                 networks[held].requires_grad_(False)
-            loss = defense.contest(networks["classifier"], networks["maker"], batch)
+            loss = defense.contest_loss(networks["classifier"], networks["generator"], batch)
             loss.backward()
             return tuple([one.grad for one in network.parameters()] for network in networks.values())
 
         both = gradients()
-        for one, two in zip(both[0], gradients(held="maker")[0], strict=True):
+        for one, two in zip(both[0], gradients(held="generator")[0], strict=True):
             assert torch.allclose(one, two, atol=1e-6)
         for one, two in zip(both[1], gradients(held="classifier")[1], strict=True):
             assert torch.allclose(one, two, atol=1e-6)
@@ -530,15 +509,15 @@ class TestVaxANetStyle:
     def test_the_generator_learns_to_make_patches_that_work(self) -> None:
         images, labels = pictures(96)
         control = make_defense("retrained:start=scratch,epochs=3,batch_size=16,learning_rate=0.003")
-        model = control.protect(small(), control.learn(small(), Few(images, labels), streams(96)))
+        model = control.protect(small(), control.learn(small(), ToyExamples(images, labels), streams(96)))
         defense = make_defense("vax-a-net-style:area=0.3,clean_share=1")
         with private_randomness(0):
-            maker = module("vax_a_net").PatchMaker(3, 3)
-        optimiser = torch.optim.Adam(maker.parameters(), 0.01)
+            generator = vax_a_net.PatchGenerator(3, 3)
+        optimiser = torch.optim.Adam(generator.parameters(), 0.01)
         losses = []
         for step in range(25):
             batch = Batch(images, labels, streams(96).derive(step), 0.0)
-            loss = defense.contest(model, maker, batch) - F.cross_entropy(model(images, batch.rng), labels)
+            loss = defense.contest_loss(model, generator, batch) - F.cross_entropy(model(images, batch.rng), labels)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -554,7 +533,7 @@ def banded(extra: str = "") -> Any:
 def learned() -> dict[str, Tensor]:
     """What a smoothed ViT learned from few images."""
     images, labels = pictures(12)
-    found: dict[str, Tensor] = banded().learn(small(), Few(images, labels), streams(12))
+    found: dict[str, Tensor] = banded().learn(small(), ToyExamples(images, labels), streams(12))
     return found
 
 
@@ -607,7 +586,7 @@ class TestSmoothedViT:
         defense = banded(f",weights={file}")
         assert defense.epochs == 0
         images, labels = pictures(3)
-        again = defense.learn(small(), Few(images, labels), streams(3))
+        again = defense.learn(small(), ToyExamples(images, labels), streams(3))
         assert all(torch.equal(again[f"net.vit.{key}"], value) for key, value in given.items())
 
     def test_weights_that_do_not_fit_are_refused(self, tmp_path: Path) -> None:
@@ -615,14 +594,14 @@ class TestSmoothedViT:
         save_file({"conv.weight": torch.zeros(3)}, file)
         images, labels = pictures(3)
         with pytest.raises(InputError, match="do not fit this network"):
-            banded(f",weights={file}").learn(small(), Few(images, labels), streams(3))
+            banded(f",weights={file}").learn(small(), ToyExamples(images, labels), streams(3))
 
     @pytest.mark.parametrize(
         ("extra", "shape", "hint"),
         [
             (",side=50", (3, 16, 16), "side that 16"),
             ("", (3, 4, 4), "narrower than the image"),
-            (",architecture=deit_tiny_patch99", (3, 16, 16), "timm cannot make"),
+            (",architecture=deit_tiny_patch99", (3, 16, 16), "timm cannot build"),
             (",architecture=vit_small_patch32_224", (3, 16, 16), "tokens of 16 pixels"),
         ],
     )
@@ -632,7 +611,7 @@ class TestSmoothedViT:
         def tried() -> None:
             defense = banded(extra)
             defense.check(shape, 3)
-            defense.learn(small(), Few(*pictures(3)), streams(3))
+            defense.learn(small(), ToyExamples(*pictures(3)), streams(3))
 
         with pytest.raises(InputError, match=hint):
             tried()

@@ -8,6 +8,8 @@ import torch
 from bench.contracts import Classifier, Streams, Transform
 from bench.plugins.registry import make_defense
 
+from ..toys import plugin_module, streams
+
 NAMES = ["apg", "bilateral", "bit-depth", "gaussian", "jedi", "jpeg", "lgs", "median", "n-pixel", "tvm", "tvm-guo"]
 
 
@@ -18,10 +20,6 @@ class Pixels(Classifier):
 
     def forward(self, images: torch.Tensor, rng: Streams) -> torch.Tensor:
         return images.flatten(1)
-
-
-def streams(count: int, seed: int = 0) -> Streams:
-    return Streams.of(seed, torch.arange(count))
 
 
 def photographs(count: int = 6, size: int = 32, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -186,12 +184,10 @@ def test_nan_is_refused_or_stays_and_harms_no_other_image(defense: Transform) ->
 @pytest.mark.parametrize("value", [0.0, 1.0])
 @pytest.mark.parametrize("name", ["gaussian", "psd", "autoencoder"])
 def test_black_and_white_pixels_have_a_gradient(name: str, value: float) -> None:
-    from importlib import import_module
-
     images = torch.full((2, 3, 32, 32), value)
     learned = {}
     if name != "gaussian":
-        made = import_module(f"bench.defenses.{name}")
+        made = plugin_module(f"defenses.{name}")
         net = made.Denoiser(3, 32, 5) if name == "psd" else made.Repairer(3)
         learned = {f"net.{key}": tensor for key, tensor in net.state_dict().items()}
     for view in make_defense(name).attacker_views(Pixels(), learned).values():

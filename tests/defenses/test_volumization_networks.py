@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
 from typing import Any
 
@@ -17,15 +16,11 @@ from bench import training
 from bench.contracts import Classifier, InputError, Streams
 from bench.models.nets import MnistCNN, Net, ResNet20, SmallResNet
 
-from ..toys import LinearClassifier, streams
+from ..toys import LinearClassifier, plugin_module, streams
 
-
-def part(name: str) -> Any:
-    """A module of the folder of defenses, which are only loaded by name."""
-    return importlib.import_module(f"bench.defenses.{name}")
-
-
-inflating, volume, deciding, curricula = (part(name) for name in ("_inflate", "_volume", "_slices", "_curriculum"))
+inflating, volume, deciding, curricula = (
+    plugin_module(f"defenses.{name}") for name in ("_inflate", "_volume", "_slices", "_curriculum")
+)
 RULES = ("mean-prob", "mean-logprob", "vote", "trimmed-mean")
 
 
@@ -168,13 +163,13 @@ class Maps(Classifier):
     ("net", "said"),
     [
         (LinearClassifier(torch.ones(10, 12)), "nn.Conv2d"),
-        (Net(MnistCNN(10), 10), "pools over all places"),
-        (Net(nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.Flatten()), 10), "zeros of a given number"),
-        (Net(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")), 10), "zeros of a given number"),
-        (Maps(), "does not become"),
+        (Net(MnistCNN(10), 10), "global pooling"),
+        (Net(nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.Flatten()), 10), "padding of zeros"),
+        (Net(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")), 10), "padding of zeros"),
+        (Maps(), "cannot turn"),
     ],
 )
-def test_a_network_that_cannot_be_converted_is_told_why(net: Classifier, said: str) -> None:
+def test_the_error_says_why_a_network_cannot_be_converted(net: Classifier, said: str) -> None:
     with pytest.raises(InputError, match=said):
         inflating.inflate(net, (3, 4, 8), 3)
 
@@ -262,7 +257,7 @@ def test_every_image_comes_once_in_every_epoch_and_at_another_place_in_the_next(
 
 def test_a_macro_batch_goes_from_simple_to_complex_across_its_minibatches() -> None:
     course = lessons("macro")
-    scores = part("_measures").score("entropy", course.images.flatten(1)[None], None, 16)[0]
+    scores = plugin_module("defenses._measures").score("entropy", course.images.flatten(1)[None], None, 16)[0]
     means = torch.tensor([scores[one].mean() for one in course.batches(0, drawn())])
     for macro in means.split(3):
         assert (macro.diff() >= 0).all()
@@ -273,7 +268,7 @@ def test_a_macro_batch_goes_from_simple_to_complex_across_its_minibatches() -> N
 
 def test_the_reference_of_a_macro_batch_is_its_image_of_least_entropy() -> None:
     course = replace(lessons("macro"), ranking=volume.Ranking("mutual-information", 16))
-    scores = part("_measures").score("entropy", course.images.flatten(1)[None], None, 16)[0]
+    scores = plugin_module("defenses._measures").score("entropy", course.images.flatten(1)[None], None, 16)[0]
     for rows in torch.cat(list(course.batches(0, drawn()))).split(24):
         assert rows[0] == rows[scores[rows].argmin()]
 

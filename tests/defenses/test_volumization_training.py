@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,9 @@ from bench.models.nets import MnistCNN, Net
 from bench.plugins.registry import make_defense
 from bench.training import fit
 
-from ..toys import streams
+from ..toys import ToyExamples, plugin_module, streams
 
-volume, deciding, curricula = (
-    importlib.import_module(f"bench.defenses.{name}") for name in ("_volume", "_slices", "_curriculum")
-)
+volume, deciding, curricula = (plugin_module(f"defenses.{name}") for name in ("_volume", "_slices", "_curriculum"))
 SMALL = "epochs=2,batch_size=16"
 
 
@@ -35,16 +32,10 @@ def shades(count: int, side: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Few:
-    """Training images that are simply there."""
+class InterruptedExamples(ToyExamples):
+    """Examples for a training that is interrupted once this share is done."""
 
-    images: Tensor
-    labels: Tensor
-    checkpoint: Path | None = None
     patience: float = 2
-
-    def load(self, indices: Tensor) -> Tensor:
-        return self.images[indices]
 
     def progress(self, share: float) -> None:
         if share >= self.patience:
@@ -66,7 +57,7 @@ def made(text: str) -> Any:
 
 def learned(text: str, model: Classifier, side: int = 8, **more: Any) -> Artifact:
     images, labels = shades(48, side, seed=5)
-    artifact: Artifact = made(text).learn(model, Few(images, labels, **more), streams(48))
+    artifact: Artifact = made(text).learn(model, InterruptedExamples(images, labels, **more), streams(48))
     return artifact
 
 
@@ -179,7 +170,7 @@ def proving(request: pytest.FixtureRequest) -> tuple[CertifiedDefense, Classifie
 @pytest.mark.parametrize(
     ("budget", "box"), [(Patch(0.02), (1, 1)), (Patch(0.065, turned=False), (2, 2)), (Pixels(1), (1, 1))], ids=str
 )
-def test_no_brute_force_turns_what_is_proved(
+def test_no_brute_force_turns_what_is_certified(
     proving: tuple[CertifiedDefense, Classifier, Artifact], budget: Any, box: tuple[int, int]
 ) -> None:
     defense, model, artifact = proving
@@ -215,13 +206,15 @@ def test_the_proof_holds_wherever_twice_the_tiles_that_a_patch_meets_are_fewer_t
 
 
 @pytest.mark.parametrize("text", ["depth=3,aggregate=vote", "depth=1,aggregate=mean-prob", "depth=3"])
-def test_nothing_is_proved_where_slices_mix_or_do_not_vote(text: str) -> None:
+def test_nothing_is_certified_where_slices_mix_or_do_not_vote(text: str) -> None:
     model, (images, labels) = net(), shades(8)
     artifact = learned(f"{SMALL},size=2,{text}", model)
     assert not made(f"{SMALL},size=2,{text}").certify(model, artifact, images, labels, Patch(0.02)).any()
 
 
-def test_nothing_is_proved_for_changes_of_every_pixel(proving: tuple[CertifiedDefense, Classifier, Artifact]) -> None:
+def test_nothing_is_certified_for_changes_of_every_pixel(
+    proving: tuple[CertifiedDefense, Classifier, Artifact],
+) -> None:
     defense, model, artifact = proving
     assert not defense.certify(model, artifact, *shades(8), Linf(1 / 255)).any()
 
@@ -247,7 +240,7 @@ def test_the_usual_slices_fit_the_image(shape: tuple[int, int, int], slices: int
         ("reference=4", "slices 0 … 3"),
     ],
 )
-def test_slices_that_do_not_fit_the_image_are_told_before_any_work(text: str, said: str) -> None:
+def test_slices_that_do_not_fit_the_image_are_reported_before_any_work(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         made(text).check((3, 32, 32), 10)
 
@@ -274,5 +267,5 @@ def test_parameters_out_of_range_are_refused(text: str) -> None:
 
 def test_a_network_that_reads_only_whole_images_is_refused() -> None:
     images, labels = shades(8, 28)
-    with pytest.raises(InputError, match="pools over all places"):
-        made("").learn(Net(MnistCNN(2), 2), Few(images, labels), streams(8))
+    with pytest.raises(InputError, match="global pooling"):
+        made("").learn(Net(MnistCNN(2), 2), ToyExamples(images, labels), streams(8))
