@@ -32,7 +32,7 @@ def report_command(
 
     Pictures need the cells' images; images that have left the cache are computed again.
     """
-    from bench.report import stale, write_report
+    from bench.report import stale_files, write_report
 
     if not (results / "records").is_dir():
         raise InputError(f"Expected records in {results / 'records'}, but there is no such folder. First: bench run.")
@@ -44,7 +44,7 @@ def report_command(
         for line in sheets(Store(results), cells, pictures, dataset, weights, checked_device(device)):
             typer.echo(line)
     if check:
-        _end_if_stale(stale(results))
+        _end_if_stale(stale_files(results))
     else:
         _say_written(write_report(results))
 
@@ -55,11 +55,12 @@ def tables_command(results: ResultsOption = Path("results"), check: CheckOption 
     Example: `bench tables --check`
     """
     from bench.papers.write import stale_tables, write_tables
+    from bench.report import red_flags
 
     if check:
-        _end_if_stale(stale_tables(results))
+        _end_if_stale(stale_tables(results, red_flags))
     else:
-        _say_written(write_tables(results))
+        _say_written(write_tables(results, red_flags))
 
 
 def compare_command(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.core.text import escape_latex
-from bench.papers.fill import Filled, Value
+from bench.papers.comparison import ComparedTable, ComparedValue
 
-PREAMBLE = r"""% Made by `bench tables`; do not edit. Needs booktabs and graphicx.
+_PREAMBLE = r"""% Made by `bench tables`; do not edit. Needs booktabs and graphicx.
 \documentclass[10pt]{article}
 \usepackage[T1]{fontenc}
 \usepackage[utf8]{inputenc}
@@ -21,73 +21,69 @@ PREAMBLE = r"""% Made by `bench tables`; do not edit. Needs booktabs and graphic
 """
 
 
-def document(names: Sequence[str]) -> str:
-    """A document of all tables, which lie beside it."""
+def latex_document(names: Sequence[str]) -> str:
+    """A document with all tables, which are in files beside it."""
     parts = "".join(f"\\input{{{name}}}\n\\clearpage\n" for name in names)
-    return f"{PREAMBLE}{parts}\\end{{document}}\n"
+    return f"{_PREAMBLE}{parts}\\end{{document}}\n"
 
 
-def table(filled: Filled) -> str:
-    """One table, a part of a document: the reported values, and under each, smaller, what stands beside it."""
-    source = filled.table
-    title = f"{filled.paper.authors} ({filled.paper.where}), {source.table}. {source.caption} Values in {source.unit}."
-    body = "".join(_row(filled, place) for place in range(len(filled.rows)))
+def latex_table(compared: ComparedTable) -> str:
+    """One table of the document: the reported values, and below each, smaller, its measurement."""
+    table, paper = compared.table, compared.paper
+    caption = f"{paper.authors} ({paper.where}), {table.table}. {table.caption} Values in {table.unit}."
+    body = "".join(_row(compared, place) for place in range(len(compared.rows)))
     return (
         "\\begin{table}[p]\n\\centering\n"
-        f"\\caption{{{escape_latex(title)}}}\n\\label{{reported:{source.name}}}\n"
+        f"\\caption{{{escape_latex(caption)}}}\n\\label{{reported:{table.name}}}\n"
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
-        f"\\begin{{tabular}}{{l{'r' * len(source.columns)}}}\n\\toprule\n"
-        f"{_heads(filled)}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}}}\n\n"
+        f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}\n\\toprule\n"
+        f"{_headings(compared)}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}}}\n\n"
         "\\smallskip\\begin{minipage}{\\linewidth}\\scriptsize\\raggedright\n"
-        f"{_lists(filled)}\\end{{minipage}}\n\\end{{table}}\n"
+        f"{_lists(compared)}\\end{{minipage}}\n\\end{{table}}\n"
     )
 
 
-def _heads(filled: Filled) -> str:
+def _headings(compared: ComparedTable) -> str:
+    *upper, lowest = compared.headings
     lines = []
-    for level, heads in enumerate(filled.heads):
-        last = level == len(filled.heads) - 1
-        cells = [escape_latex(filled.table.corner) if last else ""]
-        rules, at = [], 2
-        for text, width, notes in heads:
-            cells.append(f"\\multicolumn{{{width}}}{{{'r' if last else 'c'}}}{{{escape_latex(text)}{_sup(notes)}}}")
-            rules.append(f"\\cmidrule(lr){{{at}-{at + width - 1}}}")
-            at += width
-        lines.append(" & ".join(cells) + " \\\\\n" + ("" if last else " ".join(rules) + "\n"))
-    return "".join(lines)
+    for headings in upper:
+        cells, rules, start = [""], [], 2
+        for text, width, _ in headings:
+            cells.append(f"\\multicolumn{{{width}}}{{c}}{{{escape_latex(text)}}}")
+            rules.append(f"\\cmidrule(lr){{{start}-{start + width - 1}}}")
+            start += width
+        lines.append(f"{' & '.join(cells)} \\\\\n{' '.join(rules)}\n")
+    cells = [f"\\multicolumn{{1}}{{r}}{{{escape_latex(text)}{_marks(notes)}}}" for text, _, notes in lowest]
+    return "".join(lines) + " & ".join([escape_latex(compared.table.corner), *cells]) + " \\\\\n"
 
 
-def _row(filled: Filled, place: int) -> str:
-    label, notes = filled.labels[place]
-    values = filled.rows[place]
-    reported = [escape_latex(label) + _sup(notes), *(escape_latex(one.printed) + _sup(one.notes) for one in values)]
-    beside = ["", *map(_beside, values)]
-    # \relax, since a cell that begins with [ would be read as the space that \\ adds
-    second = " & ".join(beside) + " \\\\\n" if any(beside) else ""
+def _row(compared: ComparedTable, place: int) -> str:
+    label, notes = compared.labels[place]
+    values = compared.rows[place]
+    reported = [escape_latex(label) + _marks(notes), *(escape_latex(one.printed) + _marks(one.notes) for one in values)]
+    measured = ["", *map(_measurement, values)]
+    # \relax, because \\ would take a cell that begins with [ for the space to add
+    second = " & ".join(measured) + " \\\\\n" if any(measured) else ""
     return "\\relax " + " & ".join(reported) + " \\\\\n" + second
 
 
-def _beside(value: Value) -> str:
-    shown = value.beside.shown
-    if shown is None:
-        pointer = f"run {value.run}" if value.run else f"n/a {value.reason}" if value.reason else ""
-        return f"{{\\scriptsize {pointer}}}" if pointer else ""
-    interval = f" ({escape_latex(shown.interval)})" if shown.interval else ""
-    flags = f" {escape_latex('†' + ' '.join(value.beside.flags))}" if value.beside.flags else ""
-    return (
-        f"{{\\scriptsize \\textbf{{{escape_latex(shown.text)}}}{interval}\\textsuperscript{{{value.letter}}}{flags}}}"
-    )
+def _measurement(value: ComparedValue) -> str:
+    number, flags = value.measurement.number, value.measurement.flags
+    if number is None:
+        return f"{{\\scriptsize {value.pointer}}}" if value.pointer else ""
+    text = f"\\textbf{{{escape_latex(number.text)}}}"
+    interval = f" ({escape_latex(number.interval)})" if number.interval else ""
+    dagger = f" {escape_latex('†' + ' '.join(flags))}" if flags else ""
+    return f"{{\\scriptsize {text}{interval}\\textsuperscript{{{value.letter}}}{dagger}}}"
 
 
-def _lists(filled: Filled) -> str:
-    notes = [f"({number}) {escape_latex(note.text)}" for number, note in enumerate(filled.table.notes, 1)]
-    told = [
-        f"\\textsuperscript{{{letter}}} {escape_latex(source.sentence)}" for letter, source in filled.sources.items()
-    ]
-    reasons = [f"n/a {number}: {escape_latex(reason)}" for number, reason in enumerate(filled.reasons, 1)]
-    runs = [f"run {number}: \\texttt{{{escape_latex(run)}}}" for number, run in enumerate(filled.runs, 1)]
-    return "".join(f"{line}\\par\n" for line in (*notes, *told, *reasons, *runs))
+def _lists(compared: ComparedTable) -> str:
+    lines = [f"({number}) {escape_latex(note.text)}" for number, note in enumerate(compared.table.notes, 1)]
+    lines += [f"\\textsuperscript{{{letter}}} {escape_latex(one.sentence)}" for letter, one in compared.origins.items()]
+    lines += [f"n/a {number}: {escape_latex(reason)}" for number, reason in enumerate(compared.reasons, 1)]
+    lines += [f"run {number}: \\texttt{{{escape_latex(run)}}}" for number, run in enumerate(compared.runs, 1)]
+    return "".join(f"{line}\\par\n" for line in lines)
 
 
-def _sup(notes: Sequence[int]) -> str:
+def _marks(notes: Sequence[int]) -> str:
     return f"\\textsuperscript{{({', '.join(map(str, notes))})}}" if notes else ""

@@ -1,117 +1,122 @@
-"""Records -> what stands beside a value of a paper: a number and where it comes from, or the command that gives it."""
+"""Records -> what to compare a paper's value with: a number and its origin, or the command that measures it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import get_args
 
 from bench.core.text import plain, signed
-from bench.papers import training_time as pace
-from bench.papers.match import Asked, accepts, at, fits, plainness
-from bench.papers.reported import Place, Query
+from bench.papers.match import QueryField, accepts, fits, has_setting, preference
+from bench.papers.reported import Query, ReportedSetting
+from bench.papers.training_time import training_increase
 from bench.records import metrics
+from bench.records.format import Formatted, format_failure, format_share
 from bench.records.metrics import Estimate
+from bench.records.samples import Sample, group_by_conditions
 from bench.records.schema import Cell, Facts, Latency, Outcome
-from bench.report.boards import make_boards
-from bench.report.format import Shown, failed, share
-from bench.report.grouping import Sample, settle
 
 Reading = Callable[..., Estimate | None]
 BATCH = 32
-"""Times are of batches of this size."""
+"""Times are for batches of this size."""
 
 
 def _complement(measure: Reading) -> Reading:
     def error(*seeds: Facts) -> Estimate | None:
-        found = measure(*seeds)
-        return None if found is None else Estimate(1 - found.value, 1 - found.high, 1 - found.low, found.n)
+        share = measure(*seeds)
+        return None if share is None else Estimate(1 - share.value, 1 - share.high, 1 - share.low, share.n)
 
     return error
 
 
-MEASURES: dict[str, Reading] = {
+READINGS: dict[str, Reading] = {
     **metrics.MEASURES,
     "clean_error": _complement(metrics.clean_accuracy),
     "attacked_error": _complement(metrics.attacked_accuracy),
 }
-"""What is read from the facts of a cell, as shares."""
-TIMES: dict[str, Callable[[Mapping[str, float]], tuple[float, float, float]]] = {
+"""What the facts of a cell give, as shares."""
+TIMINGS: dict[str, Callable[[Mapping[str, float]], tuple[float, float, float]]] = {
     "latency": lambda ms: (ms["defended"], ms["defended_low"], ms["defended_high"]),
     "latency_added": lambda ms: (50 * (ms["defended"] - ms["bare"]), math.nan, math.nan),
     "latency_increase": lambda ms: (100 * (ms["ratio"] - 1), math.nan, math.nan),
 }
-"""What is read from a timing, with quartiles or NaN: ms an image; seconds more for 50,000 images; percent more."""
-TRAINING = "training_increase"
-"""How many percent longer a training takes than the control's."""
+"""What a timing gives, with quartiles or NaN: ms an image; seconds more for 50,000 images; percent more."""
+TRAINING_INCREASE = "training_increase"
+"""How many percent longer a training takes than its control."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a measured number comes from; numbers with one source share a letter.
+class Origin:
+    """Where a measured number comes from; numbers with the same origin share a letter.
 
     Attributes:
-        words: the records, in words.
-        differs: (what, here, in the paper) for each thing that is not the same.
+        records: the records, in words.
+        differences: (what, here, in the paper) for everything that differs.
     """
 
-    words: str
-    differs: tuple[tuple[str, str, str], ...]
+    records: str
+    differences: tuple[tuple[str, str, str], ...]
 
     @property
     def sentence(self) -> str:
-        """All of it in one line."""
-        told = [f"{what}: {here}; in the paper {there or 'not stated'}" for what, here, there in self.differs]
-        return plain(f"{self.words}. " + (f"What differs: {'. '.join(told)}." if told else "Nothing else differs."))
+        """All of it on one line."""
+        parts = [f"{what}: {here}; in the paper {there or 'not stated'}" for what, here, there in self.differences]
+        return plain(f"{self.records}. " + (f"What differs: {'. '.join(parts)}." if parts else "Nothing else differs."))
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What stands beside one value of a paper.
+class Measurement:
+    """What a paper's value is compared with.
 
     Attributes:
-        shown: the measured number or the status of a failed cell, in the unit of the table; None where there is none.
-        numbers: value and interval in that unit, NaN where unknown.
+        number: the measured number, or the status of a failed cell, in the unit of the table; None if not measured.
+        interval: value, low and high in that unit, NaN where unknown.
         n: over how many images.
-        source: where it comes from.
-        flags: ids of the red flags of its row on the board, which are about attacks; none for clean images.
-        cell: the cell that is closest to the paper, for its command; None where nothing can be measured.
-        found: the cell that was measured.
-        why_not: why nothing can be measured.
+        origin: where it comes from.
+        flags: the ids of the red flags of its row on the board; none for clean images, as flags are about attacks.
+        wanted: the cell closest to the paper, for its command; None if nothing can be measured.
+        measured: the cell that was measured.
+        unmeasured: why nothing can be measured.
     """
 
-    shown: Shown | None = None
-    numbers: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+    number: Formatted | None = None
+    interval: tuple[float, float, float] = (math.nan, math.nan, math.nan)
     n: int = 0
-    source: Source | None = None
+    origin: Origin | None = None
     flags: tuple[str, ...] = ()
-    cell: Cell | None = None
-    found: Cell | None = None
-    why_not: str = ""
+    wanted: Cell | None = None
+    measured: Cell | None = None
+    unmeasured: str = ""
 
 
-class Measured:
+class Measurements:
     """All records, sorted for queries."""
 
-    def __init__(self, outcomes: Iterable[Outcome], latencies: Iterable[Latency]) -> None:
-        self._outcomes, self._latencies = list(outcomes), list(latencies)
-        every = self._outcomes
-        boards, homeless = settle(every)
-        samples = [one for group in boards.values() for one in group.values()]
-        self._samples = samples + [Sample((one,)) for one in homeless]
-        self._flags = _red(every, self._latencies)
-        self._defenses = {one.cell.defense: one.defense for one in every if one.defense}
-        self._places: dict[Place, frozenset[int]] = {}
-        self._texts: dict[tuple[Asked, str], frozenset[int]] = {}
+    def __init__(
+        self, outcomes: Sequence[Outcome], latencies: Sequence[Latency], red_flags: Mapping[Cell, tuple[str, ...]]
+    ) -> None:
+        """Sorts the records.
 
-    def beside(self, query: Query, places: Mapping[str, Place]) -> Beside:
-        """What stands beside the value that asks this."""
+        Args:
+            outcomes, latencies: all records.
+            red_flags: the first cell of a sample -> the ids of the red flags of its row.
+        """
+        self._outcomes, self._latencies, self._flags = outcomes, latencies, red_flags
+        groups, unknown = group_by_conditions(outcomes)
+        self._samples = [one for group in groups.values() for one in group.values()]
+        self._samples += [Sample((one,)) for one in unknown]
+        self._defenses = {one.cell.defense: one.defense for one in outcomes if one.defense}
+        self._at: dict[ReportedSetting, frozenset[int]] = {}
+        self._fitting: dict[tuple[QueryField, str], frozenset[int]] = {}
+
+    def find(self, query: Query, settings: Mapping[str, ReportedSetting]) -> Measurement:
+        """The measurement that a query asks for."""
         if query.unmeasured:
-            return Beside(why_not=query.unmeasured)
-        asked = [places[name] for name in query.settings]
-        first = asked[0]
+            return Measurement(unmeasured=query.unmeasured)
+        candidates = [settings[name] for name in query.settings]
+        first = candidates[0]
         cell = Cell(
             dataset=first.dataset,
             model=first.model,
@@ -121,82 +126,80 @@ class Measured:
             goal=query.goal[0],
             images=first.images,
         )
-        if query.measure == TRAINING:
-            found = self._trained(query, asked)
+        if query.measure == TRAINING_INCREASE:
+            found = self._trained(query, candidates)
         else:
-            found = self._timed(query, asked) if query.measure in TIMES else self._counted(query, asked)
-        return replace(found or Beside(), cell=cell)
+            found = self._timed(query, candidates) if query.measure in TIMINGS else self._read(query, candidates)
+        return replace(found or Measurement(), wanted=cell)
 
-    def _counted(self, query: Query, asked: Sequence[Place]) -> Beside | None:
-        """From the best of the samples that fit: with numbers, close to the paper, with few other parameters."""
-        sets = [[self._at(place) for place in asked]]
-        sets += [[self._accepted(one, text) for text in getattr(query, one)] for one in get_args(Asked)]
-        fitting = set.intersection(*(set().union(*one) for one in sets))
+    def _read(self, query: Query, settings: Sequence[ReportedSetting]) -> Measurement | None:
+        """From the best sample that fits: with numbers, close to the paper, with few other parameters."""
+        choices = [[self._samples_at(one) for one in settings]]
+        choices += [[self._samples_fitting(one, text) for text in getattr(query, one)] for one in get_args(QueryField)]
+        fitting = set.intersection(*(set().union(*one) for one in choices))
         if not fitting:
             return None
 
-        def far(number: int) -> tuple[bool, list[int], tuple[int, int, int, str]]:
-            closest = [next(place for place, known in enumerate(one) if number in known) for one in sets]
-            return not self._samples[number].facts, closest, plainness(self._samples[number])
+        def distance(number: int) -> tuple[bool, list[int], tuple[int, int, int, str]]:
+            sample = self._samples[number]
+            ranks = [next(rank for rank, members in enumerate(one) if number in members) for one in choices]
+            return not sample.facts, ranks, preference(sample)
 
-        best = min(fitting, key=far)
-        return self._told(self._samples[best], query, asked[far(best)[1][0]])
+        best = min(fitting, key=distance)
+        return self._measurement(self._samples[best], query, settings[distance(best)[1][0]])
 
-    def _told(self, sample: Sample, query: Query, place: Place) -> Beside:
-        cell = sample.outcomes[0].cell
-        facts = list(sample.facts.values())
-        estimate = MEASURES[query.measure](*facts) if facts else None
-        source = Source(_words(sample, facts), _differs(query, place, _attacker(sample)))
+    def _measurement(self, sample: Sample, query: Query, setting: ReportedSetting) -> Measurement:
+        cell, facts = sample.cell, list(sample.facts.values())
+        origin = Origin(_records(sample, facts), _differences(query, setting, _attacker(sample)))
         if not facts:
-            shown = failed(sample.failures[0].status, sample.failures[0].reason)
-            return Beside(shown, source=source, found=cell)
+            first = sample.failures[0]
+            return Measurement(format_failure(first.status, first.reason), origin=origin, measured=cell)
+        estimate = READINGS[query.measure](*facts)
         if estimate is None or estimate.n == 0:
-            return Beside(Shown(title="No image counts here."), source=source, found=cell)
+            return Measurement(Formatted(title="No image counts here."), origin=origin, measured=cell)
         scale = 1 if query.unit == "shares" else 100
-        numbers = (scale * estimate.value, scale * estimate.low, scale * estimate.high)
+        interval = (scale * estimate.value, scale * estimate.low, scale * estimate.high)
         flags = () if query.measure.startswith("clean") else self._flags.get(cell, ())
-        return Beside(_as(query.unit, estimate), numbers, estimate.n, source, flags, found=cell)
+        return Measurement(_in_unit(query.unit, estimate), interval, estimate.n, origin, flags, measured=cell)
 
-    def _timed(self, query: Query, asked: Sequence[Place]) -> Beside | None:
-        for place, wanted in product(asked, query.defense):
+    def _timed(self, query: Query, settings: Sequence[ReportedSetting]) -> Measurement | None:
+        for setting, wanted in product(settings, query.defense):
             for one in self._latencies:
                 times = one.batches.get(BATCH)
-                at_place = at(place, one.dataset, one.model)
-                if times and at_place and fits(wanted, one.defense, self._defenses.get(one.defense)):
-                    numbers = TIMES[query.measure](times)
-                    words = f"{one.dataset} · {one.model} · {plain(one.machine)} · batches of {BATCH}"
-                    source = Source(plain(words), _differs(query, place, ""))
-                    return Beside(_time(numbers), numbers, BATCH, source)
+                here = has_setting(setting, one.dataset, one.model)
+                if times and here and fits(wanted, one.defense, self._defenses.get(one.defense)):
+                    records = f"{one.dataset} · {one.model} · {plain(one.machine)} · batches of {BATCH}"
+                    return _time(TIMINGS[query.measure](times), records, query, setting, BATCH)
         return None
 
-    def _trained(self, query: Query, asked: Sequence[Place]) -> Beside | None:
-        for place, wanted in product(asked, query.defense):
-            here = [one for one in self._outcomes if at(place, one.cell.dataset, one.cell.model)]
-            found = pace.increase(here, wanted)
-            if found:
-                machine, percent = found
-                words = f"{place.dataset} · {place.model} · trained on {machine} · control: {pace.CONTROL}"
-                numbers = (percent, math.nan, math.nan)
-                return Beside(_time(numbers), numbers, source=Source(plain(words), _differs(query, place, "")))
+    def _trained(self, query: Query, settings: Sequence[ReportedSetting]) -> Measurement | None:
+        for setting, wanted in product(settings, query.defense):
+            here = [one for one in self._outcomes if has_setting(setting, one.cell.dataset, one.cell.model)]
+            if increase := training_increase(here, wanted, query.control):
+                machine, percent = increase
+                records = f"{setting.dataset} · {setting.model} · trained on {machine} · control: {query.control}"
+                return _time((percent, math.nan, math.nan), records, query, setting)
         return None
 
-    def _at(self, place: Place) -> frozenset[int]:
-        """The samples of some data and model."""
-        if place not in self._places:
-            cells = enumerate(one.outcomes[0].cell for one in self._samples)
-            self._places[place] = frozenset(number for number, one in cells if at(place, one.dataset, one.model))
-        return self._places[place]
+    def _samples_at(self, setting: ReportedSetting) -> frozenset[int]:
+        """The samples with some data and model, by number."""
+        if setting not in self._at:
+            cells = enumerate(one.cell for one in self._samples)
+            self._at[setting] = frozenset(
+                number for number, one in cells if has_setting(setting, one.dataset, one.model)
+            )
+        return self._at[setting]
 
-    def _accepted(self, asked: Asked, text: str) -> frozenset[int]:
-        """The samples that are what a text asks for."""
-        if (asked, text) not in self._texts:
-            every = enumerate(self._samples)
-            self._texts[asked, text] = frozenset(number for number, one in every if accepts(asked, text, one))
-        return self._texts[asked, text]
+    def _samples_fitting(self, field: QueryField, text: str) -> frozenset[int]:
+        """The samples that fit a text, by number."""
+        if (field, text) not in self._fitting:
+            samples = enumerate(self._samples)
+            self._fitting[field, text] = frozenset(number for number, one in samples if accepts(field, text, one))
+        return self._fitting[field, text]
 
 
-def _words(sample: Sample, facts: Sequence[Facts]) -> str:
-    cell = sample.outcomes[0].cell
+def _records(sample: Sample, facts: Sequence[Facts]) -> str:
+    cell = sample.cell
     seeds = ", ".join(str(one) for one in sorted(sample.facts) or [cell.seed])
     counts = sorted({len(one.index) for one in facts})
     images = f"{counts[0]} images" if counts else "no images"
@@ -206,45 +209,32 @@ def _words(sample: Sample, facts: Sequence[Facts]) -> str:
 
 def _attacker(sample: Sample) -> str:
     """The attack with its budget, in words."""
-    cell = sample.outcomes[0].cell
-    budget = sample.record.traits.get("budget") if sample.record else None
+    cell = sample.cell
+    budget = sample.attack.traits.get("budget") if sample.attack else None
     stated = f" ({budget})" if budget else ""
     return plain(f"{cell.attack}{stated}, {cell.goal}, {cell.tier}, effort {cell.effort}")
 
 
-def _differs(query: Query, place: Place, attacker: str) -> tuple[tuple[str, str, str], ...]:
+def _differences(query: Query, setting: ReportedSetting, attacker: str) -> tuple[tuple[str, str, str], ...]:
     """What is not as in the paper; an attack is never quite the same."""
-    clean = query.measure.startswith("clean") or query.measure in (*TIMES, TRAINING)
-    pairs = [("data", place.data, query.data), ("model", place.network, query.model)]
+    clean = query.measure.startswith("clean") or query.measure in (*TIMINGS, TRAINING_INCREASE)
+    pairs = [("data", setting.data, query.data), ("model", setting.network, query.model)]
     pairs += [] if clean else [("attack", attacker, query.attacker)]
     return tuple((what, here, there) for what, here, there in pairs if here != there)
 
 
-def _as(unit: str, estimate: Estimate) -> Shown:
+def _in_unit(unit: str, estimate: Estimate) -> Formatted:
     """The number in the unit of the table."""
     if unit != "shares":
-        return share(estimate)
-    text, low, high = (f"{one:.4f}" for one in (estimate.value, estimate.low, estimate.high))
-    return Shown(text, f"{low}–{high}", value=estimate.value, title=f"{text} of {estimate.n} images")
+        return format_share(estimate)
+    value, low, high = (f"{one:.4f}" for one in (estimate.value, estimate.low, estimate.high))
+    return Formatted(value, f"{low}–{high}", value=estimate.value)
 
 
-def _time(numbers: tuple[float, float, float]) -> Shown:
+def _time(
+    numbers: tuple[float, float, float], records: str, query: Query, setting: ReportedSetting, n: int = 0
+) -> Measurement:
     value, low, high = numbers
-    interval = "" if math.isnan(low) else f"{low:.3g}–{high:.3g}"
-    return Shown(f"{value:.3g}" if abs(value) < 100 else signed(value), interval, value=value)
-
-
-def _red(outcomes: Sequence[Outcome], latencies: Sequence[Latency]) -> dict[Cell, tuple[str, ...]]:
-    """The first cell of each sample -> ids of the red flags that its row has on the board."""
-    boards, _ = make_boards(outcomes, latencies)
-    raised = {
-        (board.setting, row.defense.key): tuple(flag.id for flag in row.badges if flag.colour == "red")
-        for board in boards
-        for row in board.rows
-    }
-    settings, _ = settle(outcomes)
-    return {
-        sample.outcomes[0].cell: raised.get((setting, sample.defense), ())
-        for setting, samples in settings.items()
-        for sample in samples.values()
-    }
+    text = f"{value:.3g}" if abs(value) < 100 else signed(value)
+    number = Formatted(text, "" if math.isnan(low) else f"{low:.3g}–{high:.3g}", value=value)
+    return Measurement(number, numbers, n, Origin(plain(records), _differences(query, setting, "")))

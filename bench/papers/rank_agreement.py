@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 from scipy.stats import kendalltau
 
-from bench.papers.measure import Beside
+from bench.papers.measure import Measurement
 
 FEWEST = 3
-"""Of fewer defenses no order is told."""
-SHOWN = 6
-"""So many pairs are named."""
+"""Fewer defenses are too few to compare orders."""
+NAMED_PAIRS = 6
+"""At most this many pairs are named."""
 
 
 class Point(NamedTuple):
-    """A defense as the paper and as the records have it, in the same unit."""
+    """A defense in the paper and in the records, in the same unit."""
 
     label: str
     printed: float
@@ -27,38 +27,40 @@ class Point(NamedTuple):
     high: float
 
 
-def points(labels: Sequence[str], printed: Sequence[str], besides: Sequence[Beside]) -> list[Point]:
-    """The values that have a number on both sides; none where they do not compare defenses under one attack."""
-    every = [
-        (Point(label, float(number[0]), *beside.numbers), beside.found)
-        for label, text, beside in zip(labels, printed, besides, strict=True)
-        if beside.found and beside.numbers[0] == beside.numbers[0] and (number := re.match(r"-?\d+(\.\d+)?", text))
-    ]
-    defenses = {found.defense for _, found in every}
-    attacks = {(found.dataset, found.attack, found.tier) for _, found in every}
-    return [point for point, _ in every] if len(defenses) == len(every) and len(attacks) == 1 else []
+def comparable(labels: Sequence[str], printed: Sequence[str], measurements: Sequence[Measurement]) -> list[Point]:
+    """The values with a number on both sides; none unless they compare defenses under one attack."""
+    points, cells = [], []
+    for label, text, one in zip(labels, printed, measurements, strict=True):
+        number = re.match(r"-?\d+(\.\d+)?", text)
+        if one.measured and one.interval[0] == one.interval[0] and number:  # not NaN
+            points.append(Point(label, float(number[0]), *one.interval))
+            cells.append(one.measured)
+    attacks = {(cell.dataset, cell.attack, cell.tier) for cell in cells}
+    return points if len({cell.defense for cell in cells}) == len(cells) and len(attacks) == 1 else []
 
 
-def agreement(what: str, every: Sequence[Point]) -> str:
-    """One sentence on the order, "" where there are too few.
+def agreement(what: str, points: Sequence[Point]) -> str:
+    """A sentence on the order of the defenses, "" if there are too few.
 
     Args:
-        what: what is compared, such as the head of a column.
-        every: the defenses; a pair counts as decided where their intervals do not overlap.
+        what: what is compared, such as the heading of a column.
+        points: the defenses; a pair counts as decided if their intervals do not overlap.
     """
-    if len(every) < FEWEST:
+    if len(points) < FEWEST:
         return ""
-    tau = kendalltau([one.printed for one in every], [one.value for one in every]).statistic
+    tau = kendalltau([one.printed for one in points], [one.value for one in points]).statistic
     decided = [
         (one, other) if one.high < other.low else (other, one)
-        for one, other in combinations(every, 2)
+        for one, other in combinations(points, 2)
         if one.high < other.low or other.high < one.low
     ]
     against = [f"{worse.label} below {better.label}" for worse, better in decided if worse.printed > better.printed]
-    told = f"Order of {what}: Kendall's τ {tau:.2f} over {len(every)} defenses. "
+    sentence = f"Order of {what}: Kendall's τ {tau:.2f} over {len(points)} defenses. "
     if not decided:
-        return f"{told}Our intervals tell none of them apart."
-    told += f"Our intervals tell {len(decided)} of {len(every) * (len(every) - 1) // 2} pairs apart, "
-    told += f"{len(against)} of them against the paper's order"
-    more = f" and {len(against) - SHOWN} more" if len(against) > SHOWN else ""
-    return f"{told}{': ' if against else ''}{', '.join(against[:SHOWN])}{more}."
+        return f"{sentence}Our intervals separate no pair."
+    pairs = len(points) * (len(points) - 1) // 2
+    sentence += (
+        f"Our intervals separate {len(decided)} of {pairs} pairs, {len(against)} of them against the paper's order"
+    )
+    more = f" and {len(against) - NAMED_PAIRS} more" if len(against) > NAMED_PAIRS else ""
+    return f"{sentence}{': ' if against else ''}{', '.join(against[:NAMED_PAIRS])}{more}."

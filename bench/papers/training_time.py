@@ -1,4 +1,4 @@
-"""How long trainings take, compared with the control's."""
+"""How long trainings take, compared with a control."""
 
 from __future__ import annotations
 
@@ -9,31 +9,28 @@ from statistics import median
 from bench.papers.match import fits
 from bench.records.schema import Outcome
 
-CONTROL = "retrained"
-"""The plain training that others are compared with."""
 
-
-def increase(outcomes: Iterable[Outcome], defense: str) -> tuple[str, float] | None:
+def training_increase(outcomes: Iterable[Outcome], defense: str, control: str) -> tuple[str, float] | None:
     """By how many percent a training takes longer than the control's, for each image and epoch.
 
     Args:
         outcomes: on the same data and model.
-        defense: the text of the defense, as in `fits`.
+        defense, control: texts of defenses, as in `fits`.
 
     Returns:
         The machine and the increase there, from the medians over all trainings with the fewest parameters that fit;
-        None where no machine has trained both.
+        None if no machine has trained both.
     """
     paces: dict[str, dict[str, dict[str, set[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(set)))
     for one in outcomes:
-        took, text = one.training, one.cell.defense
-        if {"seconds", "images", "epochs"} <= set(took):
-            pace = took["seconds"] / max(1, took["images"] * took["epochs"])
-            for name in (CONTROL, defense):
+        cost, text = one.training, one.cell.defense
+        if {"seconds", "images", "epochs"} <= set(cost):
+            pace = cost["seconds"] / max(1, cost["images"] * cost["epochs"])
+            for name in (control, defense):
                 if fits(name, text, one.defense):
                     paces[one.provenance.get("device", "")][name][text].add(pace)
     for device, known in sorted(paces.items()):
-        if CONTROL in known and defense in known:
-            control, taken = (median(known[name][min(known[name], key=len)]) for name in (CONTROL, defense))
-            return device, 100 * (taken / control - 1)
+        if control in known and defense in known:
+            base, own = (median(known[name][min(known[name], key=len)]) for name in (control, defense))
+            return device, 100 * (own / base - 1)
     return None

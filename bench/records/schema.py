@@ -242,7 +242,6 @@ class Outcome:
         attack, defense: None where the plugin could not even be made.
         queries: mean forward and backward queries for each attacked image, and their maxima.
         warnings: what makes the numbers doubtful, with figures.
-        findings: what the checks of the run found, by the ids of the checks, such as "S34"; each is a red flag.
         fingerprints: of data, weights, attack code, defense code and protocol; a change makes the cell stale.
         provenance: versions, device, draws.
         training: what the defense's training took, if it has any: `seconds`, `peak_mib` (memory, on a CPU beyond what
@@ -259,7 +258,6 @@ class Outcome:
     facts: Facts | None = None
     queries: dict[str, Amount] = field(default_factory=dict)
     warnings: list[Message] = field(default_factory=list)
-    findings: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, str] = field(default_factory=dict)
     training: dict[str, Amount] = field(default_factory=dict)

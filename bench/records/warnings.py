@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from bench.records.schema import Facts
 
@@ -36,7 +37,7 @@ def warnings_of(facts: Facts, classes: int = 0) -> list[str]:
                 f"the defended model's logits are not finite for {share} of the {images} images: counted as wrong"
             )
     for name, correct in (("bare", facts.bare_clean), ("defended", facts.defended_clean)):
-        if _at_chance(correct, classes):
+        if is_at_chance(correct, classes):
             share = _percent(sum(correct), len(correct))
             doubts.append(
                 f"the clean accuracy of the {name} model, {share}, is no better than chance: check its weights, its "
@@ -68,7 +69,7 @@ def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %"
 
 
-def _at_chance(correct: list[float], classes: int) -> bool:
+def is_at_chance(correct: Sequence[float], classes: int) -> bool:
     """Whether guessing would do as well, by a one-sided test at 5 %."""
     if classes < 2 or not correct or min(correct) == 1:
         return False

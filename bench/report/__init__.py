@@ -1,59 +1,69 @@
-"""Tables and a site from records alone. Nothing here computes, and nothing imports torch."""
+"""Boards and a site from records alone. Nothing here computes, and nothing imports torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.core.files import write_text
 from bench.records.store import Store
+from bench.report.boards import red_flags
 from bench.report.describe import describe
 from bench.report.terminal import print_boards
 
-__all__ = ["describe", "generate", "print_boards", "stale", "write_report"]
+if TYPE_CHECKING:
+    from bench.report.site import Site
+
+__all__ = ["describe", "generate", "print_boards", "red_flags", "stale_files", "write_report"]
 
 
 def generate(folder: Path) -> dict[Path, str]:
-    """All generated files of a results folder as text; the same records give the same bytes.
+    """All generated files of a results folder; the same records give the same bytes.
 
-    Beside the records, the site shows the pictures in the folder, and what the code of this installation says of
-    the plugins: their descriptions, and whether a record was computed with it.
+    The site also shows the pictures in the folder and, from the code installed here, descriptions of the plugins and
+    whether a record was computed with that code.
 
-    Raises InputError where a file is no record.
+    Raises:
+        InputError: a file is not a record.
     """
-    from bench.report import markdown
+    site = _site(folder)
+    return _committed(site) | {folder / "site" / address: text for address, text in site.files()}
+
+
+def write_report(folder: Path) -> list[Path]:
+    """Writes the generated files that have changed, deletes obsolete pages of the site, and returns these paths."""
+    files = generate(folder)
+    changed = [path for path, text in files.items() if not _is_current(path, text)]
+    for path in changed:
+        write_text(path, files[path], lasting=False)
+    obsolete = [path for path in sorted((folder / "site").rglob("*")) if path.is_file() and path not in files]
+    for path in obsolete:
+        path.unlink()
+    return changed + obsolete
+
+
+def stale_files(folder: Path) -> list[Path]:
+    """The generated files outside the site that are missing or not what the records give."""
+    return [path for path, text in _committed(_site(folder)).items() if not _is_current(path, text)]
+
+
+def _site(folder: Path) -> Site:
     from bench.report.boards import make_boards
     from bench.report.site import Site
 
     store = Store(folder)
     latencies = list(store.latencies())
-    boards, homeless = make_boards(store.outcomes(), latencies)
-    site = Site(boards, homeless, latencies, store)
-    files = {folder / "README.md": markdown.page(boards, homeless)}
-    return files | {folder / "site" / address: text for address, text in site.files()}
+    return Site(*make_boards(store.outcomes(), latencies), latencies, store)
 
 
-def write_report(folder: Path) -> list[Path]:
-    """Writes the generated files that are not current, deletes pages that are no more, and returns all of these."""
-    files = generate(folder)
-    changed = [path for path, text in files.items() if not _is(path, text)]
-    for path in changed:
-        write_text(path, files[path], lasting=False)
-    gone = _gone(folder, files)
-    for path in gone:
-        path.unlink()
-    return changed + gone
+def _committed(site: Site) -> dict[Path, str]:
+    """README.md and index.html, which belong into the repository."""
+    from bench.report.markdown import boards_markdown
+
+    folder = site.store.folder
+    text = boards_markdown(site.boards, site.unknown)
+    return {folder / "README.md": text, folder / "index.html": site.front_page}
 
 
-def stale(folder: Path) -> list[Path]:
-    """The generated files that are missing, or not what the records give, or are no more."""
-    files = generate(folder)
-    return [path for path, text in files.items() if not _is(path, text)] + _gone(folder, files)
-
-
-def _is(path: Path, text: str) -> bool:
+def _is_current(path: Path, text: str) -> bool:
     return path.is_file() and path.read_bytes() == text.encode()
-
-
-def _gone(folder: Path, files: dict[Path, str]) -> list[Path]:
-    """Pages of the site that the records no longer give."""
-    return [path for path in sorted((folder / "site").rglob("*")) if path.is_file() and path not in files]

@@ -1,69 +1,76 @@
-"""What every kind of table shows: boards, with the numbers already formatted."""
+"""A board: the table that compares defenses under the same conditions, with its numbers formatted."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.core.text import plain
+from bench.records.format import Formatted
+from bench.records.samples import Conditions, Sample
 from bench.records.schema import Cell, PluginRecord, Tier
 from bench.report.flags import Flag
-from bench.report.format import Shown, arxiv
-from bench.report.grouping import Conditions, Sample
 
-WORST = ""
-"""Stands where an attack's text would, for the worst case over all of them."""
-Key = tuple[str, str, Tier]
-"""(defense, attack or WORST, tier)."""
+WORST_CASE = ""
+"""Takes the place of the attack's text for the worst case over all attacks."""
+EntryKey = tuple[str, str, Tier]
+"""(defense, attack or WORST_CASE, tier)."""
+_ARXIV = re.compile(r"(?<![\d.])\d{4}\.\d{4,5}(?![\d.])")
 
 
 @dataclass(frozen=True)
 class PluginLink:
-    """An attack or a defense: `key` as records have it, and the names that a reader sees."""
+    """An attack or a defense: its `key` in records, and what readers see of it."""
 
     key: str
     text: str
     title: str = ""
     paper: str = ""
-    link: str | None = None
     kind: str = ""
     note: str = ""
 
     @classmethod
     def of(cls, text: str, record: PluginRecord | None) -> PluginLink:
-        """What its record says; the text alone where there is no record."""
+        """The link for a plugin's text, with the details of its record if there is one."""
         if record is None:
             return cls(text, plain(text))
-        kind, note = plain(str(record.traits.get("kind", ""))), plain(record.note)
-        return cls(text, plain(text), plain(record.title), plain(record.paper), arxiv(record.paper), kind, note)
+        words = (record.title, record.paper, str(record.traits.get("kind", "")), record.note)
+        return cls(text, plain(text), *map(plain, words))
+
+    @property
+    def arxiv(self) -> str:
+        """The address of the paper if its arXiv id is known, else ""."""
+        found = _ARXIV.search(self.paper)
+        return f"https://arxiv.org/abs/{found[0]}" if found else ""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One cell, or the worst case over some.
+    """A cell, or the worst case over several.
 
     Attributes:
-        numbers: measure -> formatted number, for all measures that there are.
-        seeds: which seeds went into them.
+        numbers: the formatted value of each measure that is known.
         queries: what the attack asked of the model, in words.
-        sample: the records; None for a worst case.
+        sample: the records, None for a worst case.
     """
 
-    numbers: Mapping[str, Shown]
-    seeds: tuple[int, ...] = ()
+    numbers: Mapping[str, Formatted]
     queries: str = ""
     sample: Sample | None = None
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column with numbers. `group` stands above it; `tint` sets the attackers and proofs apart.
+    """A column of numbers.
 
     Attributes:
-        label, group, hint: its heading, what stands above that, and what it means.
-        tint: a tier, `certified`, or "".
-        attack: the one attack that its numbers are about, None where it is several or none.
-        head: whether its numbers are the first that one looks at.
+        label: its heading.
+        group: the heading above it, which neighbouring columns share.
+        hint: what its numbers mean.
+        tint: a tier, `certified`, or "": sets attackers and proofs apart.
+        attack: the attack that it is about, None for several or none.
+        primary: whether its numbers are the ones to look at first.
     """
 
     label: str
@@ -71,20 +78,20 @@ class Column:
     hint: str
     tint: str = ""
     attack: str | None = None
-    head: bool = False
+    primary: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """One defense.
+    """A defense.
 
     Attributes:
-        defense: its names.
-        rank: "" for the row without a defense, "–" where there is none.
-        why_unranked: "" where there is a rank.
+        defense: its name and description.
+        rank: "" for the row without a defense, "–" for a row that is not ranked.
+        why_unranked: the reason why it has no rank, "" if it has one.
         baseline: whether this is the row without a defense.
-        clean: accuracy when nobody attacks.
-        cells: one for each column of the board.
+        clean: accuracy on clean images.
+        cells: one number for each column of the board.
         flags: what the checks found.
     """
 
@@ -92,38 +99,38 @@ class Row:
     rank: str
     why_unranked: str
     baseline: bool
-    clean: Shown
-    cells: tuple[Shown, ...]
+    clean: Formatted
+    cells: tuple[Formatted, ...]
     flags: tuple[Flag, ...]
 
     @property
-    def badges(self) -> list[Flag]:
-        """The checks that fired."""
+    def raised(self) -> list[Flag]:
+        """The flags of checks that fired."""
         return [flag for flag in self.flags if flag.colour != "grey"]
 
     @property
-    def unchecked(self) -> list[Flag]:
-        """The checks that could not run."""
+    def not_run(self) -> list[Flag]:
+        """The flags of checks that could not run."""
         return [flag for flag in self.flags if flag.colour == "grey"]
 
 
 @dataclass(frozen=True)
 class Board:
-    """One comparison: everything in it has the same data, model, budget, goal and effort.
+    """One comparison of defenses.
 
     Attributes:
-        setting: what that is.
+        conditions: what all its numbers share.
         images, classes: how many.
-        seeds: which there are.
-        basis: the tier that the rows are ranked by.
+        seeds: the seeds of its records.
+        basis: the tier that ranks the rows.
         attacks: the attacks of each tier.
-        columns, rows: the wide table.
-        entries: the long table.
+        columns, rows: the table with a row for each defense.
+        entries: the table with a row for each cell.
         footnotes: numbered from 1.
-        remarks: what belongs beside all numbers.
+        remarks: what a reader of any of its numbers must know.
     """
 
-    setting: Conditions
+    conditions: Conditions
     images: str
     classes: int
     seeds: tuple[int, ...]
@@ -131,40 +138,42 @@ class Board:
     attacks: Mapping[Tier, tuple[PluginLink, ...]]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    entries: Mapping[Key, Entry]
+    entries: Mapping[EntryKey, Entry]
     footnotes: tuple[str, ...]
     remarks: tuple[str, ...]
 
     @property
     def cells(self) -> list[Cell]:
-        """All of them, each of its seeds by itself."""
+        """All cells, one for each seed."""
         return [one.cell for entry in self.entries.values() if entry.sample for one in entry.sample.outcomes]
 
     @property
     def raised(self) -> list[tuple[Flag, str]]:
-        """The checks that fired, red ones first, each with the rows that share its finding."""
-        found: dict[Flag, list[str]] = {}
+        """The flags that were raised, red ones first, each with the rows that share it."""
+        rows: dict[Flag, list[str]] = {}
         for row in self.rows:
-            for flag in row.badges:
-                found.setdefault(flag, []).append(row.defense.text)
-        order = sorted(found, key=lambda flag: (flag.colour != "red", flag.id, found[flag]))
-        return [(flag, ", ".join(found[flag])) for flag in order]
+            for flag in row.raised:
+                rows.setdefault(flag, []).append(row.defense.text)
+        order = sorted(rows, key=lambda flag: (flag.colour != "red", flag.id, rows[flag]))
+        return [(flag, ", ".join(rows[flag])) for flag in order]
 
     @property
     def budget(self) -> str:
         """What the attacker may change, in words."""
-        return plain(self.setting.budget or self.setting.threat_model or "no stated budget")
+        return plain(self.conditions.budget or self.conditions.threat_model or "no stated budget")
 
     @property
-    def conditions(self) -> str:
-        """What else the numbers hold for, in words."""
+    def description(self) -> str:
+        """The conditions beside data set, model and budget, in words."""
         chance = f"{self.classes} classes (chance {100 / self.classes:.3g} %)" if self.classes else ""
         seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
-        words = [f"{self.images} images", chance, plain(self.setting.goal), f"effort {self.setting.effort}", seeds]
+        words = [
+            f"{self.images} images", chance, plain(self.conditions.goal), f"effort {self.conditions.effort}", seeds
+        ]  # fmt: skip
         return " · ".join(word for word in words if word)
 
     @property
     def brief(self) -> str:
-        """What tells it from other boards of its data, model and budget."""
-        goal = plain(self.setting.goal) if self.setting.goal != "untargeted" else ""
-        return " · ".join(word for word in (goal, self.setting.effort, f"{self.images} images") if word)
+        """What sets it apart from boards with the same data set, model and budget."""
+        goal = plain(self.conditions.goal) if self.conditions.goal != "untargeted" else ""
+        return " · ".join(word for word in (goal, self.conditions.effort, f"{self.images} images") if word)

@@ -1,16 +1,20 @@
-"""One cell as a page tells it: what its numbers are called, and where it stands."""
+"""What the page of a cell shows."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.records.schema import Cell
-from bench.report.board import Board, Entry, Key
-from bench.report.grouping import Sample
-from bench.report.urls import cell_page
+from bench.core.text import plain
+from bench.records.format import Formatted
+from bench.records.samples import Sample
+from bench.records.schema import Cell, Tier
+from bench.report.board import Board, Entry
+from bench.report.urls import cell_url
 
-MEASURES = {
-    "clean_accuracy": ("clean", "when nobody attacks"),
+MEASURE_LABELS = {
+    "clean_accuracy": ("clean", "without an attack"),
     "attacked_accuracy": ("attacked", "of all images"),
     "delta": ("δ", "clean − attacked, in points"),
     "beta": ("β", "of the images lost without a defense"),
@@ -18,39 +22,82 @@ MEASURES = {
     "accuracy_8bit": ("8-bit", "attacked, rounded to 8 bits"),
     "adversarial_effect": ("beyond occlusion", "with grey in the attack's place − attacked, in points"),
     "rejection_clean": ("rejects clean", "these count as wrong"),
-    "rejection_attacked": ("rejects attacked", "these count as defended where they were changed"),
+    "rejection_attacked": ("rejects attacked", "these count as defended if the attack changed them"),
     "certified_accuracy": ("certified", "proven within the budget"),
 }
-"""Measure -> its heading, and what it means."""
+"""Measure -> its heading and what it means."""
 
 
 @dataclass(frozen=True)
-class Page:
-    """One cell, all its seeds, and where it stands.
+class CellPage:
+    """A cell with all its seeds.
 
     Attributes:
-        key: (defense, attack, tier).
+        sample: its records.
         entry: its numbers.
-        board: where it stands, None where its attack could never be made.
+        board: where it stands, None if its attack is unknown.
     """
 
-    key: Key
+    sample: Sample
     entry: Entry
     board: Board | None
 
     @property
-    def sample(self) -> Sample:
-        """Its records."""
-        if self.entry.sample is None:  # worst cases have no page
-            raise ValueError("Expected an entry with records.")
-        return self.entry.sample
-
-    @property
     def cell(self) -> Cell:
-        """The cell of its first seed."""
-        return self.sample.outcomes[0].cell
+        """The cell of the first seed."""
+        return self.sample.cell
 
     @property
-    def address(self) -> str:
-        """The file of its page."""
-        return cell_page(self.cell)
+    def url(self) -> str:
+        """The address of its page."""
+        return cell_url(self.cell)
+
+
+TierPair = Mapping[Tier, CellPage]
+"""A cell under one attacker or both; they share a page."""
+
+
+def tier_pairs(pages: Iterable[CellPage]) -> list[TierPair]:
+    """Cells that differ only in the tier, together."""
+    found: dict[str, dict[Tier, CellPage]] = {}
+    for page in pages:
+        found.setdefault(page.url, {})[page.cell.tier] = page
+    return list(found.values())
+
+
+def measure_labels(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
+    """The labels of the measures that these entries have."""
+    return {name: label for name, label in MEASURE_LABELS.items() if any(name in one.numbers for one in entries)}
+
+
+def costs(entries: Sequence[Entry]) -> dict[str, list[Formatted]]:
+    """Queries, seconds and training costs: name -> the value of each entry."""
+    values = [_costs(entry) for entry in entries]
+    names = dict.fromkeys(name for one in values for name, number in one.items() if number.value)
+    return {name: [one.get(name, Formatted()) for one in values] for name in names}
+
+
+def _costs(entry: Entry) -> dict[str, Formatted]:
+    """The costs of the first seed."""
+    if entry.sample is None:
+        return {}
+    first = entry.sample.outcomes[0]
+    found = {}
+    for name in ("forwards", "backwards"):
+        mean, most = (first.queries.get(f"{name}_{which}", 0.0) for which in ("mean", "max"))
+        found[f"{name} for an image"] = Formatted(f"{mean:,.0f}", f"at most {most:,.0f}", value=mean)
+    seconds = {"run, without cached parts" if key == "total" else key: value for key, value in first.seconds.items()}
+    for kind, values in (("seconds", seconds), ("training", first.training)):
+        for key, value in values.items():
+            found[f"{kind}, {plain(key.replace('_', ' '))}"] = Formatted(f"{value:.4g}".replace("-", "−"), value=value)
+    return found
+
+
+def strongest_views(pages: Iterable[CellPage]) -> dict[str, int]:
+    """View of the defense -> the number of images on which the strongest attack came through it, most first."""
+    counts: Counter[str] = Counter()
+    for facts in (facts for page in pages for facts in page.sample.facts.values()):
+        for name, strongest in facts.noted.items():
+            if name.startswith("through "):
+                counts[name.removeprefix("through ")] += sum(value == 1 for value in strongest)
+    return dict(counts.most_common())

@@ -1,20 +1,49 @@
-"""Checks that say a number cannot be trusted, as far as records alone can tell; one small function each.
+"""Checks that say which numbers cannot be trusted, as far as records can tell; one small function each.
 
-What no flag says is "robust": a row without a flag is one where no check fired. A check compares attackers of
-equal knowledge only. Attacks made on the bare model and shown to a defense say nothing of how good the attacker
-was, so most checks look at attacks on the very model that is judged (`Row.direct`).
+No check says "robust": a row without a flag is one where no check fired. A check compares attackers with the same
+knowledge only. How a defense does against attacks made on the bare model says nothing about the attacker, so most
+checks look at attacks on the very model that is judged (`RowRecords.direct`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bench.core.text import plain, signed
+from bench.records.format import format_gap
 from bench.records.metrics import rejection_clean
-from bench.report.flags import Flag, Row, bare_loss, beaten, figures, grows, same_tier
+from bench.records.samples import Sample
+from bench.records.warnings import HIDDEN_INPUTS, NON_FINITE_ATTACKED, NON_FINITE_CLEAN, is_at_chance
+from bench.report.flags import (
+    Flag,
+    RowRecords,
+    amber,
+    bare_loss,
+    first_is_stronger,
+    is_oracle,
+    is_smaller,
+    not_run,
+    red,
+    same_tier,
+)
 
+Finder = Callable[[RowRecords], Flag | None]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check: its id in the protocol, a title, what it looks for, and the function that looks."""
+
+    id: str
+    title: str
+    description: str
+    find: Finder
+
+
+CHECKS: list[Check] = []
 NOT_RUN = {
     "S04": "silent success",
     "S05": "gradient availability",
@@ -28,143 +57,154 @@ NOT_RUN = {
     "S22": "planted adversarial image",
     "S25": "transfer from the substitute",
     "S32": "same record again",
-    "S34": "independence of the batch",
 }
-"""Checks that need runs of their own, which records of cells do not hold. S01 to S03 are the runner's: where they
-fail there is a status and no number."""
+"""Checks that need runs of their own. S01 to S03 belong to the runner: where they fail, a cell has no number."""
 
 
-def judge(row: Row) -> list[Flag]:
-    """What all checks say of a row, grey ones last; nothing for those that ran and did not fire."""
-    found = [flag for check in CHECKS if (flag := check(row))]
-    return sorted(found, key=lambda flag: (("red", "amber", "grey").index(flag.colour), flag.id))
+def run_checks(row: RowRecords) -> list[Flag]:
+    """The flags of all checks that fired or could not run; the latter come last."""
+    flags = [replace(flag, id=one.id, title=one.title) for one in CHECKS if (flag := one.find(row))]
+    return sorted(flags, key=lambda flag: (("red", "amber", "grey").index(flag.colour), flag.id))
 
 
-def zero_gradients(row: Row) -> Flag | None:
-    """S06: more than 5 % (amber) or 50 % (red) of the gradients that an attack asked for were zero."""
-    title = "vanishing gradient"
-    seen: dict[str, float] = {}
+def check(id: str, title: str) -> Callable[[Finder], Finder]:
+    """Registers a function as a check; the first line of its docstring says what it looks for."""
+
+    def register(find: Finder) -> Finder:
+        CHECKS.append(Check(id, title, (find.__doc__ or "").split("\n")[0], find))
+        return find
+
+    return register
+
+
+@check("S06", "vanishing gradient")
+def zero_gradients(row: RowRecords) -> Flag | None:
+    """More than 5 % (amber) or 50 % (red) of the gradients that an attack asked for were zero."""
+    shares: dict[str, float] = {}
     for sample in row.samples:
         noted = [one for facts in sample.facts.values() for one in facts.noted.get("zero_gradient", ())]
-        shares = [one for one in noted if one is not None]
-        if sample.access == "gradients" and shares:
-            seen[sample.name] = sum(shares) / len(shares)
-    if not seen:
-        return Flag("S06", "grey", title, "No record notes the gradients that were zero.")
-    worst = max(seen.values())
-    if worst <= 0.05:
+        known = [one for one in noted if one is not None]
+        if sample.access == "gradients" and known:
+            shares[sample.name] = sum(known) / len(known)
+    if not shares:
+        return not_run("No record notes how many gradients were zero.")
+    if max(shares.values()) <= 0.05:
         return None
-    text = "; ".join(f"{name}: {100 * value:.1f} %" for name, value in seen.items() if value > 0.05)
-    return Flag("S06", "red" if worst > 0.5 else "amber", title, f"Gradients that were exactly zero. {text}.")
+    text = "; ".join(f"{name}: {100 * share:.1f} %" for name, share in shares.items() if share > 0.05)
+    return (red if max(shares.values()) > 0.5 else amber)(f"Gradients that were exactly zero: {text}.")
 
 
-def no_averaging(row: Row) -> Flag | None:
-    """S08: the defense is random, and an informed attacker looked at one draw only."""
-    title = "randomness"
-    if not row.record or not row.record.traits.get("random"):
+@check("S08", "randomness")
+def one_draw(row: RowRecords) -> Flag | None:
+    """The defense is random and an adaptive attack saw a single draw, or it does not declare itself random."""
+    if undeclared := _hidden_input(row, "S08"):
+        return undeclared
+    if not row.random:
         return None
-    informed = [one for one in row.samples if one.tier == "adaptive" and one.facts and one.access != "none"]
-    if not informed:
-        return Flag("S08", "grey", title, "The defense is random, and no informed attacker tried it.")
-    hit = [one.name for one in informed if any(out.provenance.get("draws") == "1" for out in one.outcomes)]
-    return Flag("S08", "red", title, f"One draw of a random defense: {', '.join(hit)}.") if hit else None
+    adaptive = [one for one in row.samples if one.cell.tier == "adaptive" and one.facts and one.access != "none"]
+    if not adaptive:
+        return not_run("The defense is random, and no adaptive attack was run.")
+    found = [one.name for one in adaptive if any(out.provenance.get("draws") == "1" for out in one.outcomes)]
+    return red(f"A single draw of a random defense: {', '.join(found)}.") if found else None
 
 
-def one_step_wins(row: Row) -> Flag | None:
-    """S11: an attack of one step hurts more than the same attack with many."""
+@check("S11", "one step against many")
+def one_step_wins(row: RowRecords) -> Flag | None:
+    """An attack with one step hurts more than the same attack with many."""
     pairs = [
-        (one, many)
-        for one, many in same_tier(row.direct(row.samples))
-        if one.family == many.family and one.steps == 1 < many.steps
+        (single, many)
+        for single, many in same_tier(row.direct(row.samples))
+        if single.family == many.family and single.steps == 1 < many.steps
     ]
-    return beaten("S11", "one step against many", pairs)
+    return first_is_stronger(pairs)
 
 
-def black_box_wins(row: Row) -> Flag | None:
-    """S12: an attack on scores or labels hurts more than one with gradients, by more than 0.2 points too."""
-    pairs = [
-        (black, white)
-        for black, white in same_tier(row.direct(row.samples))
-        if black.access in ("scores", "labels") and white.access == "gradients" and black.universal == white.universal
-    ]
-    best = [
-        (black, min((white for one, white in pairs if one is black), key=lambda one: one.accuracy))
-        for black in {id(one): one for one, _ in pairs}.values()
-    ]
-    return beaten("S12", "black box against white box", best, 0.002)
+@check("S12", "black box against white box")
+def black_box_wins(row: RowRecords) -> Flag | None:
+    """An attack on scores or labels hurts more than one with gradients, by more than 0.2 points."""
+    best: dict[str, tuple[Sample, Sample]] = {}
+    for black, white in same_tier(row.direct(row.samples)):
+        comparable = black.access in ("scores", "labels") and white.access == "gradients"
+        if comparable and black.universal == white.universal:
+            _, known = best.get(black.name, (black, white))
+            best[black.name] = black, min(known, white, key=lambda one: one.accuracy)
+    return first_is_stronger(list(best.values()), tolerance=0.002)
 
 
-def transfer_wins(row: Row) -> Flag | None:
-    """S13: images made on the bare model hurt more than those made through the defense."""
-    tiers = {(one.attack, one.tier): one for one in row.samples if one.facts}
+@check("S13", "transfer against adaptive")
+def transfer_wins(row: RowRecords) -> Flag | None:
+    """Images made on the bare model hurt more than those made through the defense."""
+    tiers = {(one.cell.attack, one.cell.tier): one for one in row.samples if one.facts}
     pairs = [
         (one, tiers[attack, "adaptive"])
         for (attack, tier), one in tiers.items()
         if tier == "oblivious" and (attack, "adaptive") in tiers
     ]
-    return None if row.bare else beaten("S13", "transfer against adaptive", pairs)
+    return None if row.bare else first_is_stronger(pairs)
 
 
-def larger_is_weaker(row: Row) -> Flag | None:
-    """S15: with a larger budget the same attack hurts less."""
+@check("S15", "monotone in budget")
+def larger_is_weaker(row: RowRecords) -> Flag | None:
+    """The same attack hurts less with a larger budget."""
     pairs = [
         (small, large)
         for small, large in same_tier(row.direct(row.related))
-        if small.goal == large.goal and grows(small, large)
+        if small.cell.goal == large.cell.goal and is_smaller(small, large)
     ]
-    return beaten("S15", "monotone in budget", pairs)
+    return first_is_stronger(pairs)
 
 
-def target_is_easier(row: Row) -> Flag | None:
-    """S20: the attack hurts more when it has to reach a certain class than when any will do."""
+@check("S20", "targeted and untargeted")
+def target_is_easier(row: RowRecords) -> Flag | None:
+    """The attack hurts more when it must reach a certain class than when any other class will do."""
     pairs = [
-        (targeted, free)
-        for targeted, free in same_tier(row.direct(row.related))
-        if targeted.attack == free.attack and targeted.goal != "untargeted" == free.goal
+        (targeted, untargeted)
+        for targeted, untargeted in same_tier(row.direct(row.related))
+        if targeted.cell.attack == untargeted.cell.attack and targeted.cell.goal != "untargeted" == untargeted.cell.goal
     ]
-    return beaten("S20", "targeted and untargeted", pairs, colour="amber")
+    return first_is_stronger(pairs, amber)
 
 
-def harmless(row: Row) -> Flag | None:
-    """S24: nothing that was tried takes anything from the bare model."""
-    title = "attack control"
-    oblivious = [one for one in row.samples if one.facts]
-    if not oblivious:
-        return Flag("S24", "grey", title, "No attack has a number.")
-    losses = {one.name: bare_loss(one) for one in oblivious}
+@check("S24", "attack control")
+def harmless(row: RowRecords) -> Flag | None:
+    """No attack takes anything from the bare model."""
+    losses = {one.name: bare_loss(one) for one in row.samples if one.facts}
+    if not losses:
+        return not_run("No attack has a number.")
     if any(loss.low > 0 for loss in losses.values()):
         return None
-    text = "; ".join(f"{name}: {figures(loss)}" for name, loss in losses.items())
-    return Flag("S24", "red", title, f"No attack takes anything from the bare model for certain. {text}.")
+    text = "; ".join(f"{name}: {format_gap(loss)}" for name, loss in losses.items())
+    return red(f"No attack certainly takes anything from the bare model. {text}.")
 
 
-def seen_attack(row: Row) -> Flag | None:
-    """S27: the attack, or its family, was used to train or to tune the defense."""
-    tuned = {str(one) for one in (row.record.traits.get("tuned_on") or ())} if row.record else set()
-    hit = sorted({one.attack for one in row.samples if tuned & one.names})
-    if not hit:
-        return None
-    return Flag("S27", "amber", "seen attack", f"Tuned on {', '.join(sorted(tuned))}; judged with {', '.join(hit)}.")
+@check("S27", "seen attack")
+def seen_attack(row: RowRecords) -> Flag | None:
+    """The attack or its family was used to train or tune the defense."""
+    tuned = {str(one) for one in (row.defense.traits.get("tuned_on") or ())} if row.defense else set()
+    found = set()
+    for sample in row.samples:
+        if sample.attack and tuned & {sample.attack.name, sample.family, str(sample.attack.traits.get("threat_model"))}:
+            found.add(sample.cell.attack)
+    return amber(f"Tuned on {', '.join(sorted(tuned))}; judged with {', '.join(sorted(found))}.") if found else None
 
 
-def partial(row: Row) -> Flag | None:
-    """S28: no attack with gradients, none with scores, or no adaptive one."""
-    ran = [one for one in row.samples if one.facts]
+@check("S28", "diversity")
+def partial(row: RowRecords) -> Flag | None:
+    """No attack uses gradients, none uses scores, or none is adaptive."""
+    done = [one for one in row.samples if one.facts]
     missing = []
-    if not any(one.access == "gradients" for one in ran):
+    if not any(one.access == "gradients" for one in done):
         missing.append("no gradient-based attack")
-    if not any(one.access in ("scores", "labels") for one in ran):
+    if not any(one.access in ("scores", "labels") for one in done):
         missing.append("no score-based attack")
-    if not row.bare and not any(one.tier == "adaptive" for one in ran):
+    if not row.bare and not any(one.cell.tier == "adaptive" for one in done):
         missing.append("no adaptive attack")
-    if not missing:
-        return None
-    return Flag("S28", "amber", "diversity", f"Partial evaluation: {', '.join(missing)}.")
+    return amber(f"Partial evaluation: {', '.join(missing)}.") if missing else None
 
 
-def mere_occlusion(row: Row) -> Flag | None:
-    """S30: a patch does no more than a grey one in its place."""
-    title = "occlusion control"
+@check("S30", "occlusion control")
+def mere_occlusion(row: RowRecords) -> Flag | None:
+    """A patch does no more than a grey one in its place."""
     effects: dict[str, float] = {}
     for sample in row.direct(row.samples):
         for facts in sample.facts.values():
@@ -172,96 +212,119 @@ def mere_occlusion(row: Row) -> Flag | None:
                 effect = float(np.mean(facts.defended_occluded) - np.mean(facts.defended_attacked))
                 effects[sample.name] = min(effect, effects.get(sample.name, 1.0))
     if not effects:
-        reason = "No patch attack on this model itself." if row.samples else "No attack."
-        return Flag("S30", "grey", title, reason)
-    hit = [f"{name}: {signed(100 * effect)} points" for name, effect in effects.items() if effect <= 0]
-    if not hit:
-        return None
-    return Flag("S30", "red", title, f"What the attack does beyond plain occlusion. {'; '.join(hit)}.")
+        return not_run("No patch attack on this very model.")
+    found = [f"{name}: {signed(100 * effect)} points" for name, effect in effects.items() if effect <= 0]
+    return red(f"What the attack does beyond plain occlusion: {'; '.join(found)}.") if found else None
 
 
-def better_than_oracle(row: Row) -> Flag | None:
-    """S31: the defense does better than repair with the true mask."""
-    if row.bare or (row.record and row.record.traits.get("ranked") is False):
+@check("S31", "oracle mask")
+def better_than_oracle(row: RowRecords) -> Flag | None:
+    """The defense does better than repair with the true mask."""
+    if row.bare or is_oracle(row.defense):
         return None
-    mine = {(one.attack, one.tier): one for one in row.samples if one.facts}
+    own = {(one.cell.attack, one.cell.tier): one for one in row.samples if one.facts}
     pairs = [
-        (oracle, mine[attack, tier])
+        (oracle, own[attack, tier])
         for (_, attack, tier), oracle in row.oracles.items()
-        if oracle.facts and (attack, tier) in mine
+        if oracle.facts and (attack, tier) in own
     ]
-    return beaten("S31", "oracle mask", pairs, colour="amber")
+    return first_is_stronger(pairs, amber)
 
 
-def few_images(row: Row) -> Flag | None:
-    """S33: the interval of the headline is wider than 5 points to each side."""
+@check("S33", "sample size")
+def few_images(row: RowRecords) -> Flag | None:
+    """The interval of the headline is wider than 5 points to each side."""
     if row.bare or row.headline is None or row.headline.n == 0:
         return None
     half = (row.headline.high - row.headline.low) / 2
-    if half <= 0.05:
-        return None
     text = f"± {100 * half:.1f} points with {row.headline.n} images; shown, not ranked."
-    return Flag("S33", "amber", "sample size", text)
+    return amber(text, bars_rank=True) if half > 0.05 else None
 
 
-def noisy_times(row: Row) -> Flag | None:
-    """S35: the slowest twentieth of the repeats took more than three times the median."""
-    title = "timing noise"
+@check("S34", "independence of other images")
+def depends_on_others(row: RowRecords) -> Flag | None:
+    """An answer depends on the other images in the batch, or on those shown before."""
+    return _hidden_input(row, "S34")
+
+
+@check("S35", "timing noise")
+def noisy_times(row: RowRecords) -> Flag | None:
+    """The slowest twentieth of the repetitions took more than three times the median."""
     if row.latency is None:
-        return Flag("S35", "grey", title, "Not timed.")
+        return not_run("Not timed.")
     spreads = {size: times.get("spread", 0.0) for size, times in row.latency.batches.items()}
-    hit = [f"batch {size}: {spread:.1f}×" for size, spread in spreads.items() if spread > 3]
-    return Flag("S35", "amber", title, f"95th percentile over median. {'; '.join(hit)}.") if hit else None
+    found = [f"batch {size}: {spread:.1f}×" for size, spread in spreads.items() if spread > 3]
+    return amber(f"95th percentile over median: {'; '.join(found)}.") if found else None
 
 
-def broken_certificate(row: Row) -> Flag | None:
-    """C01: an image with a proof was lost all the same.
+@check("S36", "finite logits")
+def not_finite(row: RowRecords) -> Flag | None:
+    """Logits of the defended model were NaN or infinite; such answers count as wrong."""
+    shares: dict[str, float] = {}
+    for sample in row.samples:
+        for facts in sample.facts.values():
+            values = [
+                one or 0.0 for name in (NON_FINITE_CLEAN, NON_FINITE_ATTACKED) for one in facts.noted.get(name, ())
+            ]
+            if any(values):
+                shares[sample.name] = sum(values) / len(values)
+    text = "; ".join(f"{name}: {100 * share:.1f} %" for name, share in shares.items())
+    return red(f"Answers that are not finite: {text}.") if shares else None
 
-    A random defense's proof holds with some confidence only; then more proofs than survivors are needed.
+
+@check("S37", "chance level")
+def at_chance(row: RowRecords) -> Flag | None:
+    """The bare model is no better than chance on clean images."""
+    for sample in row.samples:
+        for outcome in sample.outcomes:
+            if outcome.facts and is_at_chance(outcome.facts.bare_clean, outcome.classes):
+                percent = 100 * float(np.mean(outcome.facts.bare_clean))
+                text = (
+                    f"{percent:.1f} % of the clean images are classified correctly, as by chance: check the weights, "
+                )
+                return red(f"{text}the normalisation and the order of the classes.")
+    return None
+
+
+@check("C01", "broken certificate")
+def broken_certificate(row: RowRecords) -> Flag | None:
+    """An image was misclassified despite its proof.
+
+    The proof of a random defense holds with some confidence only; then the check asks for more proofs than survivors.
     """
-    random = bool(row.record and row.record.traits.get("random"))
-    hit = []
+    found = []
     for sample in row.samples:
         for facts in sample.facts.values():
             if facts.certified is not None:
                 proven, kept = np.asarray(facts.certified), np.asarray(facts.defended_attacked)
-                lost = max(0.0, float((proven - kept).sum())) if random else float(((proven == 1) & (kept < 1)).sum())
-                hit += [f"{sample.name}: {lost:.3g}"] if lost else []
-    return Flag("C01", "red", "broken certificate", f"Proven, and lost. {'; '.join(hit)}.") if hit else None
+                lost = float((proven - kept).sum() if row.random else ((proven == 1) & (kept < 1)).sum())
+                found += [f"{sample.name}: {lost:.3g}"] if lost > 0 else []
+    return red(f"Proven and misclassified: {'; '.join(found)}.") if found else None
 
 
-def many_false_alarms(row: Row) -> Flag | None:
-    """D01: a detector rejects more of the clean images than it was calibrated for, beyond the interval."""
-    nominal = row.record.parameters.get("false_positive_rate") if row.record else None
-    seen = [told for one in row.samples if one.facts and (told := rejection_clean(*one.facts.values()))]
-    if nominal is None or not seen or seen[0].low <= nominal:
+@check("D01", "false alarms")
+def many_false_alarms(row: RowRecords) -> Flag | None:
+    """A detector rejects more clean images than it was calibrated for, beyond the interval."""
+    nominal = row.defense.parameters.get("false_positive_rate") if row.defense else None
+    rates = [rate for one in row.samples if one.facts and (rate := rejection_clean(*one.facts.values()))]
+    if nominal is None or not rates or rates[0].low <= nominal:
         return None
-    text = f"{100 * seen[0].value:.1f} % of the clean images are rejected, calibrated for {100 * nominal:.3g} %."
-    return Flag("D01", "amber", "false alarms", text)
+    percent = 100 * rates[0].value
+    return amber(f"{percent:.1f} % of the clean images are rejected, calibrated for {100 * nominal:.3g} %.")
 
 
-def warned(row: Row) -> Flag | None:
-    """W: the runner had a warning."""
-    said = {f"{one.name}: {plain(text)}" for one in row.samples for out in one.outcomes for text in out.warnings}
-    return Flag("W", "amber", "warnings of the run", " · ".join(sorted(said))) if said else None
+@check("W", "warnings of the run")
+def warned(row: RowRecords) -> Flag | None:
+    """The run gave a warning."""
+    texts = {f"{one.name}: {plain(text)}" for one in row.samples for out in one.outcomes for text in out.warnings}
+    return amber(" · ".join(sorted(texts)), brief="bench show prints them for each cell.") if texts else None
 
 
-CHECKS: tuple[Callable[[Row], Flag | None], ...] = (
-    zero_gradients,
-    no_averaging,
-    one_step_wins,
-    black_box_wins,
-    transfer_wins,
-    larger_is_weaker,
-    target_is_easier,
-    harmless,
-    seen_attack,
-    partial,
-    mere_occlusion,
-    better_than_oracle,
-    few_images,
-    noisy_times,
-    broken_certificate,
-    many_false_alarms,
-    warned,
-)
+def _hidden_input(row: RowRecords, id: str) -> Flag | None:
+    """What the run noted about answers that depend on more than the image."""
+    cells: dict[str, list[str]] = {}
+    for sample in row.samples:
+        for name, (check_id, text) in HIDDEN_INPUTS.items():
+            if check_id == id and any(name in facts.noted for facts in sample.facts.values()):
+                cells.setdefault(text, []).append(sample.name)
+    return red("; ".join(f"{text}: {', '.join(names)}" for text, names in cells.items()) + ".") if cells else None

@@ -1,4 +1,4 @@
-"""The columns of the wide table, and where their numbers come from."""
+"""The columns of a board, with the number of each defense."""
 
 from __future__ import annotations
 
@@ -6,93 +6,83 @@ from collections.abc import Callable, Mapping
 from statistics import median
 
 from bench.core.text import plain
-from bench.records.metrics import certified_accuracy, rejection_clean
-from bench.records.schema import TIERS, Tier
-from bench.report.board import WORST, Column, Entry, Key
+from bench.records.format import Formatted, format_duration, format_ratio, format_share
+from bench.records.metrics import Estimate, certified_accuracy, rejection_clean
+from bench.records.schema import TIERS, Facts, Tier
+from bench.report.board import WORST_CASE, Column, Entry, EntryKey
 from bench.report.evidence import Evidence
-from bench.report.format import Shown, duration, ratio, share
 
-Filled = tuple[Column, Callable[[str], Shown]]
-"""A column, and the number that a defense has in it."""
-
-
-def columns(evidence: Evidence, entries: Mapping[Key, Entry]) -> list[Filled]:
-    """For each tier the headline, δ, β and the attacks; then what only some defenses have.
-
-    Where a tier has one attack, that is the worst case, and there is no other column for it.
-    """
-    found: list[Filled] = []
-    for tier in TIERS:
-        attacks = evidence.attacks(tier)
-        if attacks:
-            found += _of_tier(tier, attacks, entries)
-    return found + _proofs(evidence) + _detectors(evidence) + _times(evidence) + _training(evidence)
+Numbers = Mapping[str, Formatted]
+"""Defense -> its number in a column; a defense that is not there has none."""
 
 
-def _of_tier(tier: Tier, attacks: list[str], entries: Mapping[Key, Entry]) -> list[Filled]:
-    several = len(attacks) > 1
-    head = WORST if several else attacks[0]
+def columns(evidence: Evidence, entries: Mapping[EntryKey, Entry]) -> list[tuple[Column, Numbers]]:
+    """For each tier the worst case, δ, β and the attacks; then what only some defenses have."""
+    found = [column for tier in TIERS for column in _attacked(tier, evidence.attacks(tier), entries)]
+    hint = "Proven to stay correct whatever an attack within the budget does"
+    proof = Column("certified", "proof", hint, "certified", primary=True)
+    found += _measured(evidence, proof, "certified", certified_accuracy)
+    rejects = Column("rejects clean", "detector", "Clean images that are rejected; they count as wrong")
+    found += _measured(evidence, rejects, "rejected_clean", rejection_clean)
+    return found + _times(evidence) + _training(evidence)
 
-    def filled(attack: str, measure: str, label: str, hint: str, first: bool = False) -> Filled:
-        def number(defense: str) -> Shown:
-            entry = entries.get((defense, attack, tier))
-            return entry.numbers.get(measure, Shown()) if entry else Shown()
 
-        return Column(label, f"{tier} attacker", hint, tier, attack or None, first), number
+def _attacked(tier: Tier, attacks: list[str], entries: Mapping[EntryKey, Entry]) -> list[tuple[Column, Numbers]]:
+    """The columns of a tier; a single attack is the worst case itself."""
 
-    def under(attack: str, first: bool = False) -> Filled:
+    def column(attack: str, measure: str, label: str, hint: str, primary: bool = False) -> tuple[Column, Numbers]:
+        numbers = {
+            defense: entry.numbers[measure]
+            for (defense, other, of), entry in entries.items()
+            if (other, of) == (attack, tier) and measure in entry.numbers
+        }
+        return Column(label, f"{tier} attacker", hint, tier, attack or None, primary), numbers
+
+    def under(attack: str, primary: bool = False) -> tuple[Column, Numbers]:
         hint = "Accuracy under this attack, over all images"
-        return filled(attack, "attacked_accuracy", plain(attack), hint, first)
+        return column(attack, "attacked_accuracy", plain(attack), hint, primary)
 
-    worst = filled(
-        WORST, "attacked_accuracy", "worst case", "Images that stay right under every one of the attacks", True
-    )
-    of = "worst case" if several else "attack"
+    if not attacks:
+        return []
+    several = len(attacks) > 1
+    head, name = (WORST_CASE, "worst case") if several else (attacks[0], "attack")
+    worst = "Images that stay correct under every one of the attacks"
     return [
-        worst if several else under(attacks[0], True),
-        filled(head, "delta", "δ", f"Clean accuracy − accuracy in the {of}, in points; smaller is better"),
-        filled(head, "beta", "β", "Share still right of the images that are lost without a defense"),
-        *(under(one) for one in (attacks if several else [])),
+        column(head, "attacked_accuracy", name, worst, True) if several else under(head, True),
+        column(head, "delta", "δ", f"Clean accuracy − accuracy in the {name}, in points; smaller is better"),
+        column(head, "beta", "β", "Share still correct of the images that are lost without a defense"),
+        *(under(one) for one in attacks if several),
     ]
 
 
-def _proofs(evidence: Evidence) -> list[Filled]:
-    if all(facts.certified is None for one in evidence.defenses for facts in evidence.facts(one)):
+def _measured(
+    evidence: Evidence, column: Column, fact: str, measure: Callable[..., Estimate | None]
+) -> list[tuple[Column, Numbers]]:
+    """A column for what only some defenses have, if any has it here."""
+    facts: dict[str, list[Facts]] = {one: evidence.facts(one) for one in evidence.defenses}
+    if all(getattr(one, fact) is None for known in facts.values() for one in known):
         return []
-    hint = "Proven to stay right whatever an attack within the budget does"
-    column = Column("certified", "proof", hint, "certified", head=True)
-    return [(column, lambda defense: share(certified_accuracy(*evidence.facts(defense))))]
+    return [(column, {defense: format_share(measure(*known)) for defense, known in facts.items()})]
 
 
-def _detectors(evidence: Evidence) -> list[Filled]:
-    if all(facts.rejected_clean is None for one in evidence.defenses for facts in evidence.facts(one)):
-        return []
-    column = Column("rejects clean", "detector", "Clean images that are rejected; they count as wrong")
-    return [(column, lambda defense: share(rejection_clean(*evidence.facts(defense))))]
+def _times(evidence: Evidence) -> list[tuple[Column, Numbers]]:
+    known = {defense: time for defense, time in evidence.times.items() if time}
+    hint = "Time of the defended model over that of the bare one, in batches of {}; not comparable across machines"
+    return [
+        (
+            Column(f"batch {size}", "time", hint.format(size)),
+            {defense: format_ratio(time.batches.get(size, {})) for defense, time in known.items()},
+        )
+        for size in sorted({size for time in known.values() for size in time.batches})
+    ]
 
 
-def _times(evidence: Evidence) -> list[Filled]:
-    sizes = sorted({size for one in evidence.times.values() if one for size in one.batches})
-
-    def filled(size: int) -> Filled:
-        def number(defense: str) -> Shown:
-            time = evidence.times[defense]
-            return ratio(time.batches.get(size, {}), plain(time.machine)) if time else Shown()
-
-        hint = f"Time of the defended model over the bare one, batches of {size}; not comparable across machines"
-        return Column(f"batch {size}", "time", hint), number
-
-    return [filled(size) for size in sizes]
-
-
-def _training(evidence: Evidence) -> list[Filled]:
+def _training(evidence: Evidence) -> list[tuple[Column, Numbers]]:
     """Seconds of training or calibration, as the median over the records."""
     costs = {
         defense: [one.seconds.get("train", 0.0) for sample in evidence.row(defense) for one in sample.outcomes]
         for defense in evidence.defenses
     }
-    if not any(map(any, costs.values())):
-        return []
-    hint = "Time that the defense learned before it could protect; not comparable across machines"
-    column = Column("training", "time", hint)
-    return [(column, lambda defense: duration(median(costs[defense])) if any(costs[defense]) else Shown())]
+    column = Column("training", "time", "How long the defense learned beforehand; not comparable across machines")
+    numbers = {defense: format_duration(median(seconds)) for defense, seconds in costs.items() if any(seconds)}
+    return [(column, numbers)] if numbers else []

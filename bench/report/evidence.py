@@ -1,38 +1,40 @@
-"""What the records of one board amount to: worst cases, who may be ranked, and how."""
+"""What the records of one board amount to: worst cases, flags and ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 
 from bench.core.text import plain
+from bench.records.format import DASH
 from bench.records.metrics import PerImage, mean, per_image, ranks
+from bench.records.samples import Conditions, Sample, Samples, worst_case_of
 from bench.records.schema import TIERS, Facts, Latency, Outcome, PluginRecord, Tier
-from bench.report import flags
-from bench.report.checks import judge
-from bench.report.format import NONE
-from bench.report.grouping import Conditions, Sample, Samples, of_row, worst
+from bench.report.checks import run_checks
+from bench.report.flags import Flag, RowRecords, is_bare, is_oracle
 
 
 class Evidence:
-    """The samples of one setting, with those of the settings that checks look at too."""
+    """The samples under the same conditions, and those on other boards that checks look at."""
 
     def __init__(
         self,
-        setting: Conditions,
-        everything: Mapping[Conditions, Samples],
+        conditions: Conditions,
+        boards: Mapping[Conditions, Samples],
         times: Mapping[tuple[str, str, str], Latency],
     ) -> None:
-        self.setting, self.samples = setting, everything[setting]
+        self.conditions, self.samples = conditions, boards[conditions]
         self.defenses = sorted({defense for defense, _, _ in self.samples})
-        self.records = {one: _record(self.row(one)) for one in self.defenses}
-        self.times = {one: times.get((setting.dataset, setting.model, one)) for one in self.defenses}
-        self.worst: dict[tuple[str, Tier], dict[int, Facts]] = {
-            (defense, tier): worst(self.row(defense, tier)) for defense in self.defenses for tier in TIERS
+        self.records: dict[str, PluginRecord | None] = {
+            one: next((sample.defense for sample in self.row(one) if sample.defense), None) for one in self.defenses
         }
-        informed = any(self.worst[one, "adaptive"] for one in self.defenses if not self.bare(one))
-        self.basis: Tier = "adaptive" if informed else "oblivious"
-        self._related = _related(setting, everything)
+        self.times = {one: times.get((conditions.dataset, conditions.model, one)) for one in self.defenses}
+        self.worst: dict[tuple[str, Tier], dict[int, Facts]] = {
+            (defense, tier): worst_case_of(self.row(defense, tier)) for defense in self.defenses for tier in TIERS
+        }
+        adaptive = any(self.worst[one, "adaptive"] for one in self.defenses if not self.is_bare(one))
+        self.basis: Tier = "adaptive" if adaptive else "oblivious"
+        self._related = _related(conditions, boards)
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -40,54 +42,53 @@ class Evidence:
         return [outcome for sample in self.samples.values() for outcome in sample.outcomes]
 
     def attacks(self, tier: Tier) -> list[str]:
-        """The attacks of a tier; those that ask nothing of the model, which are controls, come last."""
-        found = {attack: sample.access == "none" for (_, attack, one), sample in self.samples.items() if one == tier}
-        return sorted(found, key=lambda attack: (found[attack], attack))
+        """The attacks of a tier; controls, which ask nothing of the model, come last."""
+        control = {attack: sample.access == "none" for (_, attack, one), sample in self.samples.items() if one == tier}
+        return sorted(control, key=lambda attack: (control[attack], attack))
 
     def attack(self, text: str) -> PluginRecord | None:
-        """What is known of an attack."""
-        return next((one.record for (_, attack, _), one in self.samples.items() if attack == text and one.record), None)
+        """The description of an attack."""
+        return next((one.attack for (_, attack, _), one in self.samples.items() if attack == text and one.attack), None)
 
     def row(self, defense: str, tier: Tier | None = None) -> list[Sample]:
-        """The samples of a defense, of one tier or of both."""
-        return [one for one in of_row(self.samples, defense) if tier in (None, one.tier)]
+        """The samples of a defense, of one tier or both."""
+        return [one for (row, _, other), one in self.samples.items() if row == defense and tier in (None, other)]
 
     def facts(self, defense: str) -> list[Facts]:
         """All facts about a defense."""
         return [facts for sample in self.row(defense) for facts in sample.facts.values()]
 
-    def bare(self, defense: str) -> bool:
+    def is_bare(self, defense: str) -> bool:
         """Whether this is the row without a defense."""
-        record = self.records[defense]
-        return record.traits.get("kind") == "none" if record else defense == "none"
+        return is_bare(self.records[defense])
 
     def missing(self, defense: str, tier: Tier) -> list[str]:
-        """Attacks that most rows have tried, or this one has, and this one has no number for."""
+        """The attacks without a number here that most rows were tried with, or this one was."""
         tried: dict[str, set[str]] = {}
-        for one, attack, other in self.samples:
+        for row, attack, other in self.samples:
             if other == tier:
-                tried.setdefault(attack, set()).add(one)
+                tried.setdefault(attack, set()).add(row)
         rows = len(set().union(*tried.values()))
-        usual = {attack for attack, who in tried.items() if 2 * len(who) > rows or defense in who}
-        return [plain(one) for one in sorted(usual - {one.attack for one in self.row(defense, tier) if one.facts})]
+        expected = {attack for attack, tested in tried.items() if 2 * len(tested) > rows or defense in tested}
+        known = {one.cell.attack for one in self.row(defense, tier) if one.facts}
+        return [plain(one) for one in sorted(expected - known)]
 
     @cached_property
     def headlines(self) -> dict[str, PerImage]:
-        """What rows are ranked by: for each image, whether it survives every attack of the basis tier."""
-        found = {
+        """What ranks the rows: for each image, whether it survives every attack of the basis tier."""
+        survival = {
             one: per_image(list(self.worst[one, self.basis].values()), "defended_attacked") for one in self.defenses
         }
-        return {one: vector for one, vector in found.items() if vector is not None}
+        return {one: vector for one, vector in survival.items() if vector is not None}
 
     @cached_property
-    def flags(self) -> dict[str, list[flags.Flag]]:
+    def flags(self) -> dict[str, list[Flag]]:
         """What the checks find about each row."""
-        oracles = {key: one for key, one in self.samples.items() if _oracle(self.records[key[0]])}
+        oracles = {key: one for key, one in self.samples.items() if is_oracle(self.records[key[0]])}
         return {
-            one: judge(
-                flags.Row(
-                    defense=one,
-                    record=self.records[one],
+            one: run_checks(
+                RowRecords(
+                    defense=self.records[one],
                     samples=self.row(one),
                     related=self._related.get(one, ()),
                     oracles=oracles,
@@ -102,48 +103,38 @@ class Evidence:
         """(defense, rank, why it has none): the bare model first, then the ranked rows, then the others."""
         why = {one: self._why_unranked(one) for one in self.defenses}
         able = [one for one in self.defenses if not why[one]]
-        places = dict(zip(able, ranks([self.headlines[one] for one in able]), strict=True))
+        numbers = ranks([self.headlines[one] for one in able])
+        texts = [f"{number}{'=' if numbers.count(number) > 1 else ''}" for number in numbers]
+        place = dict(zip(able, texts, strict=True))
 
         def order(defense: str) -> tuple[bool, bool, float, str]:
             level = mean(self.headlines[defense]).value if defense in self.headlines else -1.0
-            return not self.bare(defense), defense not in places, -level, defense
+            return not self.is_bare(defense), defense not in place, -level, defense
 
-        def rank(defense: str) -> str:
-            if self.bare(defense):
-                return ""
-            place = places.get(defense)
-            tied = list(places.values()).count(place or 0) > 1
-            return NONE if place is None else f"{place}{'=' if tied else ''}"
-
-        return [(one, rank(one), why[one]) for one in sorted(self.defenses, key=order)]
+        return [
+            (one, "" if self.is_bare(one) else place.get(one, DASH), why[one])
+            for one in sorted(self.defenses, key=order)
+        ]
 
     def _why_unranked(self, defense: str) -> str:
-        if self.bare(defense):
+        if self.is_bare(defense):
             return "The model without a defense is what the others are compared with."
-        if _oracle(self.records[defense]):
-            return "Told what no defense can know: a bound, not a rival."
+        if is_oracle(self.records[defense]):
+            return "Knows what no defense can know: an upper bound, not a competitor."
         if defense not in self.headlines:
             return f"No number against the {self.basis} attacker."
         if missing := self.missing(defense, self.basis):
-            return f"Without a number for {', '.join(missing)}."
-        bars = [flag.id for flag in self.flags[defense] if flag.bars]
-        return f"Not ranked because of {', '.join(bars)}." if bars else ""
+            return f"Incomplete: no number against {', '.join(missing)}."
+        barring = [flag.id for flag in self.flags[defense] if flag.bars_rank]
+        return f"Not ranked because of {', '.join(barring)}." if barring else ""
 
 
-def _related(setting: Conditions, everything: Mapping[Conditions, Samples]) -> dict[str, list[Sample]]:
-    """The cells of each defense in all boards of the same data set, model, effort and number of images."""
-    found: dict[str, list[Sample]] = {}
-    same = (setting.dataset, setting.model, setting.effort, setting.images)
-    for other, samples in everything.items():
+def _related(conditions: Conditions, boards: Mapping[Conditions, Samples]) -> dict[str, list[Sample]]:
+    """The cells of each defense on all boards with the same data set, model, effort and number of images."""
+    related: dict[str, list[Sample]] = {}
+    same = (conditions.dataset, conditions.model, conditions.effort, conditions.images)
+    for other, samples in boards.items():
         if (other.dataset, other.model, other.effort, other.images) == same:
             for (defense, _, _), sample in samples.items():
-                found.setdefault(defense, []).append(sample)
-    return found
-
-
-def _record(samples: Sequence[Sample]) -> PluginRecord | None:
-    return next((one.defense for sample in samples for one in sample.outcomes if one.defense), None)
-
-
-def _oracle(record: PluginRecord | None) -> bool:
-    return record is not None and record.traits.get("ranked") is False
+                related.setdefault(defense, []).append(sample)
+    return related

@@ -1,16 +1,16 @@
-"""What a check finds, what it is told, and how two attacks are compared."""
+"""Flags: what a check found about a row, what checks know of it, and how they compare two attacks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Literal
 
-from bench.core.text import signed
+from bench.records.format import format_gap
 from bench.records.metrics import Estimate, difference, per_image
+from bench.records.samples import Sample, Samples
 from bench.records.schema import Latency, PluginRecord
-from bench.report.grouping import Sample, Samples
 
 Colour = Literal["red", "amber", "grey"]
 _SIZES = ("area", "eps", "pixels", "count", "size")
@@ -21,39 +21,55 @@ class Flag:
     """What a check found about a row.
 
     Attributes:
-        id: of the check.
-        colour: red: the row is not ranked; amber: read with care; grey: the check could not run.
-        title: the check in a few words.
-        text: what was found, with figures.
+        colour: red: the number cannot be trusted; amber: read it with care; grey: the check could not run.
+        text: the finding, with figures.
+        bars_rank: whether the row is not ranked.
+        brief: stands in for a long text where many flags are listed.
+        id, title: of the check, which fills them in.
     """
 
-    id: str
     colour: Colour
-    title: str
     text: str
+    bars_rank: bool
+    brief: str = ""
+    id: str = ""
+    title: str = ""
 
     @property
-    def bars(self) -> bool:
-        """Whether a row with this flag is not ranked."""
-        return self.colour == "red" or self.id == "S33"
+    def shortened(self) -> Flag:
+        """The flag with its brief text, if it has one."""
+        return replace(self, text=self.brief, brief="") if self.brief else self
+
+
+def red(text: str) -> Flag:
+    """A number that cannot be trusted, and bars the row from a rank."""
+    return Flag("red", text, bars_rank=True)
+
+
+def amber(text: str, bars_rank: bool = False, brief: str = "") -> Flag:
+    """A number to be read with care."""
+    return Flag("amber", text, bars_rank, brief)
+
+
+def not_run(reason: str) -> Flag:
+    """A check without the records it needs."""
+    return Flag("grey", reason, bars_rank=False)
 
 
 @dataclass(frozen=True)
-class Row:
-    """What the checks know about one row of a board.
+class RowRecords:
+    """What checks know about a row.
 
     Attributes:
-        defense: its text.
-        record: what is known of it.
-        samples: this row's cells, of this board.
-        related: the same defense's cells of all boards with this data set, model, effort and number of images.
-        oracles: cells of this board whose defense is told what no defense can know.
+        defense: its description, None if no record has it.
+        samples: its cells on this board.
+        related: the defense's cells on all boards with this data set, model, effort and number of images.
+        oracles: the cells on this board of defenses that know what no defense can.
         headline: what the row would be ranked by.
-        latency: its times, if there are any.
+        latency: its times, if measured.
     """
 
-    defense: str
-    record: PluginRecord | None
+    defense: PluginRecord | None
     samples: Sequence[Sample]
     related: Sequence[Sample]
     oracles: Samples
@@ -63,56 +79,64 @@ class Row:
     @property
     def bare(self) -> bool:
         """Whether this is the row without a defense."""
-        return self.record.traits.get("kind") == "none" if self.record else self.defense == "none"
+        return is_bare(self.defense)
+
+    @property
+    def random(self) -> bool:
+        """Whether the defense draws random numbers."""
+        return bool(self.defense and self.defense.traits.get("random"))
 
     def direct(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Those that have facts and whose attacker worked on the very model that is judged."""
-        return [one for one in samples if one.facts and (one.tier == "adaptive" or self.bare)]
+        """Those with facts whose attacker worked on the very model that is judged."""
+        return [one for one in samples if one.facts and (one.cell.tier == "adaptive" or self.bare)]
 
 
-def beaten(
-    id: str, title: str, pairs: Sequence[tuple[Sample, Sample]], tolerance: float = 0.0, colour: Colour = "red"
+def is_bare(defense: PluginRecord | None) -> bool:
+    """Whether this defense leaves the model as it is."""
+    return defense is not None and defense.traits.get("kind") == "none"
+
+
+def is_oracle(defense: PluginRecord | None) -> bool:
+    """Whether this defense is told what no defense can know."""
+    return defense is not None and defense.traits.get("ranked") is False
+
+
+def first_is_stronger(
+    pairs: Sequence[tuple[Sample, Sample]], flag: Callable[[str], Flag] = red, tolerance: float = 0.0
 ) -> Flag | None:
-    """Fires where of a pair the first, which must not, leaves less than the second, beyond the paired interval."""
+    """A flag where the first attack of a pair hurts more than the second, beyond the paired interval."""
     if not pairs:
-        return Flag(id, "grey", title, "There are no two cells to compare.")
-    hit = []
+        return not_run("There are no two cells to compare.")
+    found = []
     for first, second in pairs:
-        if first.attacked is None or second.attacked is None:
-            continue
-        gap = difference(second.attacked, first.attacked)
-        if gap.low > 0 and gap.value > tolerance:
-            hit.append(f"{first.name} leaves {figures(gap)} points less than {second.name}")
-    return Flag(id, colour, title, "; ".join(hit) + ".") if hit else None
+        if first.attacked and second.attacked:
+            gap = difference(second.attacked, first.attacked)
+            if gap.low > 0 and gap.value > tolerance:
+                found.append(f"{first.name} leaves {format_gap(gap)} points less than {second.name}")
+    return flag("; ".join(found) + ".") if found else None
 
 
 def same_tier(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Sample]]:
-    """All ordered pairs of one tier."""
-    return (pair for pair in permutations(samples, 2) if pair[0].tier == pair[1].tier)
+    """All ordered pairs within a tier."""
+    return (pair for pair in permutations(samples, 2) if pair[0].cell.tier == pair[1].cell.tier)
 
 
-def grows(small: Sample, large: Sample) -> bool:
-    """Whether two attacks differ in the size of their budget alone."""
-    if not small.record or not large.record or small.record.name != large.record.name:
+def is_smaller(small: Sample, large: Sample) -> bool:
+    """Whether two attacks differ only in the size of their budgets, and the first has the smaller one."""
+    if not small.attack or not large.attack or small.attack.name != large.attack.name:
         return False
-    a, b = small.record.parameters, large.record.parameters
-    differ = [key for key in {*a, *b} if a.get(key) != b.get(key)]
-    return len(differ) == 1 and differ[0] in _SIZES and _float(a.get(differ[0])) < _float(b.get(differ[0]))
-
-
-def _float(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else float("nan")
+    a, b = small.attack.parameters, large.attack.parameters
+    differing = [key for key in {*a, *b} if a.get(key) != b.get(key)]
+    if len(differing) != 1 or differing[0] not in _SIZES:
+        return False
+    first, second = a.get(differing[0]), b.get(differing[0])
+    return isinstance(first, int | float) and isinstance(second, int | float) and first < second
 
 
 def bare_loss(sample: Sample) -> Estimate:
-    """What the attack takes from the bare model, paired."""
+    """The accuracy that the attack takes from the bare model, paired."""
     seeds = list(sample.facts.values())
     clean, attacked = per_image(seeds, "bare_clean"), per_image(seeds, "bare_attacked")
     if clean is None or attacked is None:  # both fields are always there
         raise ValueError("Expected facts of the bare model.")
     return difference(clean, attacked)
-
-
-def figures(gap: Estimate) -> str:
-    """A difference in points, with its interval."""
-    return f"{signed(100 * gap.value)} ({signed(100 * gap.low)} to {signed(100 * gap.high)})"

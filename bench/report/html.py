@@ -1,9 +1,11 @@
-"""How pages are made: templates in which every name is escaped, and files that ask nothing of another host."""
+"""Pages from templates that escape every name, and ask nothing of another host."""
 
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from functools import cache
+from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,38 +14,59 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bench.core.text import plain
-from bench.report.board import WORST, Board
-from bench.report.format import Shown, failed
-from bench.report.legend import choices, column_names, meanings
-from bench.report.summary import costs, findings, measures, raised, unchecked, views
-from bench.report.urls import anchor, cell_page, place, plugin_page
+from bench.records.command import commands
+from bench.records.format import Formatted, format_failure
+from bench.records.schema import TIERS
+from bench.report.board import WORST_CASE, Board
+from bench.report.boards import provenance_summary
+from bench.report.cell_page import costs, measure_labels, strongest_views
+from bench.report.checks import NOT_RUN
+from bench.report.legend import check_descriptions, column_names, filters, heading_meanings
+from bench.report.plugin_docs import plugin_docs
+from bench.report.summary import findings, raised, why_not_run
+from bench.report.urls import board_anchor, cell_url, model_anchor, plugin_url
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(template: str, **given: Any) -> str:
+def render(template: str, **values: Any) -> str:
     """A template of this package with these values."""
-    return environment().get_template(template).render(**given)
+    return jinja_environment().get_template(template).render(**values)
 
 
-def lean(page: str) -> str:
-    """The same page in fewer bytes, without the end tags and the quotation marks that HTML lets one leave out.
+def shrink(page: str) -> str:
+    """The same page in fewer bytes, without the end tags and quotation marks that HTML does not need.
 
-    All text is escaped, so that each `<` begins a tag, and each `>` ends one.
+    All text is escaped, so each `<` begins a tag and each `>` ends one.
     """
     page = re.sub(r"</(?:td|th|tr|thead|tbody|li|dt|dd|option)>", "", page)
     return re.sub(r"<[a-z][^<>]*>", lambda tag: re.sub(r'="([\w.:/#%-]+)"(?=[\s>])', r"=\1", tag[0]), page)
 
 
 def asset(name: str) -> str:
-    """A file that the pages share, as it is."""
+    """A style sheet or script, as it is."""
     return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
+def stylesheet() -> str:
+    """The style of all pages."""
+    return asset("page.css") + asset("svg_style.css")
+
+
+def with_assets(page: str) -> str:
+    """A page with its style sheet and script inside, which are the only ones its policy allows."""
+    style, script = stylesheet(), asset("page.js")
+    for marker, content in (("style-src", style), ("script-src", script)):
+        digest = b64encode(sha256(content.encode()).digest()).decode()
+        page = page.replace(f"{marker} 'none'", f"{marker} 'sha256-{digest}'", 1)
+    page = page.replace("</head>", f"<style>{style}</style>\n</head>", 1)
+    return page.replace("</body>", f"<script>{script}</script>\n</body>", 1)
+
+
 @cache
-def environment() -> Environment:
-    """Where the templates are; whatever stands in a name is escaped, and a name that is not given is an error."""
-    made = Environment(
+def jinja_environment() -> Environment:
+    """The templates; they escape every value, and a missing value is an error."""
+    templates = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -51,36 +74,19 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {
-        "column_groups": _column_groups,
-        "anchor": anchor,
-        "cell_page": cell_page,
-        "plain": plain,
-        "words": _words,
-        "sort_key": _sort_key,
-        "ticked": _ticked,
-    }
+    templates.filters |= {"column_groups": _column_groups, "plain": plain, "words": _words, "sort_key": _sort_key}
+    templates.filters |= {"ticked": _ticked, "board_anchor": board_anchor, "cell_url": cell_url}
     functions = (
-        choices,
-        column_names,
-        costs,
-        failed,
-        findings,
-        meanings,
-        measures,
-        place,
-        plugin_page,
-        raised,
-        unchecked,
-        views,
-    )
-    made.globals |= {function.__name__: function for function in functions}
-    made.globals |= {"WORST": WORST}
-    return made
+        check_descriptions, column_names, commands, costs, filters, findings, format_failure, heading_meanings,
+        measure_labels, model_anchor, plugin_docs, plugin_url, provenance_summary, raised, strongest_views, why_not_run,
+    )  # fmt: skip
+    templates.globals |= {function.__name__: function for function in functions}
+    templates.globals |= {"NOT_RUN": NOT_RUN, "TIERS": TIERS, "WORST_CASE": WORST_CASE}
+    return templates
 
 
 def _words(value: object) -> str:
-    """A parameter or a trait as a reader would say it."""
+    """A parameter or a trait as a reader would write it."""
     if isinstance(value, list | tuple):
         return ", ".join(map(_words, value))
     if isinstance(value, bool):
@@ -88,19 +94,19 @@ def _words(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _sort_key(shown: Shown) -> str:
-    """What a sort goes by, "" where that is what page.js reads in the text itself."""
-    if shown.value is None or re.fullmatch(r"(?:[≤≥] )?−?[\d.]+×?", shown.text):
+def _sort_key(number: Formatted) -> str:
+    """The number to sort by, "" if page.js can read it in the text."""
+    if number.value is None or re.fullmatch(r"(?:[≤≥] )?−?[\d.]+×?", number.text):
         return ""
-    return f"{shown.value:.4g}"
+    return f"{number.value:.4g}"
 
 
 def _ticked(text: str) -> Markup:
-    """Text of a docstring, with what stands between backticks as code."""
+    """The text of a docstring, with what is between backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704  # escaped
 
 
 def _column_groups(board: Board) -> list[tuple[str, str, int]]:
-    """(heading, tint, width) of neighbouring columns with one heading."""
-    named = groupby(board.columns, key=lambda column: (column.group, column.tint))
-    return [(group, tint, len(list(members))) for (group, tint), members in named]
+    """(heading, tint, width) of neighbouring columns that share a heading."""
+    groups = groupby(board.columns, key=lambda column: (column.group, column.tint))
+    return [(group, tint, len(list(members))) for (group, tint), members in groups]

@@ -1,4 +1,4 @@
-"""What the code says of the plugins that come with the benchmark; it is read, never imported."""
+"""What the code says about built-in plugins; it is read, never imported."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from bench.plugins.specs import Spec
 
 
 @dataclass(frozen=True)
-class About:
-    """A plugin's own words; all of them empty for one that does not come with the benchmark.
+class PluginDocs:
+    """The documentation and code of a built-in plugin; empty for any other.
 
     Attributes:
-        told: its description.
-        attributes: parameter -> what it means.
+        descriptions: of each part of a chain.
+        parameters: parameter -> its meaning.
         code: file name -> source.
         fingerprint: of that code, as in records.
     """
 
-    told: tuple[str, ...] = ()
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    descriptions: tuple[str, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
     code: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = ""
 
 
 @lru_cache(maxsize=512)
-def about(kind: Kind, text: str) -> About:
-    """What there is to tell of the attack or defense of this text; of a chain, of all its parts."""
+def plugin_docs(kind: Kind, text: str) -> PluginDocs:
+    """The documentation of an attack or a defense, for a chain that of all its parts."""
     built_in: dict[str, str] = importlib.import_module(f"bench.{kind}s").BUILT_IN
     try:
         specs = Spec.parse_chain(text)
     except InputError:
-        return About()
+        return PluginDocs()
     names = list(dict.fromkeys(spec.name for spec in specs))
     if not all(name in built_in for name in names):
-        return About()
+        return PluginDocs()
     addresses = [Spec.parse_address(built_in[name]) for name in names]
     modules = [module for module, _ in addresses]
     lineages = [[parse_docstring(cleandoc(one)) for one in docstrings_of(*address)] for address in addresses]
     sources = [source for source in map(source_of, modules) if source]
-    return About(
-        told=tuple(lineage[0][0] for lineage in lineages if lineage),
-        attributes={
+    return PluginDocs(
+        descriptions=tuple(lineage[0][0] for lineage in lineages if lineage),
+        parameters={
             name: meaning
             for lineage in lineages
             for _, attributes in reversed(lineage)

@@ -1,4 +1,4 @@
-"""Boards as a site: a front page with all of them, and a page for each defense, attack and cell."""
+"""Boards as HTML: one self-contained page with all of them, and a site with pages for defenses, attacks and cells."""
 
 from __future__ import annotations
 
@@ -11,187 +11,178 @@ from pathlib import Path
 
 from bench.core.text import plain
 from bench.plugins.registry import Kind
-from bench.records.command import commands
 from bench.records.roc import load_rocs
+from bench.records.samples import Sample
 from bench.records.schema import TIERS, Cell, Latency, Outcome
 from bench.records.sheets import Sheet, load_sheet
 from bench.records.store import Store
 from bench.report.board import Board, Entry, PluginLink
-from bench.report.boards import entry_of, provenance
-from bench.report.cell_page import Page
-from bench.report.charts.all import Chart, charts
-from bench.report.checks import NOT_RUN
-from bench.report.grouping import Sample
-from bench.report.html import asset, lean, render
-from bench.report.legend import told_checks
-from bench.report.plugin_docs import about
+from bench.report.boards import entry_of, provenance_summary
+from bench.report.cell_page import CellPage, TierPair, tier_pairs
+from bench.report.charts.chart import Chart, charts
+from bench.report.html import asset, render, shrink, stylesheet, with_assets
 from bench.report.staleness import stale_cells
-from bench.report.summary import Pair, Place, pairs
-from bench.report.urls import plugin_page
+from bench.report.summary import Standing
+from bench.report.urls import plugin_url
+
+KINDS: tuple[Kind, ...] = ("attack", "defense")
 
 
 @dataclass(frozen=True)
 class Site:
-    """Everything that the pages tell, from the records of a results folder.
+    """Everything the pages show, from the records of a results folder.
 
     Attributes:
         boards: in order.
-        homeless: records whose attack could never be made.
+        unknown: failed records whose attack is unknown.
         latencies: how long defenses take.
-        store: where pictures and records lie.
+        store: where records and pictures are.
     """
 
     boards: Sequence[Board]
-    homeless: Sequence[Outcome]
+    unknown: Sequence[Outcome]
     latencies: Sequence[Latency]
     store: Store
 
-    @cached_property
-    def links(self) -> dict[str, str]:
-        """The pages that every page leads to: heading -> address from the site's root."""
-        found = {"Boards": "index.html", "Defenses": "defenses.html", "Attacks": "attacks.html"}
-        if self.charts:
-            found["Curves"] = "curves.html"
-        if (self.store.folder / "tables" / "index.html").is_file():
-            found["Tables of the papers"] = "../tables/index.html"
-        return found
+    @property
+    def front_page(self) -> str:
+        """All boards as one page that needs no other file, and leads to none."""
+        return with_assets(shrink(self._page("index", "", alone=True)))
 
     def files(self) -> Iterator[tuple[str, str]]:
-        """(address, content) of everything but the curves."""
-        yield "page.css", asset("page.css") + asset("svg_style.css")
+        """(address, content) of all files of the site."""
+        yield "page.css", stylesheet()
         yield "page.js", asset("page.js")
-        yield "index.html", self._page("index", "", boards=self.boards, checks=told_checks(), not_run=NOT_RUN)
-        for kind in ("attack", "defense"):
-            plugins = self.plugins(kind)
-            yield f"{kind}s.html", self._page("plugins", "", kind=kind, plugins=plugins)
-            for plugin in plugins:
-                yield plugin_page(kind, plugin.key), self._page("plugin", "../", kind=kind, plugin=plugin)
-        for address, pages in self._by_address.items():
-            yield address, self._page("cell", "../", pages=pages)
+        yield "index.html", self._page("index", "")
+        for kind in KINDS:
+            yield f"{kind}s.html", self._page("plugins", "", kind=kind)
+            for plugin in self.plugins(kind):
+                yield plugin_url(kind, plugin.key), self._page("plugin", "../", kind=kind, plugin=plugin)
+        for url, pages in self._by_url.items():
+            yield url, self._page("cell", "../", pages=pages)
         if self.charts:
             yield "curves.html", self._page("curves", "")
         for chart in self.charts:
             yield from ((f"curves/{name}", content) for name, content in chart.files)
 
-    def _page(self, template: str, root: str, **given: object) -> str:
-        given |= {
-            "about": about,
-            "provenance": provenance,
-            "TIERS": TIERS,
-        }
-        return lean(render(f"{template}.html.j2", site=self, root=root, **given))
+    def _page(self, template: str, root: str, alone: bool = False, **values: object) -> str:
+        return render(f"{template}.html.j2", site=self, root=root, alone=alone, **values)
 
     @cached_property
-    def cells(self) -> list[Page]:
-        """All cells, board by board; at the end those without one."""
-        found = [
-            Page(key, entry, board) for board in self.boards for key, entry in board.entries.items() if entry.sample
+    def cells(self) -> list[CellPage]:
+        """All cells, board by board; last those whose attack is unknown."""
+        pages = [
+            CellPage(entry.sample, entry, board)
+            for board in self.boards
+            for entry in board.entries.values()
+            if entry.sample
         ]
-        for outcome in self.homeless:
-            entry = entry_of(Sample((outcome,)))
-            found.append(Page((outcome.cell.defense, outcome.cell.attack, outcome.cell.tier), entry, None))
-        return list({(page.address, page.key): page for page in reversed(found)}.values())[::-1]
+        unknown = [Sample((outcome,)) for outcome in self.unknown]
+        pages += [CellPage(sample, entry_of(sample), None) for sample in unknown]
+        first = {(page.url, page.cell.tier): page for page in reversed(pages)}
+        return list(first.values())[::-1]
 
     @cached_property
-    def _by_address(self) -> dict[str, list[Page]]:
-        found: dict[str, list[Page]] = {}
+    def _by_url(self) -> dict[str, list[CellPage]]:
+        found: dict[str, list[CellPage]] = {}
         for page in self.cells:
-            found.setdefault(page.address, []).append(page)
+            found.setdefault(page.url, []).append(page)
         return found
 
     @cached_property
     def charts(self) -> list[Chart]:
-        """What is drawn."""
+        """All charts."""
         return charts([page.sample for page in self.cells], self.latencies, load_rocs(self.store))
 
     @property
     def groups(self) -> list[tuple[str, str, list[Board]]]:
         """(data set, model, their boards)."""
-        named = groupby(self.boards, key=lambda one: (one.setting.dataset, one.setting.model))
-        return [(dataset, model, list(group)) for (dataset, model), group in named]
+        groups = groupby(self.boards, key=lambda one: (one.conditions.dataset, one.conditions.model))
+        return [(dataset, model, list(boards)) for (dataset, model), boards in groups]
 
     def provenance(self, boards: Sequence[Board]) -> dict[str, tuple[str, ...]]:
-        """Where the records of these boards come from: key -> the values that there are."""
+        """The origin of the records of these boards."""
         samples = [entry.sample for board in boards for entry in board.entries.values() if entry.sample]
-        return provenance([outcome for sample in samples for outcome in sample.outcomes])
+        return provenance_summary([outcome for sample in samples for outcome in sample.outcomes])
 
     def plugins(self, kind: Kind) -> list[PluginLink]:
-        """All attacks or defenses that have a cell on a board, by name."""
+        """All attacks or defenses with a cell on a board, by name."""
         if kind == "attack":
-            every = [one for board in self.boards for tier in TIERS for one in board.attacks[tier]]
+            links = [link for board in self.boards for tier in TIERS for link in board.attacks[tier]]
         else:
-            every = [row.defense for board in self.boards for row in board.rows]
-        return [found for _, found in sorted({one.key: one for one in every}.items())]
+            links = [row.defense for board in self.boards for row in board.rows]
+        return [link for _, link in sorted({link.key: link for link in links}.items())]
 
-    def pages_of(self, kind: Kind, key: str) -> list[Page]:
+    def pages_of(self, kind: Kind, key: str) -> list[CellPage]:
         """The cells of an attack or a defense."""
         return self._by_plugin.get((kind, key), [])
 
     @cached_property
-    def _by_plugin(self) -> dict[tuple[str, str], list[Page]]:
-        found: dict[tuple[str, str], list[Page]] = {}
+    def _by_plugin(self) -> dict[tuple[str, str], list[CellPage]]:
+        found: dict[tuple[str, str], list[CellPage]] = {}
         for page in self.cells:
             if page.board:
-                found.setdefault(("defense", page.key[0]), []).append(page)
-                found.setdefault(("attack", page.key[1]), []).append(page)
+                found.setdefault(("defense", page.cell.defense), []).append(page)
+                found.setdefault(("attack", page.cell.attack), []).append(page)
         return found
 
-    def parts_of(self, kind: Kind, key: str) -> Iterator[tuple[str, str, list[Place], list[Pair]]]:
-        """(data set, model, where a defense stands there, the cells there) of an attack or a defense."""
+    def parts_of(self, kind: Kind, key: str) -> Iterator[tuple[str, str, list[Standing], list[TierPair]]]:
+        """(data set, model, the defense's rows there, the plugin's cells there)."""
         for dataset, model, boards in self.groups:
-            every = [(board, row) for board in boards for row in board.rows] if kind == "defense" else []
-            rows = [(board, row) for board, row in every if row.defense.key == key]
-            pages = [one for one in self.pages_of(kind, key) if one.board in boards]
+            rows = [(one, row) for one in boards for row in one.rows if (kind, row.defense.key) == ("defense", key)]
+            pages = [page for page in self.pages_of(kind, key) if page.board in boards]
             if rows or pages:
-                yield dataset, model, rows, pairs(pages)
+                yield dataset, model, rows, tier_pairs(pages)
 
-    def around(self, page: Page) -> dict[str, Entry]:
-        """The entries that belong beside a cell: both tiers, and the model without a defense."""
-        defense, attack, tier = page.key
+    def around(self, page: CellPage) -> dict[str, Entry]:
+        """The entries beside a cell: both tiers, and the model without a defense."""
+        defense, attack, tier = page.cell.defense, page.cell.attack, page.cell.tier
         if page.board is None:
             return {tier: page.entry}
         entries, bare = page.board.entries, next((row.defense.key for row in page.board.rows if row.baseline), None)
-        found = {one: entries[defense, attack, one] for one in TIERS if (defense, attack, one) in entries}
-        beside = entries.get((bare, attack, tier)) if bare not in (None, defense) else None
-        return found | ({"no defense": beside} if beside else {})
+        found: dict[str, Entry] = {
+            one: entries[defense, attack, one] for one in TIERS if (defense, attack, one) in entries
+        }
+        if bare not in (None, defense) and (bare, attack, tier) in entries:
+            found["no defense"] = entries[bare, attack, tier]
+        return found
 
     @cached_property
     def _stale(self) -> dict[Cell, str]:
-        return stale_cells(one for page in self.cells for one in page.sample.outcomes)
+        return stale_cells(outcome for page in self.cells for outcome in page.sample.outcomes)
 
     def stale(self, entry: Entry | None) -> str:
-        """Why some record of an entry is stale, "" where none is."""
+        """Why some record of an entry is stale, "" if none is."""
         outcomes = entry.sample.outcomes if entry and entry.sample else ()
         return "; ".join(dict.fromkeys(self._stale[one.cell] for one in outcomes if one.cell in self._stale))
 
-    @property
-    def troubles(self) -> list[tuple[Page, str]]:
-        """The cells without a number or with a stale one, with what is wrong."""
-        told = [(page, self.trouble(page)) for page in self.cells]
-        return [(page, words) for page, words in told if words]
+    @cached_property
+    def troubles(self) -> list[tuple[CellPage, str]]:
+        """The cells that have no number or a stale one, with the reason."""
+        return [(page, reason) for page in self.cells if (reason := self.trouble(page))]
 
-    def trouble(self, page: Page) -> str:
-        """Why a cell has no number, and why it is stale; "" for a good one."""
-        seeds = "seed " if page.sample.facts else ""
-        failures = [
-            f"{f'{seeds}{one.cell.seed}: ' if seeds else ''}{one.status}: {plain(one.reason)}"
-            for one in page.sample.failures
-        ]
-        stale = self.stale(page.entry)
-        return "; ".join(dict.fromkeys([*failures, *([f"stale: {stale}"] if stale else [])]))
+    def trouble(self, page: CellPage) -> str:
+        """Why a cell has no number or a stale one, "" for a good cell."""
+        reasons = []
+        for one in page.sample.failures:
+            seed = f"seed {one.cell.seed}: " if page.sample.facts else ""
+            reasons.append(f"{seed}{one.status}: {plain(one.reason)}")
+        if stale := self.stale(page.entry):
+            reasons.append(f"stale: {stale}")
+        return "; ".join(dict.fromkeys(reasons))
 
-    def sheet(self, page: Page) -> tuple[str, Sheet] | None:
-        """The pictures of a cell: (address from the site's root, what is on them)."""
+    def sheet(self, page: CellPage) -> tuple[str, Sheet] | None:
+        """The pictures of a cell: (address, description)."""
         found = load_sheet(self.store, page.sample.outcomes)
         return (self._beside(found[0]), found[1]) if found else None
 
-    def patch(self, page: Page) -> str | None:
+    def patch(self, page: CellPage) -> str | None:
         """The picture of what a universal attack learned."""
         path = self.store.picture(page.cell)
         return self._beside(path) if path.is_file() else None
 
     def submission(self, defense: str) -> dict[str, str]:
-        """Of a submitted defense: file name -> address of its code, its manifest and its verdict."""
+        """The files of a submitted defense, by name: code, manifest and verdict."""
         name = defense.partition(":")[0]
         folder = self.store.folder / "submissions" / name
         if not re.fullmatch(r"[a-z0-9-]+", name) or not folder.is_dir():
@@ -199,35 +190,9 @@ class Site:
         files = [*sorted((folder / "code").rglob("*.py")), *sorted(folder.glob("*.json"))]
         return {path.name: self._beside(path) for path in files}
 
-    def code_of(self, kind: Kind, key: str) -> str:
-        """The address of a plugin's code, "" where there is none; plugins of the same code share it."""
-        if about(kind, key).code:
-            return f"{plugin_page(kind, self.owner(kind, key))}#code"
-        return f"{plugin_page(kind, key)}#code" if kind == "defense" and self.submission(key) else ""
-
-    def owner(self, kind: Kind, key: str) -> str:
-        """The plugin whose page has the code: of those with the same code that with the shortest text."""
-        return self._owners[kind, *about(kind, key).code]
-
-    @cached_property
-    def _owners(self) -> dict[tuple[str, ...], str]:
-        kinds: tuple[Kind, ...] = ("attack", "defense")
-        every = [(kind, one.key) for kind in kinds for one in self.plugins(kind)]
-        order = sorted(every, key=lambda one: (-len(one[1]), one))
-        return {(kind, *about(kind, key).code): key for kind, key in order}
-
-    def commands(self, pages: Sequence[Page]) -> list[str]:
-        """What computes these cells."""
-        return commands(outcome.cell for page in pages for outcome in page.sample.outcomes)
-
     def record(self, cell: Cell) -> str:
         """The address of a record."""
         return self._beside(self.store.path(cell))
 
     def _beside(self, path: Path) -> str:
-        """The address of a file of the results folder."""
         return f"../{path.relative_to(self.store.folder).as_posix()}"
-
-    def times_of(self, defense: str) -> list[Latency]:
-        """How long a defense takes."""
-        return [one for one in self.latencies if one.defense == defense]

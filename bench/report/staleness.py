@@ -6,47 +6,43 @@ from collections.abc import Iterable, Mapping
 
 from bench.plugins.registry import Kind
 from bench.records.schema import Cell, Latency, Outcome
-from bench.report.plugin_docs import about
+from bench.report.plugin_docs import plugin_docs
 
-_SHARED = ("data", "training", "weights", "protocol")
-"""Fingerprints in which all records of a data set, model, number of images and seed must agree."""
-_Key = tuple[str, str, int, int, str]
+SHARED = ("data", "training", "weights", "protocol")
+"""Fingerprints in which all records with the same data set, model, number of images and seed must agree."""
 
 
 def stale_cells(outcomes: Iterable[Outcome]) -> dict[Cell, str]:
-    """Cell -> what has changed since it was computed; cells that nothing speaks against are not in it.
+    """Stale cell -> what has changed since it was computed.
 
-    The code of a plugin is compared with the one that is installed here, if it comes with the benchmark; all else
-    with the newest record that shares it.
+    The code of a built-in plugin is compared with the code installed here, everything else with the newest record that
+    shares it.
     """
-    every = [one for one in outcomes if one.fingerprints]
-    newest: dict[_Key, str] = {}
-    for outcome in sorted(every, key=lambda one: one.date):
-        newest |= {_key(outcome, name): value for name, value in outcome.fingerprints.items() if name in _SHARED}
-    found = {one.cell: _changed(one, newest) for one in every}
-    return {cell: f"computed with another {' and '.join(names)}" for cell, names in found.items() if names}
+    newest: dict[tuple[str, str, int, int, str], str] = {}
+    ordered = sorted(outcomes, key=lambda one: one.date)
+    for one in ordered:
+        newest |= {_key(one, name): one.fingerprints[name] for name in SHARED if name in one.fingerprints}
+    stale = {}
+    for one in ordered:
+        prints = one.fingerprints
+        changed = [name for name in SHARED if name in prints and newest[_key(one, name)] != prints[name]]
+        plugins: dict[Kind, str] = {"attack": one.cell.attack, "defense": one.cell.defense}
+        changed += [f"code of the {kind}" for kind, text in plugins.items() if _other_code(kind, text, prints)]
+        if changed:
+            stale[one.cell] = f"computed with different {' and '.join(changed)}"
+    return stale
 
 
-def stale_time(latency: Latency) -> bool:
-    """Whether the defense, if it comes with the benchmark, was timed with other code than is installed here."""
+def is_stale_time(latency: Latency) -> bool:
+    """Whether a built-in defense was timed with code that differs from the code installed here."""
     return _other_code("defense", latency.defense, latency.fingerprints)
 
 
-def _changed(outcome: Outcome, newest: dict[_Key, str]) -> list[str]:
-    told = outcome.fingerprints
-    names = [name for name in _SHARED if name in told and newest[_key(outcome, name)] != told[name]]
-    named: dict[Kind, str] = {"attack": outcome.cell.attack, "defense": outcome.cell.defense}
-    for kind, text in named.items():
-        if _other_code(kind, text, told):
-            names.append(f"code of the {kind}")
-    return names
+def _other_code(kind: Kind, text: str, fingerprints: Mapping[str, str]) -> bool:
+    installed = plugin_docs(kind, text).fingerprint
+    return bool(installed) and fingerprints.get(kind, installed) != installed
 
 
-def _other_code(kind: Kind, text: str, told: Mapping[str, str]) -> bool:
-    now = about(kind, text).fingerprint
-    return bool(now) and told.get(kind, now) != now
-
-
-def _key(outcome: Outcome, name: str) -> _Key:
+def _key(outcome: Outcome, name: str) -> tuple[str, str, int, int, str]:
     cell = outcome.cell
     return cell.dataset, cell.model, cell.images, cell.seed, name

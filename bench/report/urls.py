@@ -1,4 +1,4 @@
-"""The addresses of the site's pages, from its root; they stay the same as long as what they are about does."""
+"""The addresses of the site's pages, from its root; they are stable."""
 
 from __future__ import annotations
 
@@ -7,41 +7,37 @@ import re
 from dataclasses import astuple
 
 from bench.plugins.registry import Kind
+from bench.records.samples import Conditions
 from bench.records.schema import Cell
-from bench.report.grouping import Conditions
 
 
-def plugin_page(kind: Kind, text: str) -> str:
-    """The page of an attack or a defense."""
-    return f"{kind}s/{_readable(text)}.html"
+def plugin_url(kind: Kind, text: str) -> str:
+    """The page of an attack or a defense; its text is the file name if it can be."""
+    readable = re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text) and len(text) <= 60
+    return f"{kind}s/{text if readable else file_name(text)}.html"
 
 
-def cell_page(cell: Cell) -> str:
-    """The page of a cell; its seeds share one, and so do its tiers."""
+def cell_url(cell: Cell) -> str:
+    """The page of a cell, which its seeds and tiers share."""
     words = (cell.dataset, cell.model, cell.attack, cell.defense, cell.goal, cell.effort, str(cell.images))
     return f"cells/{_hash(*words)[:10]}.html"
 
 
-def anchor(setting: Conditions) -> str:
-    """The place of a board on the front page."""
-    words = re.sub(r"[^A-Za-z0-9]+", "-", f"{setting.dataset}-{setting.budget}").strip("-").lower()[:40]
-    return f"{words}-{_hash(*map(str, astuple(setting)))[:6]}"
+def board_anchor(conditions: Conditions) -> str:
+    """The anchor of a board on the front page."""
+    words = re.sub(r"[^A-Za-z0-9]+", "-", f"{conditions.dataset}-{conditions.budget}").strip("-").lower()[:40]
+    return f"{words}-{_hash(*map(str, astuple(conditions)))[:6]}"
 
 
-def place(dataset: str, model: str) -> str:
-    """The place of a data set and a model on the page of an attack or a defense."""
+def model_anchor(dataset: str, model: str) -> str:
+    """The anchor of a data set and a model on the page of an attack or a defense."""
     return f"on-{_hash(dataset, model)[:6]}"
 
 
 def file_name(words: str, *identity: str) -> str:
-    """A file name on any system: some words, and a hash of all that tells it from others."""
+    """A file name that any system allows: some words, and a hash that tells it from others."""
     safe = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:60]
     return f"{safe}-{_hash(words, *identity)[:6]}"
-
-
-def _readable(text: str) -> str:
-    """The text itself where it can be a file name, else with a hash."""
-    return text if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text) and len(text) <= 60 else file_name(text)
 
 
 def _hash(*words: str) -> str:

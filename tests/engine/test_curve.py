@@ -19,13 +19,13 @@ from bench.engine.roc import trace
 from bench.engine.sweep import along
 from bench.errors import InputError
 from bench.records.roc import Roc, save_roc
+from bench.records.samples import Sample
 from bench.records.schema import Latency, Outcome, PluginRecord
 from bench.records.store import Store
 from bench.report import generate
-from bench.report.charts.all import charts
-from bench.report.charts.curves import draw, find, words
+from bench.report.charts.chart import charts
+from bench.report.charts.curves import curve_svg, find_curves, format_value
 from bench.report.charts.svg import LABEL, Panel, Series
-from bench.report.grouping import Sample
 
 from ..builders import LGS, NASTY, PATCH, outcome, saved
 
@@ -81,7 +81,7 @@ def test_cells_that_differ_in_one_number_only_lie_on_one_curve() -> None:
         outcome("patch:area=0.1", "lgs", "adaptive", 0.4, attack=CELLS[0].attack, dataset="digits"),
         on(0.7, "lgs", "adaptive", None),  # failed
     ]
-    ((curve, found),) = find(samples(*CELLS, *others)).items()
+    ((curve, found),) = find_curves(samples(*CELLS, *others)).items()
     assert (curve.plugin, curve.parameter, curve.kind) == ("patch", "area", "attack")
     assert {key: list(points) for key, points in found.items()} == {
         (defense, tier): list(AREAS) for defense in ("lgs", "none") for tier in ("adaptive", "oblivious")
@@ -89,14 +89,14 @@ def test_cells_that_differ_in_one_number_only_lie_on_one_curve() -> None:
 
 
 def test_two_values_are_no_curve_and_a_defense_can_have_one() -> None:
-    assert not find(samples(*CELLS[:8]))
+    assert not find_curves(samples(*CELLS[:8]))
     records = [
         PluginRecord("jpeg", "JPEG", "", {"quality": one, "fast": True}, {"kind": "transform"}) for one in (10, 30, 75)
     ]
     cells = [
         outcome("patch", f"jpeg:quality={one.parameters['quality']}", "adaptive", 0.5, defense=one) for one in records
     ]
-    ((curve, found),) = find(samples(*cells)).items()
+    ((curve, found),) = find_curves(samples(*cells)).items()
     assert (curve.kind, curve.parameter, list(found)) == ("defense", "quality", [("patch", "adaptive")])
     assert "clean_accuracy" in curve.measures
 
@@ -121,8 +121,8 @@ def test_the_data_of_a_curve_are_the_numbers_of_the_records() -> None:
 
 
 def test_a_curve_is_a_picture_of_its_own_whose_points_lie_where_they_should() -> None:
-    ((curve, found),) = find(samples(*CELLS)).items()
-    root = ElementTree.fromstring(draw(curve, found, "attacked_accuracy", alone=True))  # noqa: S314  # our own
+    ((curve, found),) = find_curves(samples(*CELLS)).items()
+    root = ElementTree.fromstring(curve_svg(curve, found, "attacked_accuracy", alone=True))  # noqa: S314  # our own
     name = "{http://www.w3.org/2000/svg}"
     paths = [one.attrib["d"] for one in root.iter(f"{name}path") if one.attrib["class"] == "line"]
     assert len(paths) == 4
@@ -137,10 +137,10 @@ def test_a_curve_is_a_picture_of_its_own_whose_points_lie_where_they_should() ->
 def test_labels_keep_their_distance_and_stay_in_the_picture() -> None:
     series = tuple(Series(f"line {one}", (1.0, 2.0), (50.0, 0.1 * one)) for one in range(24))
     panel = Panel("", series, "", "", ((1.0, "1"), (2.0, "2")), (0.0, 100.0), height=400)
-    places = sorted(one.label_y for one in panel.drawn)
+    places = sorted(one.label_y for one in panel.lines)
     assert min(b - a for a, b in pairwise(places)) >= LABEL - 1e-9
     assert 0 < places[0] < places[-1] <= panel.height
-    assert len({(one.classes, one.shape) for one in panel.drawn}) == 24
+    assert len({(one.classes, one.shape) for one in panel.lines}) == 24
 
 
 def test_markup_in_names_is_inert_in_pictures_and_data(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_formula_in_a_name_is_text_in_the_data() -> None:
 
 
 def test_values_are_told_as_people_write_them() -> None:
-    assert [words(one) for one in (8 / 255, 0.05, 100.0, 0.1, 1.0)] == ["8/255", "0.05", "100", "0.1", "1"]
+    assert [format_value(one) for one in (8 / 255, 0.05, 100.0, 0.1, 1.0)] == ["8/255", "0.05", "100", "0.1", "1"]
 
 
 def took(defense: str, ms: float) -> Latency:
@@ -177,7 +177,7 @@ def took(defense: str, ms: float) -> Latency:
 def test_times_are_bars_in_order_with_their_data() -> None:
     times = [took("slow", 50.0), took("quick", 0.5), took("fair", 5.0)]
     (chart,) = charts((), times, ())
-    ((_, picture),) = chart.drawn
+    ((_, picture),) = chart.inline
     assert re.findall(r">(\w+)</text>\n<path class=\"bar\"", picture) == ["quick", "fair", "slow"]
     ends = [float(one) for one in re.findall(r'class="bar" d="M190 \d+H([\d.]+)', picture)]
     assert ends[2] - ends[1] == pytest.approx(ends[1] - ends[0], abs=0.2)  # ten times each: a logarithmic axis
@@ -215,16 +215,16 @@ def test_roc_curves_of_one_attack_are_drawn_together_the_bare_model_first(tmp_pa
     files = {path.name: text for path, text in generate(folder).items()}
     (picture,) = [text for name, text in files.items() if name.startswith("roc-") and name.endswith(".svg")]
     assert re.findall(r"heading [a-z]*\">([^<]*)<", picture) == [
-        "right class, attacked images", "right class, clean images", "attacked against clean images",
+        "true class, attacked images", "true class, clean images", "attacked against clean images",
     ]  # fmt: skip
     assert re.findall(r">[\d.]+ (none|lgs)<", picture) == ["none", "lgs", "none", "lgs", "lgs"]
     assert picture.count('class="base"') == 2
 
 
 def test_a_picture_is_the_same_every_time() -> None:
-    ((curve, found),) = find(samples(*CELLS)).items()
-    ((again, found_again),) = find(samples(*reversed(CELLS))).items()
-    assert draw(curve, found, "beta") == draw(again, found_again, "beta")
+    ((curve, found),) = find_curves(samples(*CELLS)).items()
+    ((again, found_again),) = find_curves(samples(*reversed(CELLS))).items()
+    assert curve_svg(curve, found, "beta") == curve_svg(again, found_again, "beta")
 
 
 def test_the_command_computes_draws_and_measures_and_the_check_holds(tmp_path: Path) -> None:

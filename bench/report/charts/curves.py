@@ -1,4 +1,4 @@
-"""Curves: what the records say of accuracy, δ and β as one parameter of an attack or a defense grows."""
+"""Curves: accuracy, δ and β as one parameter of an attack or a defense grows."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from bench.core.text import plain
 from bench.plugins.registry import Kind
 from bench.records.command import LEAST
 from bench.records.metrics import MEASURES, Estimate
-from bench.records.schema import TIERS, PluginRecord, Tier
-from bench.report.charts.svg import Panel, Series, lines, nice
-from bench.report.grouping import Sample
+from bench.records.samples import Sample
+from bench.records.schema import TIERS, Tier
+from bench.report.charts.svg import Panel, Series, line_chart, round_step
+from bench.report.flags import is_bare
 from bench.report.urls import file_name
 
-DRAWN = {
+AXES = {
     "attacked_accuracy": "accuracy under attack, %",
     "delta": "δ, points",
     "beta": "β, %",
     "clean_accuracy": "clean accuracy, %",
 }
-"""Measure -> the words at its axis."""
-FIELDS = (
+"""Measure -> the label of its axis."""
+CURVE_COLUMNS = (
     "dataset", "model", "goal", "effort", "images", "kind", "plugin", "parameter", "value", "line", "tier", "measure",
     "estimate", "low", "high", "n",
 )  # fmt: skip
@@ -32,13 +33,13 @@ FIELDS = (
 
 @dataclass(frozen=True, order=True)
 class Curve:
-    """Cells that differ in one number only, and in what the lines are.
+    """Cells that differ only in one number and in the plugin on the other side.
 
     Attributes:
         dataset, model, goal, effort, images: as in Cell.
-        kind, plugin: what has the parameter, as name.
-        fixed: its other parameters, as JSON.
+        kind, plugin: which plugin has the parameter.
         parameter: the one that grows.
+        fixed: its other parameters, as JSON.
     """
 
     dataset: str
@@ -54,139 +55,120 @@ class Curve:
     @property
     def slug(self) -> str:
         """A file name without an ending."""
-        return file_name(f"{self.plugin} {self.parameter}", *_identity(self))
+        words = (self.dataset, self.model, self.goal, self.effort, str(self.images), self.kind, self.fixed)
+        return file_name(f"{self.plugin} {self.parameter}", *words)
 
     @property
     def title(self) -> str:
-        """What is varied, in words."""
+        """What varies."""
         return plain(f"{self.plugin}: {self.parameter}")
 
     @property
     def measures(self) -> list[str]:
-        """What is drawn: an attack has no say in clean accuracy."""
-        return [one for one in DRAWN if self.kind == "defense" or one != "clean_accuracy"]
+        """What to draw; an attack does not change clean accuracy."""
+        return [one for one in AXES if self.kind == "defense" or one != "clean_accuracy"]
 
     @property
     def conditions(self) -> str:
-        """What stays as it is, in words."""
+        """What does not vary."""
         images = f"{self.images} images" if self.images else "all images"
-        words = (f"{self.dataset} · {self.model}", images, self.goal, f"effort {self.effort}")
-        return plain(" · ".join(words))
+        return plain(f"{self.dataset} · {self.model} · {images} · {self.goal} · effort {self.effort}")
 
 
 Points = Mapping[float, Sample]
 """Value of the parameter -> its cell."""
 Lines = Mapping[tuple[str, Tier], Points]
-"""(the other plugin's text, tier) -> points."""
+"""(text of the other plugin, tier) -> points."""
 
 
-def find(samples: Iterable[Sample]) -> dict[Curve, Lines]:
-    """All curves that there are: a parameter that has three values with all else equal."""
+def find_curves(samples: Iterable[Sample]) -> dict[Curve, Lines]:
+    """All curves: each along a parameter with at least three values while all else is equal."""
     found: dict[Curve, dict[tuple[str, Tier], dict[float, Sample]]] = {}
     for sample in samples:
         if sample.facts:
             for curve, line, value in _places(sample):
-                found.setdefault(curve, {}).setdefault((line, sample.tier), {})[value] = sample
-    kept = {curve: _long(lines) for curve, lines in found.items()}
-    return {curve: kept[curve] for curve in sorted(kept) if kept[curve]}
-
-
-def _long(found: Mapping[tuple[str, Tier], dict[float, Sample]]) -> Lines:
-    """The lines with enough points, their values in order."""
-    return {key: dict(sorted(points.items())) for key, points in sorted(found.items()) if len(points) >= LEAST}
+                found.setdefault(curve, {}).setdefault((line, sample.cell.tier), {})[value] = sample
+    curves: dict[Curve, Lines] = {}
+    for curve, lines in sorted(found.items(), key=lambda item: item[0]):
+        long = {key: dict(sorted(points.items())) for key, points in sorted(lines.items()) if len(points) >= LEAST}
+        if long:
+            curves[curve] = long
+    return curves
 
 
 def _places(sample: Sample) -> Iterator[tuple[Curve, str, float]]:
-    """On which curves a cell may lie: (curve, line, value)."""
-    cell = sample.outcomes[0].cell
-    record = next((one.defense for one in sample.outcomes if one.defense), None)
-    plugins: tuple[tuple[Kind, PluginRecord | None, str], ...] = (
-        ("attack", sample.record, cell.defense),
-        ("defense", record, cell.attack),
-    )
-    for kind, plugin, line in plugins:
-        for name, value in (plugin.parameters if plugin else {}).items():
-            if plugin and _number(value):
-                fixed = json.dumps({key: one for key, one in sorted(plugin.parameters.items()) if key != name})
-                where = (cell.dataset, cell.model, cell.goal, cell.effort, cell.images)
-                yield Curve(*where, kind, plugin.name, name, fixed), line, float(value)
+    """The curves that a cell may lie on: (curve, line, value)."""
+    cell = sample.cell
+    kinds: tuple[tuple[Kind, str], ...] = (("attack", cell.defense), ("defense", cell.attack))
+    for kind, line in kinds:
+        plugin = sample.attack if kind == "attack" else sample.defense
+        if plugin:
+            for name, value in plugin.parameters.items():
+                if _is_number(value):
+                    fixed = json.dumps({key: one for key, one in sorted(plugin.parameters.items()) if key != name})
+                    conditions = (cell.dataset, cell.model, cell.goal, cell.effort, cell.images)
+                    yield Curve(*conditions, kind, plugin.name, name, fixed), line, float(value)
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def draw(curve: Curve, found: Lines, measure: str, alone: bool = False) -> str:
-    """The curve of one measure as SVG, the two attackers side by side."""
-    estimates = {key: _estimates(points, measure) for key, points in found.items()}
-    values = sorted({value for line in estimates.values() for value in line})
+def curve_svg(curve: Curve, lines: Lines, measure: str, alone: bool = False) -> str:
+    """One measure as SVG, the two attackers side by side; "" if there is nothing to draw."""
+    series = {
+        (tier, not baseline, text): _series(text, estimates, baseline)
+        for (text, tier), points in lines.items()
+        if (estimates := _estimates(points, measure))
+        for baseline in [curve.kind == "attack" and is_bare(next(iter(points.values())).defense)]
+    }
+    values = sorted({value for one in series.values() for value in one.x})
     if not values:
         return ""
-    ends = [end for line in estimates.values() for one in line.values() for end in (one.low, one.high)]
-    low, high = (0.0, 1.0) if measure != "delta" else (min(0.0, *ends), max(0.1, *ends))
-    step = nice((high - low) * 20)
-    y_range = (step * math.floor(100 * low / step), step * math.ceil(100 * high / step - 1e-9))
+    ends = [end for one in series.values() for end in (*one.low, *one.high)]
+    low, high = (0.0, 100.0) if measure != "delta" else (min(0.0, *ends), max(10.0, *ends))
+    step = round_step((high - low) / 5)
     panels = [
         Panel(
             title=f"{tier} attacker",
-            series=tuple(
-                _series(text, line)
-                for (text, one), line in sorted(estimates.items(), key=lambda item: _order(item[0][0]))
-                if one == tier and line
-            ),
+            series=tuple(one for key, one in sorted(series.items()) if key[0] == tier),
             x_label=plain(f"{curve.parameter} of {curve.plugin}"),
-            y_label=DRAWN[measure],
-            x_ticks=tuple((value, words(value)) for value in values),
-            y_range=y_range,
+            y_label=AXES[measure],
+            x_ticks=tuple((value, format_value(value)) for value in values),
+            y_range=(step * math.floor(low / step), step * math.ceil(high / step - 1e-9)),
             tint=tier,
             log=values[0] > 0 and values[-1] >= 8 * values[0],
         )
         for tier in TIERS
     ]
-    title = f"{DRAWN[measure]}, {curve.title}, {curve.conditions}"
-    return lines([one for one in panels if one.series], title, alone)
+    title = f"{AXES[measure]}, {curve.title}, {curve.conditions}"
+    return line_chart([one for one in panels if one.series], title, alone)
 
 
 def _estimates(points: Points, measure: str) -> dict[float, Estimate]:
-    """Value -> number, where there is one."""
-    told = {value: MEASURES[measure](*sample.facts.values()) for value, sample in points.items()}
-    return {value: one for value, one in told.items() if one is not None and one.n}
+    """Value -> estimate, where there is one."""
+    estimates = {value: MEASURES[measure](*sample.facts.values()) for value, sample in points.items()}
+    return {value: one for value, one in estimates.items() if one is not None and one.n}
 
 
-def _series(text: str, line: Mapping[float, Estimate]) -> Series:
-    told = list(line.values())
-    return Series(
-        label=plain(text),
-        x=tuple(line),
-        y=tuple(100 * one.value for one in told),
-        low=tuple(100 * one.low for one in told),
-        high=tuple(100 * one.high for one in told),
-        baseline=text == "none",
-    )
+def _series(text: str, estimates: Mapping[float, Estimate], baseline: bool) -> Series:
+    y, low, high = (tuple(100 * getattr(one, name) for one in estimates.values()) for name in ("value", "low", "high"))
+    return Series(plain(text), tuple(estimates), y, low, high, baseline)
 
 
-def _order(text: str) -> tuple[bool, str]:
-    return text != "none", text
-
-
-def table(curve: Curve, found: Lines) -> Iterator[tuple[object, ...]]:
-    """All points of a curve: a row of `FIELDS` for each value, line, attacker and measure; shares from 0 to 1."""
-    for (line, tier), points in found.items():
-        for measure in DRAWN:
+def curve_rows(curve: Curve, lines: Lines) -> Iterator[tuple[object, ...]]:
+    """All points of a curve as rows of `CURVE_COLUMNS`; shares from 0 to 1."""
+    conditions = (curve.dataset, curve.model, curve.goal, curve.effort, curve.images)
+    for (line, tier), points in lines.items():
+        for measure in AXES:
             for value, one in _estimates(points, measure).items():
                 numbers = (float(f"{number:.6g}") for number in (one.value, one.low, one.high))
-                place = (*_identity(curve)[:5], curve.kind, curve.plugin, curve.parameter, float(f"{value:.6g}"))
-                yield (*place, line, tier, measure, *numbers, one.n)
+                plugin = (curve.kind, curve.plugin, curve.parameter, float(f"{value:.6g}"))
+                yield (*conditions, *plugin, line, tier, measure, *numbers, one.n)
 
 
-def _identity(curve: Curve) -> tuple[str, ...]:
-    """What tells two curves of one parameter apart."""
-    setting = (curve.dataset, curve.model, curve.goal, curve.effort, str(curve.images))
-    return (*setting, curve.kind, curve.fixed)
-
-
-def words(value: float) -> str:
-    """A value of a parameter; 255ths as such."""
+def format_value(value: float) -> str:
+    """The value of a parameter; multiples of 1/255 as such."""
     levels = value * 255
     if 0 < value <= 1 and abs(levels - round(levels)) < 1e-6 and abs(value * 100 - round(value * 100)) > 1e-6:
         return f"{round(levels)}/255"

@@ -1,6 +1,6 @@
-"""Line charts and bars as SVG: small, the same bytes everywhere, and legible without colours and in the dark.
+"""Line and bar charts as SVG: small, legible without colours and in the dark, and the same bytes everywhere.
 
-Plotting libraries write other bytes with each version, which a check of generated files cannot bear.
+A plotting library may write other bytes with each version.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from bench.report.html import render
 WIDTH, HEIGHT = 460, 290
 LEFT, RIGHT, TOP, BOTTOM = 50, 118, 30, 42
 LABEL = 13
-"""Distance of two labels, in the units of the picture, as all of these."""
+"""Distance of two labels; all of these are in the units of the picture."""
 COLOURS = 6
-"""The palette of Okabe and Ito without yellow, which nobody can read on white; black is for the baseline."""
+"""The palette of Okabe and Ito without yellow, which is illegible on white; black is for the baseline."""
 SHAPES = (
     "M-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0",
     "M-3-3h6v6h-6z",
@@ -27,7 +27,7 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class Series:
-    """One line: places, values, and the ends of their intervals (none where `low` is empty)."""
+    """One line: places, values, and the ends of their intervals (none if `low` is empty)."""
 
     label: str
     x: tuple[float, ...]
@@ -43,12 +43,12 @@ class Panel:
     """One pair of axes.
 
     Attributes:
-        title, x_label, y_label: what stands at it; `tint` colours the title.
-        series: at most 24 can be told apart.
-        x_ticks: (place, words).
+        title, x_label, y_label: its texts; `tint` colours the title.
+        series: at most 24 can be distinguished.
+        x_ticks: (place, text).
         y_range: lowest and highest value.
         log: whether the x axis is logarithmic.
-        diagonal: whether to draw the line of chance.
+        diagonal: whether to draw the diagonal, the ROC curve of guessing.
         height: of the picture.
     """
 
@@ -64,13 +64,13 @@ class Panel:
     height: int = HEIGHT
 
     def x(self, value: float) -> float:
-        """Where a place lies in the picture."""
+        """The horizontal position of a place in the picture."""
         ends = [self._scaled(one) for one in (self.x_ticks[0][0], self.x_ticks[-1][0])]
         share = (self._scaled(value) - ends[0]) / ((ends[1] - ends[0]) or 1)
         return LEFT + share * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        """Where a value lies in the picture."""
+        """The vertical position of a value in the picture."""
         low, high = self.y_range
         return self.height - BOTTOM - (value - low) / (high - low) * (self.height - TOP - BOTTOM)
 
@@ -81,13 +81,13 @@ class Panel:
     def y_ticks(self) -> list[tuple[float, str]]:
         """Round values within the range."""
         low, high = self.y_range
-        step = nice((high - low) / 5)
+        step = round_step((high - low) / 5)
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         return [(self.y(one * step), f"{one * step:g}".replace("-", "−")) for one in range(first, last + 1)]
 
     @property
     def x_marks(self) -> list[tuple[float, str]]:
-        """The ticks whose words do not run into each other."""
+        """The ticks whose texts do not overlap."""
         kept: list[tuple[float, str]] = []
         for place, words in self.x_ticks:
             at = self.x(place)
@@ -96,8 +96,8 @@ class Panel:
         return kept
 
     @property
-    def drawn(self) -> list[Drawn]:
-        """The lines, each with the place of its label; labels keep their distance."""
+    def lines(self) -> list[Line]:
+        """The series, with labels that keep their distance."""
         order = sorted(range(len(self.series)), key=lambda one: self.y(self.series[one].y[-1]))
         places: dict[int, float] = {}
         free = -math.inf
@@ -105,19 +105,19 @@ class Panel:
             places[one] = max(self.y(self.series[one].y[-1]), free)
             free = places[one] + LABEL
         free = self.height - BOTTOM
-        for one in reversed(order):  # what was pushed out at the bottom pushes back
+        for one in reversed(order):  # labels beyond the bottom push back up
             places[one] = min(places[one], free)
             free = places[one] - LABEL
         colours = iter(range(len(self.series)))
         return [
-            Drawn(self, series, places[place], None if series.baseline else next(colours))
+            Line(self, series, places[place], None if series.baseline else next(colours))
             for place, series in enumerate(self.series)
         ]
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One line of a panel as it is drawn; `number` chooses colour, dashes and marker, None is the baseline."""
+class Line:
+    """A series in a panel; `number` chooses colour, dashes and marker, None is the baseline."""
 
     panel: Panel
     series: Series
@@ -126,17 +126,17 @@ class Drawn:
 
     @property
     def points(self) -> list[tuple[float, float]]:
-        """Where its values lie."""
+        """The positions of its values."""
         return [(self.panel.x(x), self.panel.y(y)) for x, y in zip(self.series.x, self.series.y, strict=True)]
 
     @property
     def path(self) -> str:
-        """Through all points."""
+        """The line through all points."""
         return _path(self.points)
 
     @property
     def band(self) -> str:
-        """Around the intervals, "" where there are none."""
+        """The area of the intervals, "" if there are none."""
         if not self.series.low:
             return ""
         places = [self.panel.x(x) for x in self.series.x]
@@ -146,28 +146,28 @@ class Drawn:
 
     @property
     def classes(self) -> str:
-        """Colour and dashes."""
+        """The CSS classes for colour and dashes."""
         return "base" if self.number is None else f"c{self.number % COLOURS} d{self.number // COLOURS % 4}"
 
     @property
     def shape(self) -> str:
-        """Its marker."""
+        """The path of its marker."""
         return SHAPES[(self.number or 0) % len(SHAPES)]
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: value and the ends of its interval."""
+    """A bar: its value, the ends of its interval, and the text at its end."""
 
     label: str
     value: float
     low: float
     high: float
-    words: str
+    text: str
 
 
-def lines(panels: Sequence[Panel], title: str, alone: bool = False) -> str:
-    """Panels as pictures side by side; `alone` as one picture in a file of its own, with its style."""
+def line_chart(panels: Sequence[Panel], title: str, alone: bool = False) -> str:
+    """Panels as one picture each; `alone` as a single picture with its own style, for a file."""
     height = max(HEIGHT, *(TOP + BOTTOM + LABEL * len(one.series) for one in panels))
     panels = [replace(one, height=height) for one in panels]
     given = {"title": title, "alone": alone, "W": WIDTH, "H": height, "edges": (LEFT, RIGHT, TOP, BOTTOM)}
@@ -175,8 +175,8 @@ def lines(panels: Sequence[Panel], title: str, alone: bool = False) -> str:
     return "".join(render("lines.svg.j2", panels=some, **given) for some in pictures)
 
 
-def bars(values: Sequence[Bar], title: str, x_label: str, alone: bool = False) -> str:
-    """Horizontal bars on a logarithmic axis, each with its value in words at its end."""
+def bar_chart(values: Sequence[Bar], title: str, x_label: str, alone: bool = False) -> str:
+    """Horizontal bars on a logarithmic axis; `alone` as for `line_chart`."""
     ends = [max(one, 1e-4) for bar in values for one in (bar.low, bar.high, bar.value)]
     low, high = (10.0 ** way(math.log10(one)) for way, one in ((math.floor, min(ends)), (math.ceil, max(ends) * 1.05)))
     wide = 620 - 190 - 90
@@ -190,7 +190,7 @@ def bars(values: Sequence[Bar], title: str, x_label: str, alone: bool = False) -
     return render("bars.svg.j2", bars=placed, marks=marks, title=title, x_label=x_label, alone=alone, wide=620)
 
 
-def nice(step: float) -> float:
+def round_step(step: float) -> float:
     """The next larger of 1, 2, 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(power * one for one in (1, 2, 5, 10) if power * one >= step - 1e-12)
