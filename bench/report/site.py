@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.core.text import plain
 from bench.plugins.registry import Kind
+from bench.plugins.specs import Spec
 from bench.records.roc import load_rocs
 from bench.records.samples import Sample
 from bench.records.schema import TIERS, Cell, Latency, Outcome
@@ -183,7 +184,7 @@ class Site:
 
     def submission(self, defense: str) -> dict[str, str]:
         """The files of a submitted defense, by name: code, manifest and verdict."""
-        name = defense.partition(":")[0]
+        name = Spec.parse(defense).name
         folder = self.store.folder / "submissions" / name
         if not re.fullmatch(r"[a-z0-9-]+", name) or not folder.is_dir():
             return {}
