@@ -63,7 +63,7 @@ def outcome(attack: str, defense: str, tier: str, attacked: float | Facts | None
         "classes": 10,
         "attack": PluginRecord(name, name.upper(), "Someone 2017, arXiv 1712.09665", steps, traits),
         "defense": PluginRecord(defense.partition(":")[0], defense.upper(), "", {}, defended),
-        "facts": facts(attacked) if isinstance(attacked, float) else attacked,
+        "facts": facts(attacked, n=cell.get("images") or 400) if isinstance(attacked, float) else attacked,
         "queries": {"forwards_mean": 40.0, "forwards_max": 41.0},
         "fingerprints": {"data": "d1", "weights": "w1", "protocol": "1"},
         "provenance": {"torch": "2.6", "device": "cpu"},

@@ -27,6 +27,8 @@ def compute(
         store.save(done.record)
         if done.picture and isinstance(done.record, Outcome):
             write_bytes(store.picture(done.record.cell), done.picture)
+        for former in plan.replaced.get(done.task, []):
+            store.drop(former)
         yield done
         if done.record.reason.startswith(BROKEN):
             return

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.contracts import Goal, Images, Labels, Transformed, UniversalAttack, answers
+from bench.core.identity import without_hashes
+from bench.data.load import load_dataset
 from bench.engine.run import Computed, run_cell
-from bench.engine.setting import Setting, setting_of, without_folders
-from bench.plugins.specs import Spec
+from bench.engine.setting import Setting, has_weights, setting_of
 from bench.records.schema import Cell, Outcome
 from bench.records.sheets import Sheet, save_sheet
 from bench.records.store import Store
@@ -118,9 +119,10 @@ def sheets(
         dataset, weights: where they lie, if not in the package; photos by default.
         device: where torch computes.
     """
-    name = without_folders(dataset or "photos")
+    name = load_dataset(dataset or "photos").name
+    names = (name, without_hashes(name))
     for record in store.select(words):
-        if record.status != "ok" or record.cell.dataset != name or not _has(record.cell.model, weights):
+        if record.status != "ok" or record.cell.dataset not in names or not has_weights(record.cell.model, weights):
             continue
         setting = setting_of(record.cell, dataset, weights, device)
         computed = run_cell(record.cell, setting, lambda share, doing: None)
@@ -129,12 +131,6 @@ def sheets(
             continue
         sheet, picture = sheet_of(computed, count)
         yield f"wrote {save_sheet(store, record.cell, sheet, picture)}"
-
-
-def _has(model: str, weights: Path | None) -> bool:
-    """Whether these are the weights that a model's text names; weights without an ending come from its library."""
-    named = dict(Spec.parse(model).parameters).get("weights", "")
-    return named == weights.name if weights else "." not in named
 
 
 def _changed(record: Outcome, now: Outcome) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from bench.contracts import Attack, Defense, InputError, MissingExtraError, NotApplicableError, UniversalAttack
+from bench.core.identity import without_hashes
 from bench.engine.inputs import cell_fingerprints, latency_fingerprints
 from bench.engine.setting import Setting, cell_of, former_cells, former_names, model_text, name_files
 from bench.engine.testbed import Testbed, testbed_of
@@ -60,6 +61,7 @@ class Plan:
         stale: why a cell that has a record is computed again.
         left_out: which plugins `all` does not include here, and why.
         warnings: what makes the results worth little.
+        replaced: for a task, what has its records from before its files changed; they go when it has a new one.
     """
 
     tasks: list[Task] = field(default_factory=list)
@@ -68,6 +70,7 @@ class Plan:
     stale: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    replaced: dict[Task, list[Cell | Latency]] = field(default_factory=dict)
 
 
 def plan(
@@ -112,7 +115,9 @@ def plan(
                     cell = cell_of(testbed.setting, testbed.dataset, attack_text, defense_text, tier, effort)
                     task = CellTask(cell, testbed.setting)
                     _sort_in(result, task, cell_fingerprints(attack, defense, testbed), store)
-    _add_latencies(result, testbed, made_defenses, store)
+                    old = [cell for cell in former_cells(cell, former) if store.path(cell).is_file()]
+                    _replace(result, task, old, former)
+    _add_latencies(result, testbed, made_defenses, former, store)
     return result
 
 
@@ -193,13 +198,26 @@ def _sort_in(plan: Plan, task: CellTask, inputs: dict[str, str], store: Store) -
     plan.tasks.append(task)
 
 
-def _add_latencies(plan: Plan, testbed: Testbed, defenses: dict[str, Defense], store: Store) -> None:
+def _replace(plan: Plan, task: Task, old: Sequence[Cell | Latency], files: Iterable[str]) -> None:
+    """Notes what has the records of a task from before these files changed."""
+    if old and task in plan.tasks:
+        plan.stale.append(f"{task}: stale, since {' and '.join(map(without_hashes, files))} changed")
+        plan.replaced[task] = list(old)
+
+
+def _add_latencies(
+    plan: Plan, testbed: Testbed, defenses: dict[str, Defense], former: Mapping[str, tuple[str, ...]], store: Store
+) -> None:
     """One timing for each defense whose record is missing, failed or stale."""
     known = {(record.dataset, record.model, record.defense): record for record in store.latencies()}
-    model = model_name(testbed.setting)
+    model, _ = model_text(testbed.setting)
     for text, defense in defenses.items():
         record = known.get((testbed.name, model, text))
         if record and record.status == "ok" and record.fingerprints == latency_fingerprints(defense, testbed):
             plan.latencies.append(record)
         else:
-            plan.tasks.append(LatencyTask(testbed.name, model, text, testbed.setting))
+            task = LatencyTask(testbed.name, model, text, testbed.setting)
+            plan.tasks.append(task)
+            cells = former_cells(Cell(task.dataset, task.model, "", task.defense, "oblivious"), former)
+            keys = [(cell.dataset, cell.model, cell.defense) for cell in cells]
+            _replace(plan, task, [known[key] for key in keys if key in known], former)

@@ -10,6 +10,7 @@ from importlib.metadata import version
 import torch
 
 from bench.contracts import Attack, Defense, Transform, UniversalAttack
+from bench.core.identity import without_hashes
 from bench.engine.craft import Crafted
 from bench.engine.inputs import cell_fingerprints
 from bench.engine.protect import Protected
@@ -73,17 +74,18 @@ def of_defense(text: str, protected: Protected) -> PluginRecord:
         "passes": defended.passes,
         "tuned_on": list(defense.tuned_on),
         "ranked": defense.ranked,
-        "false_positive_rate": defense.false_positive_rate,
     }
     return _plugin(text, defense, traits)
 
 
 def _plugin(text: str, plugin: Attack | Defense, traits: Mapping[str, object]) -> PluginRecord:
+    parts = Spec.parse_chain(text)
+    files = {key: value for key, value in parts[0].parameters if len(parts) == 1 and without_hashes(value) != value}
     return PluginRecord(
-        name="+".join(part.name for part in Spec.parse_chain(text)),
+        name="+".join(part.name for part in parts),
         title=plugin.title,
         paper=plugin.paper,
-        parameters=plugin.parameters,
+        parameters=plugin.parameters | files,
         traits=dict(traits),
         note=plugin.note,
     )

@@ -47,7 +47,7 @@ def run_cell(cell: Cell, setting: Setting, progress: Progress) -> Computed:
     """
     testbed = testbed_of(setting)
     testbed.check_model()
-    attack = make_attack(cell.attack, cell.effort)
+    attack = make_attack(setting.local(cell.attack), cell.effort)
     attack.check(testbed.image_shape, testbed.classes)  # before any training
     protected = protect(testbed, cell.defense, progress)
     with unchanged(testbed, (attack, protected.defense), protected.model, protected.learned):
@@ -67,7 +67,7 @@ def evaluate(
         attack: the attack of the cell, if it is made already.
     """
     started = perf_counter()
-    attack = attack or make_attack(cell.attack, cell.effort)
+    attack = attack or make_attack(testbed.setting.local(cell.attack), cell.effort)
 
     oblivious = attacked = _crafted(attack, {"bare": testbed.bare}, None, cell, testbed, progress)
     if cell.tier == "adaptive":

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from bench.errors import InputError
 from bench.plugins.registry import Kind, load_plugin
 from bench.plugins.specs import Spec, check_known, split_specs
-from bench.records.command import LEAST
+from bench.records.command import FEWEST_CURVE_VALUES
 
 
 def along(over: str, attacks: str, defenses: str) -> tuple[str, str]:
@@ -23,8 +23,8 @@ def along(over: str, attacks: str, defenses: str) -> tuple[str, str]:
     """
     name, _, listed = over.partition("=")
     values = [one.strip() for one in listed.split(",") if one.strip()]
-    if len(set(values)) < LEAST:
-        raise InputError(f"Expected --over NAME=VALUE,… with at least {LEAST} values, but got {over!r}.")
+    if len(set(values)) < FEWEST_CURVE_VALUES:
+        raise InputError(f"Expected --over NAME=VALUE,… with at least {FEWEST_CURVE_VALUES} values, but got {over!r}.")
     attack_texts, defense_texts = split_specs(attacks), split_specs(defenses)
     if all(name in _parameters("attack", one) for one in attack_texts):
         return _varied(attack_texts, name, values), defenses

@@ -108,7 +108,7 @@ def failure(task: Task, status: Status, reason: str, spoiled: bool = False) -> D
 def _attack(task: CellTask) -> PluginRecord | None:
     """The attack, so that its board can name it although it has no number; None if it cannot even be made."""
     try:
-        return of_attack(task.cell.attack, make_attack(task.cell.attack, task.cell.effort))
+        return of_attack(task.cell.attack, make_attack(task.setting.local(task.cell.attack), task.cell.effort))
     except Exception:
         return None
 

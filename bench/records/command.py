@@ -6,13 +6,15 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import replace
 
+from bench.core.identity import without_hashes
 from bench.core.text import plain
 from bench.plugins.specs import Spec
 from bench.records.schema import TIERS, Cell
 
 
 def command(cell: Cell, tier: str = "", seeds: str = "") -> str:
-    """The command that computes a cell, or the cells of these tiers and seeds; folders have to be written out."""
+    """The command that computes a cell, or the cells of these tiers and seeds, in the folder that holds its files."""
+    cell = cell.with_texts(without_hashes)
     if cell.attack.startswith("imported:"):
         name, tier = shlex.quote(cell.attack.removeprefix("imported:")), cell.tier
         return f"bench import-attack FILE --defense {shlex.quote(cell.defense)} --attack-name {name} --tier {tier}"
@@ -38,24 +40,24 @@ def command(cell: Cell, tier: str = "", seeds: str = "") -> str:
 
 
 def commands(cells: Iterable[Cell]) -> list[str]:
-    """As few commands as compute exactly these cells, beside the bare model, which every command computes.
+    """As few commands as compute exactly these cells, and the bare model, which every command computes.
 
-    Two cells share one if all that it crosses is wanted. Folders have to be written out by whoever calls it.
+    Two cells share a command if all that it crosses is wanted.
     """
-    found: list[str] = []
+    lines: list[str] = []
     crossed: dict[Cell, list[Cell]] = {}
     for cell in dict.fromkeys(cells):
         if cell.attack.startswith("imported:"):
-            found.append(command(cell))
+            lines.append(command(cell))
         else:
             crossed.setdefault(replace(cell, attack="", defense="", tier=TIERS[0], seed=0), []).append(cell)
     for group in crossed.values():
-        options = [(one.attack, one.defense, one.tier, str(one.seed)) for one in group]
+        options = [(cell.attack, cell.defense, cell.tier, str(cell.seed)) for cell in group]
         for attacks, defenses, tiers, seeds in _crossed(options):
             tier = tiers[0] if len(tiers) == 1 else "both"
             cell = replace(group[0], attack=",".join(attacks), defense=",".join(defenses))
-            found.append(command(cell, tier, ",".join(seeds)))
-    return found
+            lines.append(command(cell, tier, ",".join(seeds)))
+    return lines
 
 
 _Product = tuple[tuple[str, ...], ...]
@@ -63,21 +65,21 @@ _Product = tuple[tuple[str, ...], ...]
 
 
 def _crossed(points: Iterable[tuple[str, ...]]) -> list[_Product]:
-    """Points as products of sets: each in one of them, and nothing else in any."""
+    """Points as products of sets: each point in one of them, and no other point in any."""
     products: list[_Product] = [tuple((word,) for word in point) for point in points]
     for axis in (2, 0, 1, 3):
         merged: dict[_Product, tuple[str, ...]] = {}
-        for one in products:
-            rest = one[:axis] + one[axis + 1 :]
-            merged[rest] = merged.get(rest, ()) + one[axis]
+        for product in products:
+            rest = product[:axis] + product[axis + 1 :]
+            merged[rest] = merged.get(rest, ()) + product[axis]
         products = [(*rest[:axis], words, *rest[axis:]) for rest, words in merged.items()]
     return products
 
 
 def _is_file(key: str, value: str) -> bool:
-    """Whether a model's weights are a file, not the name of weights that its library knows."""
+    """Whether a parameter of a model is a file of weights, not the name of weights that its library knows."""
     return key == "weights" and "." in value
 
 
-LEAST = 3
-"""Values of a parameter that make a curve."""
+FEWEST_CURVE_VALUES = 3
+"""A parameter needs so many values for a curve."""

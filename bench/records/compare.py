@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.core.identity import without_hashes
 from bench.core.text import escape_markdown, markdown_table, signed
 from bench.errors import InputError
 from bench.records.metrics import Estimate, difference, per_image
@@ -46,10 +47,25 @@ class Change:
 
 
 def compare_folders(first: Path, second: Path) -> list[Change]:
-    """Every cell that one of the two has, in order; raises InputError where a folder holds no records."""
+    """Every cell that one of the two has, in order; raises InputError if a folder holds no records.
+
+    Two cells that differ only in the hashes of their files are one if no other differs only in those.
+    """
     before, after = _records(first), _records(second)
+    alone = [_by_text(set(own) - set(others)) for own, others in ((before, after), (after, before))]
+    for text, own in alone[0].items():
+        if len(own) == len(alone[1].get(text, [])) == 1:
+            before[alone[1][text][0]] = before.pop(own[0])
     cells = sorted({*before, *after}, key=str)
     return [_change(cell, before.get(cell), after.get(cell)) for cell in cells]
+
+
+def _by_text(cells: Iterable[Cell]) -> dict[Cell, list[Cell]]:
+    """Cells by what they are without the hashes of their files."""
+    groups: dict[Cell, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.with_texts(without_hashes), []).append(cell)
+    return groups
 
 
 def drops(changes: Sequence[Change], max_drop: float) -> list[Change]:

@@ -6,7 +6,8 @@ import hashlib
 import math
 import re
 import shlex
-from dataclasses import asdict, field, fields
+from collections.abc import Callable
+from dataclasses import asdict, field, fields, replace
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -71,6 +72,16 @@ class Cell:
         except ValidationError as error:
             known = ", ".join(one.name for one in fields(cls))
             raise InputError(f"Expected key=value words with the keys {known}, but got {text!r}.") from error
+
+    def with_texts(self, change: Callable[[str], str]) -> Cell:
+        """The cell with its four texts changed, such as by `without_hashes`."""
+        return replace(
+            self,
+            dataset=change(self.dataset),
+            model=change(self.model),
+            attack=change(self.attack),
+            defense=change(self.defense),
+        )
 
     @property
     def slug(self) -> str:

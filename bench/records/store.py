@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shlex
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +22,11 @@ from bench.errors import InputError
 from bench.plugins.specs import check_known
 from bench.records.schema import SCHEMA, Cell, Latency, Outcome, first_problem, spell, split_words
 from bench.records.sealed import RESTORE, parse_sealed, read_sealed, seal
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _OUTCOME = TypeAdapter(Outcome)
 _LATENCY = TypeAdapter(Latency)
@@ -70,11 +77,24 @@ class Store:
             _keep(path.relative_to(self.folder), text, self.folder, error.strerror or str(error))
         return path
 
-    def drop(self, cell: Cell) -> None:
-        """Deletes the record of a cell, if it has one, and its pictures and curves."""
-        self.path(cell).unlink(missing_ok=True)
+    def drop(self, record: Cell | Latency) -> None:
+        """Deletes a record, if there is one, and the pictures and curves of its cell."""
+        self.path(record).unlink(missing_ok=True)
         for kind, ending in (("patches", "png"), ("pictures", "webp"), ("pictures", "json"), ("roc", "json")):
-            self.folder.joinpath(kind, *cell.group, f"{cell.slug}.{ending}").unlink(missing_ok=True)
+            self.folder.joinpath(kind, *record.group, f"{record.slug}.{ending}").unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes that use this from working on the folder at the same time, where the system can."""
+        if fcntl is None:
+            yield
+            return
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def picture(self, cell: Cell) -> Path:
         """The file with the picture of what a universal attack learned for this cell."""

@@ -32,13 +32,14 @@ def generate(folder: Path) -> dict[Path, str]:
 
 def write_report(folder: Path) -> list[Path]:
     """Writes the generated files that have changed, deletes obsolete pages of the site, and returns these paths."""
-    files = generate(folder)
-    changed = [path for path, text in files.items() if not _is_current(path, text)]
-    for path in changed:
-        write_text(path, files[path], lasting=False)
-    obsolete = [path for path in sorted((folder / "site").rglob("*")) if path.is_file() and path not in files]
-    for path in obsolete:
-        path.unlink()
+    with Store(folder).locked():  # when several runs end at once, the last to write has seen all records
+        files = generate(folder)
+        changed = [path for path, text in files.items() if not _is_current(path, text)]
+        for path in changed:
+            write_text(path, files[path], lasting=False)
+        obsolete = [path for path in sorted((folder / "site").rglob("*")) if path.is_file() and path not in files]
+        for path in obsolete:
+            path.unlink()
     return changed + obsolete
 
 

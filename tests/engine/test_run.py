@@ -19,7 +19,7 @@ from bench.engine.craft import Crafted
 from bench.engine.judge import judge, spare_lost, strongest
 from bench.engine.protect import Protected
 from bench.engine.run import run_cell
-from bench.engine.setting import Setting, without_folders
+from bench.engine.setting import Setting
 from bench.engine.testbed import Testbed, testbed_of
 from bench.plugins.registry import make_attack, make_defense
 from bench.records.schema import Cell, Outcome
@@ -234,14 +234,6 @@ def test_a_random_defense_is_asked_ten_times_and_its_share_is_kept(monkeypatch: 
     share = (logits.argmax(-1) == 0).double().mean(0)
     assert 0.3 < share.mean() < 0.7
     assert Goal(torch.zeros(30, dtype=torch.int64)).reached(logits).double().mean() < 0.05
-
-
-def test_records_name_no_folders_of_a_machine() -> None:
-    assert (
-        without_folders("folder:/home/someone/data/cats,train=/elsewhere/dogs,resize=8")
-        == "folder:cats,resize=8,train=dogs"
-    )
-    assert without_folders("photos:crop=64") == "photos:crop=64"
 
 
 def test_the_real_cifar_classifier_gets_470_of_500_real_images(shared: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.core.text import plain
 from bench.plugins.registry import Kind
-from bench.records.command import LEAST
+from bench.records.command import FEWEST_CURVE_VALUES
 from bench.records.metrics import MEASURES, Estimate
 from bench.records.samples import Sample
 from bench.records.schema import TIERS, Tier
@@ -90,7 +90,11 @@ def find_curves(samples: Iterable[Sample]) -> dict[Curve, Lines]:
                 found.setdefault(curve, {}).setdefault((line, sample.cell.tier), {})[value] = sample
     curves: dict[Curve, Lines] = {}
     for curve, lines in sorted(found.items(), key=lambda item: item[0]):
-        long = {key: dict(sorted(points.items())) for key, points in sorted(lines.items()) if len(points) >= LEAST}
+        long = {
+            key: dict(sorted(points.items()))
+            for key, points in sorted(lines.items())
+            if len(points) >= FEWEST_CURVE_VALUES
+        }
         if long:
             curves[curve] = long
     return curves
