@@ -168,13 +168,13 @@ class Placed:
         side = self.side(height, width)
         if side > min(height, width):
             raise InputError(
-                f"Expected a patch that fits into {height}×{width} images, but a {self.shape} of area {self.area:.3g} "
-                f"is {side} pixels wide. Choose a smaller area."
+                f"A {self.shape} of area {self.area:.3g} is {side} pixels wide and does not fit into {height}×{width} "
+                "images. Choose a smaller area."
             )
         if self.location == "fixed" and (self.at[0] + side > height or self.at[1] + side > width):
             raise InputError(
-                f"Expected a patch inside {height}×{width} images, but one of {side}×{side} pixels sticks out at row "
-                f"{self.at[0]}, column {self.at[1]}. Choose at most at={height - side}:{width - side}."
+                f"A patch of {side}×{side} pixels at row {self.at[0]}, column {self.at[1]} leaves the {height}×{width} "
+                f"image. Choose at most at={height - side}:{width - side}."
             )
 
     def side(self, height: int, width: int) -> int:

@@ -19,9 +19,9 @@ def check_picture(file: Path) -> None:
         with Image.open(file) as picture:
             picture.verify()
     except FileNotFoundError:
-        raise ValueError(f"Expected a picture, but there is no file {str(file)!r}.") from None
+        raise ValueError(f"Expected a picture file, but there is no picture {str(file)!r}.") from None
     except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
-        raise ValueError(f"Expected a picture such as a PNG file, but cannot read {str(file)!r}: {error}") from None
+        raise ValueError(f"Expected a picture such as a PNG file, but {str(file)!r} cannot be read: {error}") from None
 
 
 def read_picture(file: Path, images: Images, side: int) -> Float[Tensor, "c s s"]:

@@ -79,4 +79,4 @@ def _load(text: str, image_shape: tuple[int, int, int], num_classes: int) -> Cla
             weights=Path(weights) if weights else None,
         )
     except InputError as error:
-        raise InputError(f"Cannot learn the patch on {text!r}: {error}") from error
+        raise InputError(f"The patch cannot be learned on {text!r}: {error}") from error

@@ -92,7 +92,7 @@ def choose(rng: Streams, size: int, count: int) -> Int[Tensor, "n count"]:
 def check_pixels(pixels: int) -> None:
     """Raises ValueError for fewer than one pixel."""
     if pixels < 1:
-        raise ValueError(f"Expected pixels ≥ 1, but got {pixels}.")
+        raise ValueError(f"Expected pixels to be 1 or more, but got {pixels}.")
 
 
 def check_room(pixels: int, image_shape: tuple[int, int, int]) -> None:

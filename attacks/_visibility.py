@@ -49,7 +49,7 @@ def check_generator(generator: str, image_shape: tuple[int, int, int]) -> None:
         distortion = network(black)
     except Exception as error:  # anyone's network may fail in any way
         raise InputError(
-            f"Expected a network for {tuple(black.shape)} images, but that in {generator} fails: {error}"
+            f"Expected a network for images of {tuple(black.shape)}, but {generator} does not take them: {error}"
         ) from error
     shapes = {(2, 1, *image_shape[1:]), (2, *image_shape[1:])}
     if distortion.shape not in shapes or not ((distortion >= 0) & (distortion <= 1)).all():
@@ -69,9 +69,7 @@ def _loaded(generator: str) -> Callable[[Images], Tensor]:
     try:
         return torch.export.load(generator).module()
     except Exception as error:
-        raise InputError(
-            f"Expected a file saved with torch.export.save, but cannot read {generator}: {error}"
-        ) from error
+        raise InputError(f"Expected a file of torch.export.save, but {generator} cannot be read: {error}") from error
 
 
 def _contrast(images: Images) -> Float[Tensor, "n h w"]:
