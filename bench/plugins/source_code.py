@@ -24,7 +24,8 @@ from bench.core.files import content_hash, file_version
 _OURS = "bench"
 _PLUGIN_CODE = ("attacks", "defenses", "core")
 _LIBRARIES = {"site-packages", "dist-packages"}
-_FILE_NAME = re.compile(r"[\w-][\w. -]*(/[\w-][\w. -]*)*\.\w+")
+_FILE_NAME = re.compile(r"[\w-][\w. -]{0,99}(/[\w-][\w. -]{0,99}){0,5}")
+_IMPORT_FUNCTIONS = ("import_module", "__import__")
 
 
 def source_of(module_name: str) -> Path | None:
@@ -80,7 +81,7 @@ def fingerprint_of_text(text: bytes, beside: Mapping[str, bytes]) -> str:
         beside: name -> content of the files in its folder.
     """
     code = _read_code(text, "module")
-    contents = {name: hashlib.sha256(beside[name]).hexdigest() for name in code.files if name in beside}
+    contents = {name: hashlib.sha256(beside[name]).hexdigest() for name in code.names if name in beside}
     ours = (name for name in code.imports if name.partition(".")[0] == _OURS)
     return _fingerprint(_digests(filter(_counts_of_ours, ours), {"module": {code.digest, *contents.values()}}))
 
@@ -92,12 +93,12 @@ class _Code:
     Attributes:
         digest: of its syntax tree without docstrings.
         imports: the modules that it imports, or that its imports might name.
-        files: texts in it that may be names of files beside it.
+        names: texts in it that may be names of files or folders beside it.
     """
 
     digest: str
     imports: tuple[str, ...]
-    files: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 def _fingerprint(digests: Mapping[str, set[str]]) -> str:
@@ -114,10 +115,22 @@ def _digests(module_names: Iterable[str], digests: dict[str, set[str]]) -> dict[
         if source is None:
             continue
         code = _code_in(source, name, file_version(source))
-        beside = [source.parent / file for file in code.files]
-        digests[name] = {code.digest, *(content_hash(file) for file in beside if file.is_file())}
+        digests[name] = {code.digest, *map(content_hash, _files_beside(source.parent, code.names))}
         todo += [imported for imported in code.imports if imported not in digests and belongs_to(imported, name)]
     return digests
+
+
+def _files_beside(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    """The files with these names in a folder, and in those of its subfolders that have one of the names."""
+    entries = _entries(folder, file_version(folder))
+    near = [folder / name for name in names if name.partition("/")[0] in entries]
+    below = (path / name for path in near if path.is_dir() for name in names)
+    return (path for path in (*near, *below) if path.is_file())
+
+
+@lru_cache(maxsize=4096)
+def _entries(folder: Path, version: tuple[int, int]) -> frozenset[str]:
+    return frozenset(path.name for path in folder.iterdir())
 
 
 def belongs_to(module_name: str, importer: str) -> bool:
@@ -173,8 +186,8 @@ def _read_code(text: bytes, package: str) -> _Code:
         content = ascii(_shape(tree)).encode()
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # no Python, or hostile
         return _Code(hashlib.sha256(text).hexdigest(), (), ())
-    files = tuple(sorted(name for name in texts if len(name) < 200 and _FILE_NAME.fullmatch(name)))
-    return _Code(hashlib.sha256(content).hexdigest(), tuple(imports), files)
+    names = tuple(sorted(filter(_FILE_NAME.fullmatch, texts)))
+    return _Code(hashlib.sha256(content).hexdigest(), tuple(imports), names)
 
 
 def _imported(node: ast.AST, package: str) -> Iterator[str]:
@@ -184,6 +197,8 @@ def _imported(node: ast.AST, package: str) -> Iterator[str]:
     elif isinstance(node, ast.ImportFrom):
         base = _absolute(node, package)
         names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in _IMPORT_FUNCTIONS:
+        names = [str(argument.value) for argument in node.args[:1] if isinstance(argument, ast.Constant)]
     else:
         return
     for name in names:

@@ -157,6 +157,7 @@ class TestHelpers:
             ("from h1_pack.sub import deep", "h1_pack/near.py"),
             ("from h1_pack import near", "h1_pack/near.py"),
             ("from h1_pack.near import shade", "h1_pack/__init__.py"),
+            ("import importlib; importlib.import_module('h1_helper')", "h1_helper.py"),
         ],
     )
     def test_a_change_in_a_helper_is_seen(self, tmp_path: Path, imports: str, file: str) -> None:
@@ -172,16 +173,22 @@ class TestHelpers:
         first, second = (f"{both}from {name} import shade" for name in ("h1_helper", "h1_pack.near"))
         assert self.fingerprint(tmp_path, first) != self.fingerprint(tmp_path, second)
 
-    def test_a_file_beside_the_plugin_that_it_names_is_seen(self, tmp_path: Path) -> None:
-        weights = tmp_path / "shade.safetensors"
-        names = 'return Path(__file__).with_name("shade.safetensors")'
-        before = self.fingerprint(tmp_path, names)
+    @pytest.mark.parametrize("name", ["shade.safetensors", "weights/shade.pt"])
+    def test_a_file_beside_the_plugin_that_it_names_is_seen(self, tmp_path: Path, name: str) -> None:
+        weights = tmp_path / name
+        weights.parent.mkdir(exist_ok=True)
+        code = "return Path(__file__).parent / " + " / ".join(map(repr, weights.relative_to(tmp_path).parts))
+        before = self.fingerprint(tmp_path, code)
         weights.write_bytes(b"1")
-        first = self.fingerprint(tmp_path, names)
+        first = self.fingerprint(tmp_path, code)
         weights.write_bytes(b"2")
-        assert len({before, first, self.fingerprint(tmp_path, names)}) == 3
-        text = (tmp_path / "shade.py").read_bytes()
-        assert self.fingerprint(tmp_path, names) == fingerprint_of_text(text, {weights.name: b"2", "other.pt": b"3"})
+        assert len({before, first, self.fingerprint(tmp_path, code)}) == 3
+
+    def test_a_bundle_has_the_fingerprint_of_the_files_that_are_packed(self, tmp_path: Path) -> None:
+        (tmp_path / "shade.safetensors").write_bytes(b"2")
+        installed = self.fingerprint(tmp_path, 'return Path(__file__).with_name("shade.safetensors")')
+        packed = {"shade.py": (tmp_path / "shade.py").read_bytes(), "shade.safetensors": b"2", "other.pt": b"3"}
+        assert fingerprint_of_text(packed["shade.py"], packed) == installed
 
     def test_what_is_installed_with_a_plugin_is_seen_and_libraries_are_not(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
