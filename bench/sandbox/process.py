@@ -1,155 +1,211 @@
-"""Starts the process that untrusted code runs in, asks it, and ends it when it does not answer."""
+"""Starts the processes that untrusted code runs in, asks them, and ends them when they do not answer."""
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from bench.core.text import plain
 from bench.data.photos import PHOTOGRAPHS, shipped
 from bench.errors import RefusedError
 from bench.sandbox import wire
-from bench.sandbox.isolation import FORBIDDEN, NO_ISOLATION, IsolationError
+from bench.sandbox.isolation import FORBIDDEN, IsolationError
 
 _SYSTEM = (
     "/lib /lib64 /usr/lib /usr/lib64 /usr/local/lib /usr/share/zoneinfo /etc/ld.so.cache /etc/localtime /dev/null "
     "/dev/urandom /dev/zero /proc/cpuinfo /proc/meminfo /proc/stat /proc/sys/vm/overcommit_memory "
     "/sys/devices/system/cpu /sys/devices/system/node"
 )
+T = TypeVar("T")
+_START = 120
+"""Seconds until a process must have raised its walls."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a process may use.
+    """What untrusted code may use.
 
     Attributes:
-        start: seconds until it has loaded the code.
-        answer: seconds for one answer, of at most some hundred images.
-        processor: seconds of processor time in all.
-        memory: bytes beyond what the libraries take.
+        answer: seconds for one answer, of at most a few hundred images; the first one includes loading the code.
+        total: seconds for all answers of all its processes together.
+        memory: bytes of each process beyond what the libraries take.
     """
 
-    start: float = 120
     answer: float = 120
-    processor: int = 4 * 3600
+    total: float = 4 * 3600
     memory: int = 4 * 2**30
+
+
+class _ForkServer:
+    """The outer side of `bench.sandbox.forkserver`, which has at most one child at a time."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and our own module
+                [sys.executable, "-I", "-B", "-m", "bench.sandbox.forkserver", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                cwd="/",
+                env={"HOME": "/nonexistent", "USER": "nobody", "LOGNAME": "nobody", "LANG": "C.UTF-8", "PATH": ""},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        atexit.register(self.close)
+
+    def start(self, plan: Path, files: list[int]) -> None:
+        """Starts a child; the last one must have ended."""
+        with suppress(OSError):  # it is gone: nobody will answer
+            socket.send_fds(self._control, [str(plan).encode()], files)
+
+    def end(self) -> int:
+        """Ends the child, if it still runs; returns its exit code, below 0 for a signal."""
+        try:
+            self._control.send(b".")
+            return int(self._control.recv(64))
+        except (OSError, ValueError):
+            _fork_server.cache_clear()
+            self.close()
+            return -signal.SIGKILL
+
+    def close(self) -> None:
+        """Ends the process and its child."""
+        self._control.close()
+        self._process.wait()
+
+
+@cache
+def _fork_server() -> _ForkServer:
+    return _ForkServer()
 
 
 class Box:
     """A process behind walls, with the code of one plugin in it. Use it with `with`."""
 
     def __init__(self, code: Mapping[str, bytes], limits: Limits) -> None:
-        """Starts the process and does not wait for it.
+        """Starts the process and waits until its walls stand.
 
         Args:
             code: file name -> content; the one that ends in .py is the plugin, others lie beside it.
             limits: what it may use.
-        """
-        self.limits = limits
-        self._folder = tempfile.TemporaryDirectory(prefix="bench-box-")
-        root = Path(self._folder.name).resolve()
-        self._told = root / "told"
-        for name in ("own", "code"):
-            (root / name).mkdir()
-        for name, content in code.items():
-            (root / "code" / name).write_bytes(content)
-        self._start(root, _plan(root, code, limits))
-        self.walls: list[str] = []
-
-    def _start(self, root: Path, plan: Mapping[str, Any]) -> None:
-        (root / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
-        (theirs, ours), (our_end, their_end) = os.pipe(), os.pipe()
-        command = [sys.executable, "-I", "-B", "-m", "bench.sandbox.child", str(root / "plan.json")]
-        home = str(root / "own")
-        environment = {name: home for name in ("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR")}
-        environment |= {"USER": "nobody", "LOGNAME": "nobody", "LANG": "C.UTF-8", "PATH": ""}
-        with self._told.open("wb") as told:
-            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and our own module
-                [*command, str(theirs), str(their_end)],
-                pass_fds=(theirs, their_end),
-                cwd=home,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=told,
-                start_new_session=True,
-            )
-        os.close(theirs)
-        os.close(their_end)
-        self._to, self._from = Connection(ours, readable=False), Connection(our_end, writable=False)
-
-    def ask(
-        self, message: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Sends a request and waits for its answer.
 
         Raises:
             IsolationError: this machine cannot raise the walls.
+        """
+        self._limits = limits
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-box-")
+        root = Path(self._folder.name).resolve()
+        (root / "code").mkdir()
+        for name, content in code.items():
+            (root / "code" / name).write_bytes(content)
+        (root / "plan.json").write_text(json.dumps(_plan(root, code, limits)), encoding="utf-8")
+        self._errors = root / "errors"
+        (theirs, ours), (our_end, their_end) = os.pipe(), os.pipe()
+        files = [theirs, their_end, os.open(self._errors, os.O_WRONLY | os.O_CREAT)]
+        self._server, self._lock = _fork_server(), threading.Lock()
+        self._ended: int | None = None
+        self._server.start(root / "plan.json", files)
+        for file in files:
+            os.close(file)
+        self._to, self._from = Connection(ours, readable=False), Connection(our_end, writable=False)
+        try:
+            hello = self._within(_START, lambda: wire.receive(self._from, wire.LEAST)[0])
+            self.walls: list[str] = hello.get("walls", [])
+            if not self.walls:
+                raise IsolationError(hello.get("lacking", "no walls"))
+        except RefusedError as error:  # there is no untrusted code in it yet
+            self.close()
+            raise IsolationError(f"the process for untrusted code does not start: {error.__cause__!r}") from error
+        except IsolationError:
+            self.close()
+            raise
+
+    def ask(
+        self, message: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None, seconds: float | None = None
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Sends a question and waits for its answer.
+
+        Args:
+            message: what to do.
+            tensors: with what.
+            seconds: to answer in, where less is left than the limits allow.
+
+        Raises:
             RefusedError: the code cannot be loaded, gives no answer, or did what it must not.
         """
-        if not self.walls:
-            self.walls = [str(one) for one in self._exchange({}, {}, self.limits.start)[0]["walls"]]
-        return self._exchange(dict(message), dict(tensors or {}), self.limits.answer)
 
-    def _exchange(
-        self, message: dict[str, Any], tensors: dict[str, Tensor], seconds: float
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        def exchange() -> tuple[dict[str, Any], dict[str, Tensor]]:
+            sent = wire.send(self._to, dict(message), dict(tensors or {}))
+            return wire.receive(self._from, wire.LEAST + 2 * sent)
+
+        answer, numbers = self._within(self._limits.answer if seconds is None else seconds, exchange)
+        if "error" in answer:
+            raise RefusedError(f"the defense failed: {plain(str(answer['error']))[:500]}")
+        return answer, numbers
+
+    def _within(self, seconds: float, work: Callable[[], T]) -> T:
+        """What `work` returns, if the process answers in time."""
         late = threading.Event()
 
         def end() -> None:
             late.set()
-            self._process.kill()
+            self._end()
 
         watchdog = threading.Timer(seconds, end)
         watchdog.start()
         try:
-            wire.send(self._to, message, tensors)
-            answer, numbers = wire.receive(self._from)
+            return work()
         except Exception as error:  # whatever it sends in place of an answer
-            self._process.kill()
-            code = self._process.wait()
-            if late.is_set():
-                raise RefusedError(f"the defense gave no answer within {seconds:g} seconds") from error
-            raise self._cause(code, error) from error
+            cause = f"gave no answer within {seconds:.3g} seconds" if late.is_set() else self._cause(error)
+            raise RefusedError(f"the defense {cause}") from error
         finally:
             watchdog.cancel()
-        if "error" in answer:
-            raise RefusedError(f"the defense failed: {str(answer['error'])[:500]}")
-        return answer, numbers
 
-    def _cause(self, code: int, error: Exception) -> Exception:
-        """Why the process ended, from what it said last and how it ended."""
-        lines = self._told.read_bytes()[-20_000:].decode(errors="replace").splitlines()
+    def _cause(self, error: Exception) -> str:
+        """Why there is no answer, from what the process said last and how it ended."""
+        code = self._end()
+        lines = self._errors.read_bytes()[-20_000:].decode(errors="replace").splitlines()
         for line in lines:
-            if line.startswith(NO_ISOLATION):
-                return IsolationError(line.removeprefix(NO_ISOLATION))
             if line.startswith(FORBIDDEN):
-                return RefusedError(f"the defense {line.removeprefix(FORBIDDEN)}")
-        if code in (-signal.SIGXCPU, -signal.SIGKILL) and isinstance(error, EOFError):
-            return RefusedError("the defense used up its memory or its processor time")
-        last = next((line for line in reversed(lines) if line.strip()), "")
-        return RefusedError(f"the defense's process ended ({code}; {type(error).__name__}): {last[:500]}")
+                return plain(line.removeprefix(FORBIDDEN))[:500]
+        alive = not isinstance(error, EOFError | ConnectionError) and "end of file" not in str(error)
+        if alive:
+            return f"sent no answer that can be read ({type(error).__name__})"
+        if code in (-signal.SIGXCPU, -signal.SIGKILL):
+            return "used up its memory or its processor time"
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended its process with exit code {code}"
+        last = next((plain(line) for line in reversed(lines) if line.strip()), "")
+        return how + (f": {last[:500]}" if last else "")
+
+    def _end(self) -> int:
+        """Ends the process; returns its exit code, below 0 for a signal."""
+        with self._lock:
+            if self._ended is None:
+                self._ended = self._server.end()
+            return self._ended
 
     def close(self) -> None:
         """Ends the process and deletes its folder."""
-        self._process.kill()
-        self._process.wait()
+        self._end()
         for pipe in (self._to, self._from):
             with suppress(OSError):
                 pipe.close()
@@ -158,36 +214,46 @@ class Box:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 
 def _plan(root: Path, code: Mapping[str, bytes], limits: Limits) -> dict[str, Any]:
     """What the process needs to know before it reads anything else."""
-    hidden = {shipped(*where).resolve() for where in PHOTOGRAPHS.values()}
-    hidden |= {shipped("sklearn", "datasets/data/digits.csv.gz").resolve()}
-    roots = _roots()
     (plugin,) = [name for name in code if name.endswith(".py")]
+    readable, listed, labels = _places()
     return {
         "plugin": str(root / "code" / plugin),
-        "own": str(root / "own"),
-        "readable": [str(one) for path in roots for one in _without(path, hidden)] + [str(root / "code")],
-        "listed": [str(one) for one in roots],
-        "labels": [str(one) for one in sorted(hidden)],
+        "readable": [*readable, str(root / "code")],
+        "listed": listed,
+        "labels": labels,
         "threads": torch.get_num_threads(),
-        **asdict(limits),
+        "processor": int(limits.total),
+        "memory": limits.memory,
     }
+
+
+@cache
+def _places() -> tuple[list[str], list[str], list[str]]:
+    """What may be read, which folders may be listed, and the files that labels could be made from."""
+    sources = [*PHOTOGRAPHS.values(), ("sklearn", "datasets/data/digits.csv.gz")]
+    beside = {path for source in sources for path in shipped(*source).resolve().parent.iterdir()}
+    hidden = {path for path in beside if path.is_file() and path.suffix not in (".py", ".pyi")}  # some are near copies
+    roots = _roots()
+    readable = [str(inner) for path in roots for inner in _without(path, hidden)]
+    return readable, [str(path) for path in roots], [str(path) for path in sorted(hidden)]
 
 
 def _roots() -> list[Path]:
     """The interpreter's and the packages' folders, those of this project, and a few files of the system."""
-    found = {Path(one) for one in _SYSTEM.split()}
-    found |= {Path(prefix) / name for prefix in (sys.prefix, sys.base_prefix) for name in ("lib", "lib64")}
+    paths = {Path(name) for name in _SYSTEM.split()}
+    paths |= {Path(prefix) / name for prefix in (sys.prefix, sys.base_prefix) for name in ("lib", "lib64")}
     named = sysconfig.get_paths()
-    found |= {Path(named[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths |= {Path(named[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths |= {Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")}
     for package in ("bench", "bench.attacks", "bench.defenses"):
-        found |= {Path(one) for one in import_module(package).__path__}
-    return sorted({one.resolve() for one in found if one.exists()})
+        paths |= {Path(folder) for folder in import_module(package).__path__}
+    return sorted({path.resolve() for path in paths if path.exists()})
 
 
 def _without(path: Path, hidden: set[Path]) -> Iterator[Path]:

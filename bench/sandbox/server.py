@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
@@ -24,36 +23,28 @@ Answer = tuple[dict[str, Any], dict[str, Tensor]]
 
 
 class Server:
-    """Answers one request after the other."""
+    """Answers one question after the other."""
 
-    def __init__(self, read: int, write: int, threads: int) -> None:
+    def __init__(self, questions: Connection, answers: Connection, plugin: Path, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._from, self._to = Connection(read, writable=False), Connection(write, readable=False)
+        self._questions, self._answers, self._plugin = questions, answers, plugin
         self._views: dict[str, Classifier] = {}
 
-    def run(self, plugin: Path, walls: list[str]) -> None:
-        """Loads the plugin for the first request, then serves until the other side is gone."""
-
-        def load(message: dict[str, Any], tensors: dict[str, Tensor]) -> Answer:
-            names = add_file(plugin)
-            return {"walls": walls, "names": names}, {}
-
+    def run(self) -> None:
+        """Serves until the other side is gone."""
         ways = {"protect": self._protect, "answer": self._answer, "gradient": self._gradient, "certify": self._certify}
         with suppress(EOFError, OSError):
-            self._serve(load)
             while True:
-                self._serve(lambda message, tensors: ways[message["do"]](message, tensors))
-
-    def _serve(self, way: Callable[[dict[str, Any], dict[str, Tensor]], Answer]) -> None:
-        message, tensors = wire.receive(self._from)
-        try:
-            answer = way(message, tensors)
-        except Exception as error:  # a plugin may fail in any way, and the other side is told
-            answer = {"error": f"{type(error).__name__}: {error}"[:2000]}, {}
-        wire.send(self._to, *answer)
+                message, tensors = wire.receive(self._questions, 2**31)
+                try:
+                    answer = ways[message["do"]](message, tensors)
+                except BaseException as error:  # a plugin may fail in any way, and the other side is told
+                    answer = {"error": f"{type(error).__name__}: {error}"[:2000]}, {}
+                wire.send(self._answers, *answer)
 
     def _protect(self, message: dict[str, Any], learned: Artifact) -> Answer:
         """Makes the defense of this text around the model of that one, and says what it is."""
+        add_file(self._plugin)
         shape, classes = message["shape"], message["classes"]
         self.model = load_model(message["model"], num_classes=classes, image_shape=tuple(shape))
         self.defense, self.learned = make_defense(message["defense"]), learned
@@ -61,14 +52,21 @@ class Server:
             raise InputError("Expected what the defense learned, but the bundle has none of it.")
         self.defense.check(tuple(shape), classes)
         model = self.defense.protect(self.model, learned)
-        self._views = {"": model}
-        for name, view in self.defense.attacker_views(self.model, learned).items():
-            self._views[f"view {name}"] = view
+        views = self.defense.attacker_views(self.model, learned)
+        self._views = {"": model} | {f"view {name}": view for name, view in views.items()}
         described = of_defense(message["defense"], Protected(self.defense, learned, model, torch.empty(0)))
         return {
             "defense": asdict(described),
             "certifies": isinstance(self.defense, CertifiedDefense),
-            "views": {name: _is(one) for name, one in self._views.items()},
+            "views": {
+                name: {
+                    "rejects": bool(view.rejects),
+                    "non_finite_rejects": bool(view.non_finite_rejects),
+                    "random": bool(view.random),
+                    "passes": float(view.passes),
+                }
+                for name, view in self._views.items()
+            },
         }, {}
 
     def _answer(self, message: dict[str, Any], tensors: dict[str, Tensor]) -> Answer:
@@ -86,13 +84,5 @@ class Server:
         if not isinstance(self.defense, CertifiedDefense):
             raise InputError("This defense certifies nothing.")
         budget = getattr(budgets, message["budget"])(**message["limits"])
-        sure = self.defense.certify(self.model, self.learned, tensors["images"], tensors["answers"], budget)
-        return {}, {"sure": sure}
-
-
-def _is(model: Classifier) -> dict[str, Any]:
-    return {
-        "rejects": bool(model.rejects),
-        "random": bool(model.random),
-        "passes": float(model.passes),
-    }
+        proven = self.defense.certify(self.model, self.learned, tensors["images"], tensors["answers"], budget)
+        return {}, {"proven": proven}

@@ -9,19 +9,24 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
-WORDS, NUMBERS = 2**20, 2**30
-"""The most bytes of one message: of its JSON, of its tensors."""
+LEAST = 2**20
+"""Bytes that any message may have, and its tensors."""
 
 
-def send(pipe: Connection, message: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
-    """Sends a message and tensors of any device."""
+def send(pipe: Connection, message: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> int:
+    """Sends a message and tensors of any device; returns how many bytes the tensors took."""
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or {}).items()})
     pipe.send_bytes(json.dumps(message).encode())
-    pipe.send_bytes(save({name: one.detach().cpu().contiguous() for name, one in (tensors or {}).items()}))
+    pipe.send_bytes(content)
+    return len(content)
 
 
-def receive(pipe: Connection) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The next message; raises EOFError, OSError or ValueError where there is none or it is no message."""
-    message = json.loads(pipe.recv_bytes(WORDS))
+def receive(pipe: Connection, most: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The next message, with tensors of at most that many bytes.
+
+    Raises EOFError, OSError, ValueError or SafetensorError where none comes or it is not one.
+    """
+    message = json.loads(pipe.recv_bytes(LEAST))
     if not isinstance(message, dict):
         raise ValueError(f"expected a message, but got {type(message).__name__}")
-    return message, load(pipe.recv_bytes(NUMBERS))
+    return message, load(pipe.recv_bytes(most))

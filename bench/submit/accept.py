@@ -12,9 +12,8 @@ from bench.errors import InputError
 from bench.plugins.registry import addresses
 from bench.records.schema import Outcome
 from bench.records.store import Store
-from bench.records.warnings import warnings_of
 from bench.report import write_report
-from bench.submit.bundle import Bundle
+from bench.submit.bundle import Bundle, checksum_of
 from bench.submit.submit import manifest_text
 from bench.submit.verify import Verdict
 
@@ -23,9 +22,9 @@ def accept(verdict: Verdict, results: Path, replace_other: bool = False) -> list
     """Puts the records of a verified bundle on the board, and its code below results/submissions.
 
     Args:
-        verdict: of `verify`, from this very process: a verdict in a file would be somebody's word.
+        verdict: of `verify`, from this very process: a verdict in a file would be somebody's claim.
         results: the results folder.
-        replace_other: whether a submission of the same name with other code may be replaced.
+        replace_other: whether another submission of the same name may be replaced.
 
     Returns:
         What was written, the tables last.
@@ -40,7 +39,7 @@ def accept(verdict: Verdict, results: Path, replace_other: bool = False) -> list
     _check_name(bundle, folder, replace_other)
     store = Store(results)
     store.prepare()
-    written = [store.save(_cleaned(one, bundle)) for one in bundle.outcomes]
+    written = [store.save(_signed(outcome, bundle)) for outcome in verdict.outcomes]
     for name, content in bundle.code.items():
         write_bytes(folder / "code" / name, content)
         written.append(folder / "code" / name)
@@ -53,27 +52,31 @@ def accept(verdict: Verdict, results: Path, replace_other: bool = False) -> list
 def _check_name(bundle: Bundle, folder: Path, replace_other: bool) -> None:
     if bundle.name in addresses("defense"):
         raise InputError(
-            f"There is a defense {bundle.name!r} already ({addresses('defense')[bundle.name]}). Rename it."
+            f"Another defense is named {bundle.name!r} ({addresses('defense')[bundle.name]}). Rename the new one."
         )
     known = folder / "bundle.json"
     if not known.is_file() or replace_other:
         return
-    same = {f"code/{name}" for name in bundle.code}
-    before = json.loads(known.read_text(encoding="utf-8"))["files"]
-    if any(before.get(name) != bundle.manifest.files[name] for name in same):
+    if checksum_of(json.loads(known.read_text(encoding="utf-8"))["files"]) != bundle.checksum:
         raise InputError(
-            f"There is a submission {bundle.name!r} with other code in {folder}. Rename the new one, or say "
-            f"--replace to put it in the place of the old one."
+            f"Another submission in {folder} is named {bundle.name!r}. Rename the new one, or replace the old one "
+            f"with --replace."
         )
 
 
-def _cleaned(outcome: Outcome, bundle: Bundle) -> Outcome:
-    """The record with its warnings made here, and a word on where it comes from."""
-    told = {name: value for name, value in outcome.provenance.items() if len(value) <= 200 and value.isprintable()}
+def _signed(outcome: Outcome, bundle: Bundle) -> Outcome:
+    """The record with where it comes from. What its training and its cells took on other machines is left out."""
+    origin = {
+        "submission": f"{bundle.manifest.protocol} by {bundle.manifest.author or 'unnamed'}",
+        "bundle": bundle.checksum,
+    }
     return replace(
         outcome,
-        warnings=warnings_of(outcome.facts) if outcome.facts else [],
-        provenance=told | {"submission": f"{bundle.manifest.protocol} by {bundle.manifest.author or 'unnamed'}"},
+        fingerprints=outcome.fingerprints | {"defense": bundle.fingerprint},
+        provenance=outcome.provenance | origin,
+        training={},
+        seconds={},
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 

@@ -1,4 +1,4 @@
-"""A submission as one file: a zip with code, what it learned, records and checksums; read with distrust."""
+"""A submission as one file: a zip with code, what it learned, records and checksums; read without trust."""
 
 from __future__ import annotations
 
@@ -15,20 +15,18 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
+from safetensors import SafetensorError, deserialize
 
-from bench.contracts import Artifact
 from bench.core.files import write_bytes
-from bench.errors import RefusedError
+from bench.errors import InputError, RefusedError
 from bench.plugins.source_code import fingerprint_of_text
 from bench.plugins.specs import Spec
-from bench.records.schema import SCHEMA as RECORD_SCHEMA
 from bench.records.schema import Outcome
+from bench.records.store import parse_outcome
 
-SCHEMA = 1
-FILES, BYTES = 2_000, 2**28
-"""The most files of a bundle, and the most bytes of all of them, unpacked."""
+BUNDLE_SCHEMA = 1
+FILES, BYTES, TEXT_BYTES = 500, 2**28, 2**25
+"""The most files of a bundle, the most bytes of all of them, unpacked, and of those that are JSON."""
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _MANIFEST = "bundle.json"
 _ALLOWED = re.compile(
@@ -46,7 +44,6 @@ class Manifest:
         defense: its text, as in cells.
         protocol, digest: of the protocol that it was computed with.
         author, link, description: for readers; a link begins with https://.
-        date: of the bundle.
         files: name -> SHA-256 of every other file in it.
         schema: of the bundle.
     """
@@ -57,25 +54,24 @@ class Manifest:
     author: str
     link: str
     description: str
-    date: str
     files: dict[str, str] = field(default_factory=dict)
-    schema: int = SCHEMA
+    schema: int = BUNDLE_SCHEMA
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """The content of a bundle whose names, sizes and checksums are right; nothing of it was run.
+    """The content of a bundle whose names, sizes and checksums are correct; nothing of it was run.
 
     Attributes:
         manifest: what it says of itself.
         code: file name -> content; one Python file, and weights that it reads from beside it.
-        learned: seed -> what the defense learned.
+        learned: seed -> what the defense learned, as safetensors.
         outcomes: its records.
     """
 
     manifest: Manifest
     code: Mapping[str, bytes]
-    learned: Mapping[int, Artifact]
+    learned: Mapping[int, bytes]
     outcomes: list[Outcome]
 
     @property
@@ -90,23 +86,28 @@ class Bundle:
 
     @property
     def fingerprint(self) -> str:
-        """What `code_fingerprint` says of a plugin in a file of its own, found without importing it."""
+        """The code fingerprint of the plugin, found without importing it."""
         return fingerprint_of_text(self.code[self.plugin], self.code)
 
     @property
     def checksum(self) -> str:
-        """Of all the code and of all that was learned."""
-        files = {name: sha for name, sha in self.manifest.files.items() if not name.startswith("records/")}
-        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+        """Of the code, the weights beside it and everything that was learned."""
+        return checksum_of(self.manifest.files)
+
+
+def checksum_of(files: Mapping[str, str]) -> str:
+    """One checksum of those of a bundle's files, without its records."""
+    computed_with = {name: checksum for name, checksum in files.items() if not name.startswith("records/")}
+    return hashlib.sha256(json.dumps(computed_with, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def pack(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
     """Writes a bundle; the manifest's checksums are made here. The same content gives the same bytes."""
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
-    told = asdict(manifest) | {"files": sums}
+    content_list = json.dumps(asdict(manifest) | {"files": sums}, indent=1, ensure_ascii=False).encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in [(_MANIFEST, json.dumps(told, indent=1, ensure_ascii=False).encode()), *files.items()]:
+        for name, content in [(_MANIFEST, content_list), *files.items()]:
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
@@ -115,18 +116,18 @@ def pack(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
 
 
 def unpack(path: Path) -> Bundle:
-    """Reads a bundle into memory, and runs nothing of it.
+    """Reads a bundle into memory and runs nothing of it.
 
     Raises:
-        RefusedError: it is no bundle, holds what it must not hold, or differs from its checksums.
+        RefusedError: it is not a bundle, holds what it must not, or differs from its checksums.
     """
     files = _files(path)
     manifest: Manifest = _checked(Manifest, lambda: json.loads(files.pop(_MANIFEST)), _MANIFEST)
-    if manifest.schema != SCHEMA:
-        raise RefusedError(f"the bundle has schema {manifest.schema}; this version reads schema {SCHEMA}")
+    if manifest.schema != BUNDLE_SCHEMA:
+        raise RefusedError(f"the bundle has schema {manifest.schema}; this version reads schema {BUNDLE_SCHEMA}")
     if set(files) != set(manifest.files):
         named = ", ".join(sorted(set(files) ^ set(manifest.files))[:3])
-        raise RefusedError(f"the files of the bundle are not those with a checksum: {named}")
+        raise RefusedError(f"the files in the bundle are not those with a checksum: {named}")
     for name, content in files.items():
         if hashlib.sha256(content).hexdigest() != manifest.files[name]:
             raise RefusedError(f"{name} differs from its checksum")
@@ -134,11 +135,11 @@ def unpack(path: Path) -> Bundle:
     code = {name.removeprefix("code/"): content for name, content in files.items() if name.startswith("code/")}
     if sum(name.endswith(".py") for name in code) != 1:
         raise RefusedError(f"expected one Python file in code/, but got {sorted(code)}")
-    for name in code:
+    for name, content in files.items():
         if name.endswith(".safetensors"):
-            tensors(name, code[name])
+            check_tensors(name, content)
     learned = {
-        int(name.removeprefix("learned/seed-").removesuffix(".safetensors")): tensors(name, content)
+        int(name.removeprefix("learned/seed-").removesuffix(".safetensors")): content
         for name, content in files.items()
         if name.startswith("learned/")
     }
@@ -149,19 +150,24 @@ def unpack(path: Path) -> Bundle:
 def _files(path: Path) -> dict[str, bytes]:
     """The files of a zip, by names that are allowed."""
     if not path.is_file():
-        raise RefusedError(f"there is no file {path}")
+        raise RefusedError(f"{path} does not exist or is not a file")
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             for entry in entries:
                 _check_entry(entry)
-            if len(entries) > FILES or sum(entry.file_size for entry in entries) > BYTES:
-                raise RefusedError(f"the bundle has more than {FILES} files or {BYTES} bytes")
+            texts = [entry.file_size for entry in entries if entry.filename.endswith(".json")]
+            if len(entries) > FILES or sum(entry.file_size for entry in entries) > BYTES or sum(texts) > TEXT_BYTES:
+                raise RefusedError(
+                    f"the bundle has more than {FILES} files, {BYTES} bytes or {TEXT_BYTES} bytes of JSON"
+                )
             if len({entry.filename for entry in entries}) != len(entries):
                 raise RefusedError("the bundle has two files of one name")
             found = {entry.filename: archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
-        raise RefusedError(f"{path.name} is no whole zip file: {error}") from error
+    except RefusedError:
+        raise
+    except Exception as error:  # zipfile raises what its parts raise: zlib.error, struct.error, OverflowError, …
+        raise RefusedError(f"{path.name} is not a whole zip file: {error}") from error
     if _MANIFEST not in found:
         raise RefusedError(f"the bundle has no {_MANIFEST}")
     return found
@@ -174,7 +180,7 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
     if not _ALLOWED.fullmatch(name):
         raise RefusedError(f"the bundle holds {name!r}, which has no place in one")
     if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
-        raise RefusedError(f"{name} is a link or no plain file")
+        raise RefusedError(f"{name} is a link or not a plain file")
     if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise RefusedError(f"{name} is encrypted, or compressed in an unusual way")
 
@@ -186,27 +192,27 @@ def _check(manifest: Manifest) -> None:
         raise RefusedError(f"expected a name of small letters, digits and hyphens, but got {manifest.defense!r}")
     if manifest.link and not re.fullmatch(r"https://[!-~]{3,300}", manifest.link):
         raise RefusedError(f"expected a link that begins with https://, but got {manifest.link!r}")
-    for key, limit in (("defense", 200), ("author", 100), ("description", 1000), ("date", 40)):
+    for key, limit in (("defense", 200), ("author", 100), ("description", 1000)):
         value = getattr(manifest, key)
         if len(value) > limit or not value.isprintable():
             raise RefusedError(f"expected at most {limit} printable characters as {key}")
 
 
-def tensors(name: str, content: bytes) -> Artifact:
-    """The tensors of a safetensors file; raises RefusedError where it is another one."""
+def check_tensors(name: str, content: bytes) -> None:
+    """Raises RefusedError unless this is a safetensors file."""
     if content[:1] == b"\x80" or content[:2] == b"PK":
         raise RefusedError(f"{name} is a pickle, not safetensors")
     try:
-        found: Artifact = load_tensors(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise RefusedError(f"{name} is no safetensors file: {error}") from error
-    return found
+        deserialize(content)  # type: ignore[no-untyped-call]  # safetensors has no types here
+    except (SafetensorError, ValueError) as error:
+        raise RefusedError(f"{name} is not a safetensors file: {error}") from error
 
 
 def _record(name: str, content: bytes) -> Outcome:
-    outcome: Outcome = _checked(Outcome, lambda: json.loads(content), name)
-    if outcome.schema != RECORD_SCHEMA:
-        raise RefusedError(f"{name} has schema {outcome.schema}; this version reads schema {RECORD_SCHEMA}")
+    try:
+        outcome = parse_outcome(content, name)
+    except InputError as error:
+        raise RefusedError(str(error)) from error
     if name != f"records/{outcome.cell.slug}.json":
         raise RefusedError(f"{name} is the record of another cell: {outcome.cell}")
     return outcome
@@ -214,6 +220,8 @@ def _record(name: str, content: bytes) -> Outcome:
 
 def _checked(kind: Any, read: Callable[[], Any], name: str) -> Any:
     try:
-        return TypeAdapter(kind).validate_python(read())
+        tree = read()
+        json.dumps(tree, allow_nan=False, ensure_ascii=False).encode()  # finite numbers, and text that can be written
+        return TypeAdapter(kind).validate_python(tree)
     except (ValidationError, ValueError, RecursionError) as error:
         raise RefusedError(f"{name} is not what it should be: {str(error).splitlines()[0]}") from error

@@ -63,14 +63,14 @@ class Protocol:
         return Setting(self.dataset, self.model, self.images, self.goal, seed)
 
 
-def names() -> list[str]:
+def protocol_names() -> list[str]:
     """The protocols that there are."""
     return sorted(path.stem for path in _FOLDER.glob("*.json"))
 
 
-def load(name: str) -> Protocol:
+def load_protocol(name: str) -> Protocol:
     """The protocol of this name; raises InputError where there is none."""
-    check_known(name, names(), "protocol")
+    check_known(name, protocol_names(), "protocol")
     content = (_FOLDER / f"{name}.json").read_bytes()
     found = TypeAdapter(Protocol).validate_json(content)
     return Protocol(**(vars(found) | {"digest": hashlib.sha256(content).hexdigest()[:12]}))

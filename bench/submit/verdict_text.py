@@ -9,30 +9,30 @@ from bench.submit.agreement import Compared, in_words
 from bench.submit.verify import Verdict
 
 
-def lines(verdict: Verdict) -> list[str]:
+def verdict_lines(verdict: Verdict) -> list[str]:
     """The verdict, then a line for each cell that was computed again, then what differs."""
-    found = [f"{verdict.status}: {verdict.reason}"]
-    for (cell, fresh), group in groupby(verdict.compared, key=lambda one: (one.cell, one.fresh)):
+    lines = [f"{verdict.status}: {verdict.reason}"]
+    for (cell, other_images), group in groupby(verdict.compared, key=lambda one: (one.cell, one.other_images)):
         measures = list(group)
-        largest = max(measures, key=lambda one: abs(one.gap.value))
-        where = "on other images" if fresh else "again"
-        word = "right" if all(one.right for one in measures) else "WRONG"
-        found.append(
-            f"  {word}  {cell.attack}, {cell.tier}, seed {cell.seed}, {where}: {len(measures)} measures; the largest "
+        largest = max(measures, key=lambda measure: abs(measure.gap.value))
+        place = "on other images" if other_images else "again"
+        word = "right" if all(measure.right for measure in measures) else "WRONG"
+        lines.append(
+            f"  {word}  {cell.attack}, {cell.tier}, seed {cell.seed}, {place}: {len(measures)} measures; the largest "
             f"difference is {_gap(largest)} in {largest.measure}"
         )
-        found += [f"         {in_words(one)}" for one in measures if not one.right]
-    return found
+        lines += [f"         {in_words(measure)}" for measure in measures if not measure.right]
+    return lines
 
 
-def markdown(verdict: Verdict) -> str:
+def verdict_markdown(verdict: Verdict) -> str:
     """The same as a table; names are safe in it."""
     head = "attack", "attacker", "images", "measure", "recorded", "again", "difference (95 %)", ""
     rows = [
         [
             escape_markdown(one.cell.attack),
             one.cell.tier,
-            "others" if one.fresh else "same",
+            "others" if one.other_images else "same",
             escape_markdown(one.measure),
             f"{100 * one.recorded:.1f}",
             f"{100 * one.again:.1f}",

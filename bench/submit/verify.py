@@ -1,36 +1,39 @@
-"""Whether a bundle is what it says: checked without trust, and a random part of its cells computed again."""
+"""Whether a bundle is what it says: checked without trust, and its cells, or a random part of them, computed again."""
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from bench.contracts import answers
+from bench.core.text import plain
+from bench.engine.independence import FEW, hidden_input
 from bench.engine.judge import CertificateError
-from bench.engine.protect import at_work
+from bench.engine.protect import Protected
 from bench.engine.provenance import of_attack
-from bench.engine.run import evaluate
-from bench.engine.setting import Setting
+from bench.engine.run import Computed, evaluate
 from bench.engine.testbed import Testbed, testbed_of
-from bench.errors import RefusedError
+from bench.errors import InputError, RefusedError
+from bench.memory import out_of_memory
 from bench.plugins.fingerprints import plugin_fingerprints
 from bench.plugins.registry import make_attack
-from bench.records.schema import Cell, Facts, Outcome, PluginRecord
-from bench.sandbox.client import RemoteDefense
+from bench.records.schema import Cell, Facts, Outcome
+from bench.records.warnings import HIDDEN_INPUTS, warnings_of
+from bench.sandbox.client import Remote, RemoteDefense
 from bench.sandbox.isolation import IsolationError
 from bench.sandbox.process import Limits
-from bench.submit import protocol as protocols
-from bench.submit.agreement import Compared, MismatchError, compare, compare_fresh, in_words
+from bench.submit.agreement import Compared, MismatchError, compare_other_images, compare_with_record, in_words
 from bench.submit.bundle import Bundle, unpack
 from bench.submit.consistency import contradiction
-from bench.submit.sandboxed import behind_walls
+from bench.submit.protocol import Protocol, load_protocol, protocol_names
+from bench.submit.sandboxed import behind_walls, protected_by
 
-Status = Literal["verified", "mismatch", "unverified", "refused"]
+VerdictStatus = Literal["verified", "mismatch", "unverified", "refused"]
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,23 @@ class Verdict:
     """What came of a verification.
 
     Attributes:
-        status: verified; mismatch (what was computed again differs); unverified (it could not be computed again,
-            which is nobody's fault yet); refused (it breaks a rule).
+        status: verified; mismatch (a record is not what its code gives); refused (the bundle or its code breaks a
+            rule); unverified (this machine cannot compute it).
         reason: why it is not verified, or what was done.
-        compared: all that was computed again.
+        compared: everything that was computed again.
         bundle: what was read, None where it could not be.
+        outcomes: of a verified bundle, the records to publish.
     """
 
-    status: Status
+    status: VerdictStatus
     reason: str
     compared: Sequence[Compared] = ()
     bundle: Bundle | None = None
+    outcomes: Sequence[Outcome] = ()
 
 
 class _UnverifiedError(Exception):
-    """Records that cannot be compared with what would be computed here."""
+    """This machine cannot compute what has to be compared."""
 
 
 def verify(
@@ -60,141 +65,193 @@ def verify(
     share: float = 0.25,
     seed: int | None = None,
     limits: Limits | None = None,
-    told: Callable[[str], None] = lambda line: None,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> Verdict:
-    """Verifies a bundle; the code that it holds is run behind walls only.
+    """Verifies a bundle; the code in it runs behind walls only.
 
     Args:
         path: the bundle.
-        share: of the cells that are computed again, at least one for each tier and access of the attacker.
+        share: of the cells that are computed again, above 0; always at least one for each attack and tier, and each
+            cell that has no number or one of other code or data than those here.
         seed: which cells, and which other images; by default nobody can know.
         limits: for the processes of the defense.
-        told: told what is being done.
+        progress: called with what is being done.
+
+    Raises:
+        InputError: the share is out of range.
     """
-    bundle, compared = None, list[Compared]()
+    if not 0 < share <= 1:
+        raise InputError(f"Expected a share of the cells above 0 and up to 1, but got {share:g}.")
+    bundle, compared, outcomes, again = None, list[Compared](), list[Outcome](), 0
+    chooser = random.Random(secrets.randbits(64) if seed is None else seed)
     try:
         bundle = unpack(path)
         protocol = _protocol(bundle)
-        _check_defense(bundle, protocol)
-        chooser = random.Random(secrets.randbits(64) if seed is None else seed)
-        chosen = sample(bundle.outcomes, share, chooser)
+        _check_records(bundle, protocol)
         for number in protocol.seeds:
+            recorded = [outcome for outcome in bundle.outcomes if outcome.cell.seed == number]
             testbed = testbed_of(protocol.setting(number))
-            _check_scene([one for one in bundle.outcomes if one.cell.seed == number], testbed)
-            cells = [one for one in chosen if one.cell.seed == number]
-            if cells:
-                compared += _compute(bundle, protocol, testbed, cells, chooser, limits, told)
+            chosen = _chosen(recorded, share, chooser, testbed, bundle)
+            progress(f"computing {len(chosen)} of {len(recorded)} cells again, with the defense behind walls")
+            with behind_walls(bundle, testbed, limits) as defense:
+                publishable = _computed(defense, recorded, chosen, testbed, compared, progress)
+                first = chooser.choice([outcome for outcome in publishable if outcome.cell in chosen])
+                compared += _on_other_images(first, defense, protocol, chooser, progress)
+                outcomes, again = [*outcomes, *publishable], again + len(chosen)
     except RefusedError as error:
-        return Verdict("refused", str(error), compared, bundle)
+        return Verdict("refused", plain(str(error)), compared, bundle)
     except MismatchError as error:
-        return Verdict("mismatch", str(error), compared, bundle)
+        return Verdict("mismatch", plain(str(error)), compared, bundle)
     except (_UnverifiedError, IsolationError) as error:
-        return Verdict("unverified", str(error), compared, bundle)
-    wrong = [one for one in compared if not one.right]
-    if wrong:
-        return Verdict("mismatch", "; ".join(in_words(one) for one in wrong), compared, bundle)
-    return Verdict("verified", f"{len(chosen)} of {len(bundle.outcomes)} cells computed again", compared, bundle)
+        return Verdict("unverified", plain(str(error)), compared, bundle)
+    if wrong := [measure for measure in compared if not measure.right]:
+        return Verdict("mismatch", "; ".join(map(in_words, wrong)), compared, bundle)
+    return Verdict("verified", f"{again} of {len(outcomes)} cells computed again", compared, bundle, outcomes)
 
 
 def sample(outcomes: Sequence[Outcome], share: float, chooser: random.Random) -> list[Outcome]:
-    """A random part of the cells with numbers: that share, and at least one, for each tier and access."""
+    """A random part of the cells: that share, and at least one, of each attack and tier."""
     strata: dict[tuple[str, str], list[Outcome]] = {}
-    for one in outcomes:
-        if one.status == "ok" and one.attack:
-            strata.setdefault((one.cell.tier, str(one.attack.traits.get("access"))), []).append(one)
-    if not strata:
-        raise _UnverifiedError("no cell has a number")
-    chosen = [
-        one for _, group in sorted(strata.items()) for one in chooser.sample(group, math.ceil(share * len(group)))
-    ]
-    return sorted(chosen, key=lambda one: (one.cell.seed, one.cell.attack, one.cell.tier))
+    for outcome in outcomes:
+        strata.setdefault((outcome.cell.attack, outcome.cell.tier), []).append(outcome)
+    return [one for group in strata.values() for one in chooser.sample(group, math.ceil(share * len(group)))]
 
 
-def _protocol(bundle: Bundle) -> protocols.Protocol:
+def _protocol(bundle: Bundle) -> Protocol:
     name = bundle.manifest.protocol
-    if name not in protocols.names():
-        raise _UnverifiedError(f"this version knows no protocol {name!r}; it knows {', '.join(protocols.names())}")
-    protocol = protocols.load(name)
+    if name not in protocol_names():
+        raise RefusedError(f"this version knows no protocol {name!r}; it knows {', '.join(protocol_names())}")
+    protocol = load_protocol(name)
     if bundle.manifest.digest != protocol.digest:
-        raise _UnverifiedError(f"the protocol {name!r} was another one where the bundle was made")
+        raise RefusedError(f"the bundle was made with another protocol of the name {name!r} than the published one")
     return protocol
 
 
-def _check_defense(bundle: Bundle, protocol: protocols.Protocol) -> None:
+def _check_records(bundle: Bundle, protocol: Protocol) -> None:
     """Whether the records are the protocol's, of this code, and agree with each other."""
     expected = protocol.cells(bundle.manifest.defense)
-    lacking = [str(one) for one in set(expected) ^ {one.cell for one in bundle.outcomes}]
-    if lacking or len(bundle.outcomes) != len(expected):
-        raise RefusedError(f"the records are not those of the protocol {protocol.name!r}, such as {min(lacking)}")
-    for one in bundle.outcomes:
-        if (one.status == "ok") != (one.facts is not None):
-            raise MismatchError(f"{one.cell} has the status {one.status}, {'but' if one.facts else 'and no'} facts")
-        if one.facts and one.fingerprints.get("defense") != bundle.fingerprint:
-            raise MismatchError(f"{one.cell} was computed with another code than the bundle's")
+    differing = [str(cell) for cell in set(expected) ^ {outcome.cell for outcome in bundle.outcomes}]
+    if differing or len(bundle.outcomes) != len(expected):
+        raise RefusedError(f"the records are not those of the protocol {protocol.name!r}, such as {min(differing)}")
     for seed in protocol.seeds:
-        if told := contradiction([one for one in bundle.outcomes if one.cell.seed == seed]):
-            raise MismatchError(told)
+        if fault := contradiction([outcome for outcome in bundle.outcomes if outcome.cell.seed == seed]):
+            raise MismatchError(fault)
 
 
-def _check_scene(outcomes: Sequence[Outcome], testbed: Testbed) -> None:
-    """Whether the records are of the images, the model and the attacks that are here."""
-    for one in outcomes:
-        if one.facts is None:
-            continue
-        attack = make_attack(one.cell.attack, one.cell.effort)
-        here = testbed.fingerprints | plugin_fingerprints("attack", attack)
-        other = sorted(name for name, value in here.items() if one.fingerprints.get(name) != value)
-        if other:
-            raise _UnverifiedError(f"{one.cell} was computed with another {', '.join(other)} than there is here")
-        if one.facts.index != testbed.indices.tolist() or one.facts.label != testbed.labels.tolist():
-            raise MismatchError(f"{one.cell} has other images or labels than its data set")
-        if one.attack != _as_recorded(of_attack(one.cell.attack, attack)) or one.classes != testbed.classes:
-            raise MismatchError(f"{one.cell} describes its attack or its classes in another way than they are")
+def _chosen(
+    recorded: Sequence[Outcome], share: float, chooser: random.Random, testbed: Testbed, bundle: Bundle
+) -> set[Cell]:
+    """The cells of one seed to compute again: all that are not comparable, and a sample of the others."""
+    comparable = [outcome for outcome in recorded if _comparable(outcome, testbed, bundle)]
+    others = {outcome.cell for outcome in recorded} - {outcome.cell for outcome in comparable}
+    return others | {outcome.cell for outcome in sample(comparable, share, chooser)}
 
 
-def _as_recorded(record: PluginRecord) -> PluginRecord:
-    """As it comes back from JSON, which has no tuples."""
-    return PluginRecord(**json.loads(json.dumps(asdict(record))))
+def _comparable(outcome: Outcome, testbed: Testbed, bundle: Bundle) -> bool:
+    """Whether a record has numbers, of the code and the data that are here."""
+    if outcome.facts is None:
+        return False
+    if outcome.facts.index != testbed.indices.tolist() or outcome.facts.label != testbed.labels.tolist():
+        raise MismatchError(f"{outcome.cell} has other images or labels than its data set")
+    here = _inputs(outcome.cell, testbed) | {"defense": bundle.fingerprint}
+    return all(outcome.fingerprints.get(name) == value for name, value in here.items())
 
 
-def _compute(
-    bundle: Bundle,
-    protocol: protocols.Protocol,
-    testbed: Testbed,
+def _inputs(cell: Cell, testbed: Testbed) -> dict[str, str]:
+    """The fingerprints of what a cell is computed with here, beside its defense."""
+    return testbed.fingerprints | plugin_fingerprints("attack", make_attack(cell.attack, cell.effort))
+
+
+def _computed(
+    defense: RemoteDefense,
     recorded: Sequence[Outcome],
-    chooser: random.Random,
-    limits: Limits | None,
-    told: Callable[[str], None],
-) -> list[Compared]:
-    """Computes the cells of one seed again, and one of them on other images of the data set."""
-    told("starting the defense behind walls")
-    with behind_walls(bundle, testbed, limits) as defense:
-        for one in recorded:
-            if one.defense is None or asdict(one.defense) != defense.about["defense"]:
-                raise MismatchError(f"{one.cell} describes its defense in another way than the code does")
-        compared = []
-        for one in recorded:
-            told(f"computing again: {one.cell.attack}, {one.cell.tier}")
-            compared += compare(
-                one, _again(one.cell, testbed.setting, defense), bool(defense.about["views"][""]["random"])
-            )
-        first = chooser.choice(recorded)
-        other = replace(first.cell, seed=chooser.randrange(2**16, 2**31))
-        told(f"computing on other images: {other.attack}, {other.tier}")
-        return compared + compare_fresh(first, _again(other, protocol.setting(other.seed), defense))
+    chosen: set[Cell],
+    testbed: Testbed,
+    compared: list[Compared],
+    progress: Callable[[str], None],
+) -> list[Outcome]:
+    """The records of one seed as they may be published: computed again, or without what nobody has checked.
+
+    What is compared goes to `compared`.
+    """
+    protected, memory_checked, outcomes = protected_by(defense, testbed), False, []
+    for outcome in recorded:
+        facts = outcome.facts
+        if outcome.cell not in chosen and facts:
+            outcomes.append(_stripped(outcome.cell, facts, defense, testbed))
+            continue
+        progress(f"computing again: {outcome.cell.attack}, {outcome.cell.tier}")
+        computed, again = _again(outcome.cell, protected, testbed)
+        memory_checked = memory_checked or _check_memory(computed)
+        if facts:
+            compared += compare_with_record(outcome.cell, facts, again, protected.model.random)
+        outcomes.append(replace(computed.outcome, defense=defense.about.defense))
+    return outcomes
 
 
-def _again(cell: Cell, setting: Setting, defense: RemoteDefense) -> Facts:
-    """The facts of a cell, with the defense in its boxes."""
-    testbed = testbed_of(setting)
+def _again(cell: Cell, protected: Protected, testbed: Testbed) -> tuple[Computed, Facts]:
+    """The cell with the defense in its processes; raises RefusedError where the defense gives no number."""
     try:
-        facts = evaluate(cell, testbed, at_work(defense, {}, testbed), lambda share, doing: None).outcome.facts
+        computed = evaluate(cell, testbed, protected, lambda share, doing: None)
     except (RefusedError, IsolationError):
         raise
     except CertificateError as error:
         raise RefusedError(f"the certificate is broken: {error}") from error
     except Exception as error:
-        raise _UnverifiedError(f"{cell} cannot be computed again: {type(error).__name__}: {error}") from error
+        if isinstance(error, OSError) or out_of_memory(error):
+            raise _UnverifiedError(f"{cell} cannot be computed on this machine: {error}") from error
+        raise RefusedError(f"{cell} gives no number here: {type(error).__name__}: {error}") from error
+    facts = computed.outcome.facts
     if facts is None:
-        raise _UnverifiedError(f"{cell} has no facts when it is computed again")
-    return facts
+        raise RefusedError(f"{cell} gives no number here: {computed.outcome.reason}")
+    for name, (check, text) in HIDDEN_INPUTS.items():
+        if name in facts.noted:
+            raise RefusedError(f"{check}: {text}")
+    return computed, facts
+
+
+def _check_memory(computed: Computed) -> bool:
+    """Raises RefusedError if the answers to attacked images depend on whether their originals were shown before.
+
+    Each judgement has a process of its own, so memory gains nothing here; elsewhere it would.
+
+    Returns:
+        Whether the attack changed any image, so that this could be checked.
+    """
+    testbed, model, attacked = computed.testbed, computed.protected.model, computed.attacked.adversarial
+    rows = (attacked != testbed.images).flatten(1).any(1).nonzero()[:FEW, 0]
+    if not isinstance(model, Remote) or not len(rows):
+        return False
+    used, unused, rng = model.elsewhere(), model.unused(), testbed.streams.derive("memory")
+    logits = answers(unused, attacked, rng)[rows]
+    answers(used, testbed.images, rng.derive("clean"))  # last, since the process lives until another one is asked
+    if hidden := hidden_input(used, unused, attacked[rows], rng[rows], logits):
+        check, text = HIDDEN_INPUTS[hidden]
+        raise RefusedError(f"{check}: {text}")
+    return True
+
+
+def _stripped(cell: Cell, facts: Facts, defense: RemoteDefense, testbed: Testbed) -> Outcome:
+    """A record of facts that others of the bundle stand for; whatever else its maker says of it is left out."""
+    facts = replace(facts, noted={})
+    return Outcome(
+        cell=cell,
+        status="ok",
+        classes=testbed.classes,
+        attack=of_attack(cell.attack, make_attack(cell.attack, cell.effort)),
+        defense=defense.about.defense,
+        facts=facts,
+        warnings=warnings_of(facts, testbed.classes),
+        fingerprints=_inputs(cell, testbed),
+    )
+
+
+def _on_other_images(
+    first: Outcome, defense: RemoteDefense, protocol: Protocol, chooser: random.Random, progress: Callable[[str], None]
+) -> list[Compared]:
+    """One cell on images of the data set that the protocol does not have."""
+    cell = replace(first.cell, seed=chooser.randrange(2**16, 2**31))
+    progress(f"computing on other images: {cell.attack}, {cell.tier}")
+    testbed = testbed_of(protocol.setting(cell.seed))
+    _, others = _again(cell, protected_by(defense, testbed), testbed)
+    return compare_other_images(first.cell, first.facts, others) if first.facts else []
