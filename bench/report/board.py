@@ -148,16 +148,6 @@ class Board:
         return [one.cell for entry in self.entries.values() if entry.sample for one in entry.sample.outcomes]
 
     @property
-    def raised(self) -> list[tuple[Flag, str]]:
-        """The flags that were raised, red ones first, each with the rows that share it."""
-        rows: dict[Flag, list[str]] = {}
-        for row in self.rows:
-            for flag in row.raised:
-                rows.setdefault(flag, []).append(row.defense.text)
-        order = sorted(rows, key=lambda flag: (flag.colour != "red", flag.id, rows[flag]))
-        return [(flag, ", ".join(rows[flag])) for flag in order]
-
-    @property
     def budget(self) -> str:
         """What the attacker may change, in words."""
         return plain(self.conditions.budget or self.conditions.threat_model or "no stated budget")

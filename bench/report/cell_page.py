@@ -89,7 +89,8 @@ def _costs(entry: Entry) -> dict[str, Formatted]:
     seconds = {"run, without cached parts" if key == "total" else key: value for key, value in first.seconds.items()}
     for kind, values in (("seconds", seconds), ("training", first.training)):
         for key, value in values.items():
-            found[f"{kind}, {plain(key.replace('_', ' '))}"] = Formatted(f"{value:.4g}".replace("-", "−"), value=value)
+            name = plain(key.replace("_mib", " (MiB)").replace("_", " "))
+            found[f"{kind}, {name}"] = Formatted(f"{value:.4g}".replace("-", "−"), value=value)
     return found
 
 

@@ -250,7 +250,7 @@ def depends_on_others(row: RowRecords) -> Flag | None:
 @check("S35", "timing noise")
 def noisy_times(row: RowRecords) -> Flag | None:
     """The slowest twentieth of the repetitions took more than three times the median."""
-    if row.latency is None:
+    if row.latency is None or row.latency.status != "ok":
         return not_run("Not timed.")
     spreads = {size: times.get("spread", 0.0) for size, times in row.latency.batches.items()}
     found = [f"batch {size}: {spread:.1f}×" for size, spread in spreads.items() if spread > 3]

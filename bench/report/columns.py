@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 
 from bench.core.text import plain
-from bench.records.format import Formatted, format_duration, format_ratio, format_share
+from bench.records.format import Formatted, format_duration, format_failure, format_ratio, format_share
 from bench.records.metrics import Estimate, certified_accuracy, rejection_clean
 from bench.records.schema import TIERS, Facts, Tier
 from bench.report.board import WORST_CASE, Column, Entry, EntryKey
@@ -71,7 +71,12 @@ def _times(evidence: Evidence) -> list[tuple[Column, Numbers]]:
     return [
         (
             Column(f"batch {size}", "time", hint.format(size)),
-            {defense: format_ratio(time.batches.get(size, {})) for defense, time in known.items()},
+            {
+                defense: format_ratio(time.batches.get(size, {}))
+                if time.status == "ok"
+                else format_failure(time.status, time.reason)
+                for defense, time in known.items()
+            },
         )
         for size in sorted({size for time in known.values() for size in time.batches})
     ]

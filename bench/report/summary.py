@@ -1,67 +1,55 @@
-"""What a page says once for several boards instead of once for each."""
+"""Flags, each once for all the rows or boards that share it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from bench.report.board import Board, Row
 from bench.report.flags import Flag
 
 Standing = tuple[Board, Row]
 """The row of a defense on a board."""
+_Key = TypeVar("_Key")
 
 
-class Finding(NamedTuple):
-    """What there is to say about a defense.
+def raised(board: Board, brief: bool = True) -> list[tuple[Flag, str]]:
+    """The flags that were raised on a board, red ones first, with the rows that share them."""
+    rows = _group((flag.shortened if brief else flag, row.defense.text) for row in board.rows for flag in row.raised)
+    order = sorted(rows, key=lambda flag: (flag.colour != "red", flag.id, rows[flag]))
+    return [(flag, ", ".join(rows[flag])) for flag in order]
 
-    Attributes:
-        id, colour, title: of the check, "" if the finding is not from a check.
-        text: what was found.
-        where: the boards that it concerns, "" for all of them.
+
+def findings(standings: Sequence[Standing]) -> list[tuple[Flag | None, str, str]]:
+    """What the boards say about a defense.
+
+    Returns:
+        (the flag, the text, the boards that it concerns), red flags first; then why there is no rank, and that no
+        check fired. The boards are "" if it concerns all of them.
     """
-
-    id: str
-    colour: str
-    title: str
-    text: str
-    where: str = ""
-
-
-def findings(standings: Sequence[Standing]) -> list[Finding]:
-    """What the checks found on these boards, red first, and why there is no rank."""
     budgets = Counter(board.budget for board, _ in standings)
-    found: dict[Finding, list[str]] = {}
+    found: list[tuple[tuple[Flag | None, str], str]] = []
     for board, row in standings:
-        name = board.budget if budgets[board.budget] == 1 else f"{board.budget}, {board.brief}"
-        for one in _findings(row):
-            found.setdefault(one, []).append(name)
-    order = sorted(found, key=lambda one: (one.id == "", one.colour != "red", one.id))
-    return [one._replace(where="; ".join(found[one]) if len(found[one]) < len(standings) else "") for one in order]
-
-
-def _findings(row: Row) -> list[Finding]:
-    flags = [flag.shortened for flag in row.raised]
-    found = [Finding(flag.id, flag.colour, flag.title, flag.text) for flag in flags]
-    barring = ", ".join(flag.id for flag in flags if flag.bars_rank)
-    if row.why_unranked and not (barring and row.why_unranked.endswith(f" {barring}.")):
-        found.append(Finding("", "", "", row.why_unranked))
-    return found or [Finding("", "", "", "No check fired.")]
-
-
-def raised(board: Board) -> list[tuple[Flag, str]]:
-    """The flags that were raised, red ones first, each once with the rows that share it."""
-    rows: dict[Flag, list[str]] = {}
-    for flag, names in board.raised:
-        rows.setdefault(flag.shortened, []).append(names)
-    return [(flag, ", ".join(names)) for flag, names in rows.items()]
+        flags = [flag.shortened for flag in row.raised]
+        lines: list[tuple[Flag | None, str]] = [(flag, flag.text) for flag in flags]
+        if row.why_unranked and not any(flag.bars_rank and flag.id in row.why_unranked for flag in flags):
+            lines.append((None, row.why_unranked))
+        where = board.budget if budgets[board.budget] == 1 else f"{board.budget}, {board.brief}"
+        found += [(line, where) for line in lines or [(None, "No check fired.")]]
+    boards = _group(found)
+    order = sorted(boards, key=lambda one: (one[0] is None, one[0] and (one[0].colour != "red", one[0].id)))
+    return [(*one, "; ".join(boards[one]) if len(boards[one]) < len(standings) else "") for one in order]
 
 
 def why_not_run(standings: Sequence[Standing]) -> dict[str, list[str]]:
     """Why checks could not run on some of the boards: reason -> the checks."""
-    checks: dict[str, set[str]] = {}
-    for _, row in standings:
-        for flag in row.not_run:
-            checks.setdefault(flag.text, set()).add(f"{flag.id} {flag.title}")
-    return {reason: sorted(checks[reason]) for reason in sorted(checks, key=lambda one: min(checks[one]))}
+    checks = _group((flag.text, f"{flag.id} {flag.title}") for _, row in standings for flag in row.not_run)
+    return {reason: sorted(set(checks[reason])) for reason in sorted(checks, key=lambda one: min(checks[one]))}
+
+
+def _group(pairs: Iterable[tuple[_Key, str]]) -> dict[_Key, list[str]]:
+    groups: dict[_Key, list[str]] = {}
+    for key, member in pairs:
+        groups.setdefault(key, []).append(member)
+    return groups

@@ -14,6 +14,7 @@ from bench.records.format import DASH, Formatted, failure_line
 from bench.records.schema import TIERS, Latency, Outcome, Tier
 from bench.report.board import WORST_CASE, Board, Row
 from bench.report.boards import make_boards
+from bench.report.summary import raised
 
 _MEASURES = ("attacked_accuracy", "delta", "beta")
 _COLOURS = {"red": "red", "amber": "yellow"}
@@ -38,7 +39,7 @@ def _print(board: Board, console: Console) -> None:
         console.print(Text(f"({number}) {note}", style="red"))
     for remark in board.remarks:
         console.print(Text(remark, style="dim"))
-    for flag, rows in board.raised:
+    for flag, rows in raised(board, brief=False):
         line = Text(f"{flag.id} ", style=_COLOURS[flag.colour])
         console.print(line.append(f"{rows}: {flag.title}. {flag.text}", style="dim"))
 

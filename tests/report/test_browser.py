@@ -95,7 +95,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def some(site: Path) -> list[Path]:
     """A page of every kind."""
     cells = sorted((site / "cells").iterdir(), key=lambda one: one.stat().st_size)
-    lists = [one for one in site.glob("*.html")]
+    lists = [site.parent / "index.html", *site.glob("*.html")]
     return [*lists, cells[0], cells[-1], next((site / "defenses").iterdir()), next((site / "attacks").iterdir())]
 
 

@@ -104,6 +104,23 @@ def test_a_failed_cell_shows_its_status_and_its_reason_and_never_a_number() -> N
     assert row(one, "jpeg").rank == "–"
 
 
+def test_an_attack_that_fails_on_every_defense_stays_on_its_board_and_leaves_it_incomplete() -> None:
+    one = board(*LGS, *(outcome("sparse-rs", defense, "adaptive", None) for defense in ("none", "lgs")))
+    assert [column.label for column in one.columns if column.tint == "adaptive"] == [
+        "worst case", "δ", "β", "patch", "sparse-rs",
+    ]  # fmt: skip
+    assert one.entries["lgs", WORST_CASE, "adaptive"].numbers["attacked_accuracy"].text == "≤ 40.0"
+    assert row(one, "lgs").why_unranked == "Incomplete: no number against sparse-rs."
+    assert "timeout" in printed(*LGS, outcome("sparse-rs", "lgs", "adaptive", None))
+
+
+def test_a_failed_timing_is_shown_as_such(tmp_path: Path) -> None:
+    failed = Latency("photos", "photos-cnn", "lgs", {}, "a machine", status="error", reason="no <clock>")
+    assert "lgs: timing failed: error: no <clock>" in board(*LGS, latencies=(failed,)).remarks
+    page = generate(saved(tmp_path, *LGS, failed))[tmp_path / "site" / "defenses" / "lgs.html"]
+    assert "error: no &lt;clock&gt;" in page
+
+
 def test_a_worst_case_without_an_attack_that_failed_is_a_bound_and_not_ranked() -> None:
     cells = [*LGS, *both("sparse-rs", "none", 0.5, 0.5), outcome("sparse-rs", "lgs", "adaptive", None)]
     one = board(*cells)
@@ -206,16 +223,17 @@ def test_cells_of_several_trainings_or_of_several_makings_of_an_attack_are_told(
     assert not any("disagree about" in one for one in board(*LGS).remarks)
 
 
-def zero(share: float) -> Facts:
-    return facts(0.4, noted={"zero_gradient": [share] * 200 + [None] * 200})
+def noted(**values: float) -> Facts:
+    """Facts with these notes about the first half of the images."""
+    return facts(0.4, noted={name: [value] * 200 + [None] * 200 for name, value in values.items()})
 
 
 GOOD = facts(0.4, defended_occluded=[1.0] * 360 + [0.0] * 40)
 WEAK = facts(0.4, defended_occluded=[1.0] * 160 + [0.0] * 240)
 BROKEN = facts(0.4, certified=[0] * 159 + [1, 1] + [0] * 239)
 FIRE: list[tuple[str, str, list[Outcome]]] = [
-    ("S06", "amber", [outcome("patch", "lgs", "adaptive", zero(0.2))]),
-    ("S06", "red", [outcome("patch", "lgs", "adaptive", zero(0.9))]),
+    ("S06", "amber", [outcome("patch", "lgs", "adaptive", noted(zero_gradient=0.2))]),
+    ("S06", "red", [outcome("patch", "lgs", "adaptive", noted(zero_gradient=0.9))]),
     (
         "S08",
         "red",
@@ -229,11 +247,17 @@ FIRE: list[tuple[str, str, list[Outcome]]] = [
     ("S28", "amber", [outcome("patch", "lgs", "oblivious", 0.4)]),
     ("S30", "red", [outcome("patch", "lgs", "adaptive", WEAK)]),
     ("S33", "amber", [outcome("patch", "lgs", "adaptive", facts(0.5, n=100))]),
+    ("S08", "red", [outcome("patch", "lgs", "adaptive", noted(unrepeatable=1.0))]),
+    ("S34", "red", [outcome("patch", "lgs", "oblivious", noted(depends_on_batch=1.0))]),
+    ("S34", "red", [outcome("patch", "lgs", "adaptive", noted(depends_on_history=1.0))]),
+    ("S36", "red", [outcome("patch", "lgs", "adaptive", noted(non_finite_clean=0.5))]),
+    ("S36", "red", [outcome("patch", "lgs", "adaptive", noted(non_finite_attacked=0.5))]),
+    ("S37", "red", [outcome("patch", "lgs", "adaptive", facts(0.05, bare_clean=[1.0] * 45 + [0.0] * 355))]),
     ("C01", "red", [outcome("patch", "lgs", "adaptive", BROKEN)]),
     ("W", "amber", [outcome("patch", "lgs", "adaptive", 0.4, warnings=["3 % of something"])]),
 ]
 QUIET: list[tuple[str, list[Outcome]]] = [
-    ("S06", [outcome("patch", "lgs", "adaptive", zero(0.01))]),
+    ("S06", [outcome("patch", "lgs", "adaptive", noted(zero_gradient=0.01))]),
     ("S08", [outcome("patch", "lgs", "adaptive", 0.4, defense_traits={"random": True}, provenance={"draws": "20"})]),
     ("S11", [outcome("fgsm", "lgs", "adaptive", 0.5), outcome("ifgsm", "lgs", "adaptive", 0.2)]),
     ("S11", [outcome("fgsm", "lgs", "oblivious", 0.2), outcome("ifgsm", "lgs", "oblivious", 0.5)]),
@@ -246,6 +270,8 @@ QUIET: list[tuple[str, list[Outcome]]] = [
     ("S30", [outcome("patch", "lgs", "adaptive", GOOD), outcome("patch", "lgs", "oblivious", WEAK)]),
     ("S30", [outcome("occlusion", "lgs", "adaptive", WEAK)]),
     ("S33", [outcome("patch", "lgs", "adaptive", facts(0.5, n=400))]),
+    ("S36", [outcome("patch", "lgs", "adaptive", noted(non_finite_attacked=0.0))]),
+    ("S37", [outcome("patch", "lgs", "adaptive", facts(0.05, bare_clean=[1.0] * 100 + [0.0] * 300))]),
     ("C01", [outcome("patch", "lgs", "adaptive", facts(0.4, certified=[1] * 160 + [0] * 240))]),
 ]
 
@@ -383,6 +409,10 @@ def test_pages_ask_nothing_of_another_host_and_their_links_lead_somewhere(tmp_pa
             assert (path.parent / file).resolve().is_file() or not file, target
             if place and not file:
                 assert place in ids
+
+
+def test_the_front_page_in_the_repository_is_small() -> None:
+    assert (Path(__file__).parents[2] / "results" / "index.html").stat().st_size < 600_000
 
 
 def test_the_front_page_in_the_repository_is_all_in_one_file(tmp_path: Path) -> None:
