@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from collections.abc import Callable
@@ -45,6 +46,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "accept": accept_command,
     "import-attack": import_attack_command,
 }
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
 
@@ -58,4 +61,10 @@ def main() -> None:
         app()
     except InputError as error:
         typer.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        where = f"{error.filename} cannot be written" if error.filename else "A file cannot be written"
+        typer.echo(f"Error: {where}: {error.strerror}. Saved records stay; run the command again to go on.", err=True)
         sys.exit(2)

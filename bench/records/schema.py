@@ -132,7 +132,7 @@ _SPELLED = BeforeValidator(_spelled_out)
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Amount = Annotated[FiniteFloat, Field(ge=0)]
 Date = Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?([+-]\d\d:\d\d|Z)?)?)?$")]
-Message = Annotated[str, BeforeValidator(without_folders)]
+Message = Annotated[str, AfterValidator(without_folders)]
 """Text of any origin, such as an error's, without folders of this machine."""
 
 Marks = Annotated[list[Share], _SPELLED]

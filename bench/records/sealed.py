@@ -33,13 +33,10 @@ def parse_sealed(content: bytes, name: str) -> dict[str, Any]:
         tree = json.loads(content, object_pairs_hook=_unique, parse_constant=_refuse)
         if not isinstance(tree, dict):
             raise ValueError(f"expected an object, but got {type(tree).__name__}")
-        checksum = tree.pop("checksum", None)
-        if checksum is None and tree.get("schema") == 1:
-            return tree  # written before there were checksums
-        changed = checksum != _checksum(tree)
+        found, expected = tree.pop("checksum", None), _checksum(tree)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is not a record: {error}. {RESTORE}.") from error
-    if changed:
+    if found != expected and (found is not None or tree.get("schema") != 1):  # schema 1 had no checksums
         raise InputError(f"{name} was changed after it was written: its checksum does not match. {RESTORE}.")
     return tree
 
