@@ -146,5 +146,5 @@ def show_command(
         from bench.engine.setting import setting_of
 
         setting = setting_of(record.cell, dataset, weights, checked_device(device))
-        for path in write_pictures(record.cell, setting, pictures):
+        for path in write_pictures(record, setting, pictures):
             typer.echo(f"wrote {path}")

@@ -17,7 +17,8 @@ from bench.core.identity import without_hashes
 from bench.data.load import load_dataset
 from bench.engine.run import Computed, run_cell
 from bench.engine.setting import Setting, has_weights, setting_of
-from bench.records.schema import Cell, Outcome
+from bench.errors import InputError
+from bench.records.schema import Outcome
 from bench.records.sheets import Sheet, save_sheet
 from bench.records.store import Store
 
@@ -91,12 +92,16 @@ def picture_grid(computed: Computed, count: int = 8) -> Image.Image:
     return grid
 
 
-def pictures(cell: Cell, setting: Setting, folder: Path) -> list[Path]:
+def pictures(record: Outcome, setting: Setting, folder: Path) -> list[Path]:
     """Writes the grid of a cell, and the patch of a universal attack, into `folder`; returns the files.
 
-    Computes the cell again where its images are no longer in the cache.
+    Computes the cell again if its images are no longer in the cache. Raises InputError if the setting has other images
+    or another model than the record.
     """
-    computed = run_cell(cell, setting, lambda share, doing: None)
+    cell, computed = record.cell, run_cell(record.cell, setting, lambda share, doing: None)
+    for name in ("data", "weights"):
+        if record.fingerprints.get(name) not in (None, computed.outcome.fingerprints[name]):
+            raise InputError(f"Expected the {name} that {cell} was computed with, but got others of the same name.")
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / f"{cell.slug}.png"]
     picture_grid(computed).save(written[0])
