@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Literal, cast
 
@@ -106,7 +107,7 @@ class APGD(_OfAutoAttack):
         """Each restart attacks the images that are left."""
         if goal.targets is not None and self.loss != "ce":
             raise NotApplicableError("Expected loss=ce for a targeted goal, but got loss=dlr, which is untargeted.")
-        runs = [_apgd(self.loss, self.steps, self._common(images)) for _ in range(self.restarts)]
+        runs = [partial(_apgd, loss=self.loss, steps=self.steps, **self._common(images)) for _ in range(self.restarts)]
         return in_turn(runs, network, images, goal, self.budget)
 
 
@@ -140,7 +141,7 @@ class Square(_OfAutoAttack):
 
     def run(self, network: AsModule, images: Images, goal: Goal) -> Images:
         """One run; its schedule of sizes is scaled to `queries`."""
-        return _square(self._common(images), self.queries, self.first_share)(network, images, goal)
+        return _square(network, images, goal, self.queries, self.first_share, **self._common(images))
 
 
 @dataclass(frozen=True)
@@ -193,66 +194,66 @@ class AutoAttack(_OfAutoAttack):
         restarts = 5 if self.version == "plus" else 1
         draws = max(1, 20 // network.draws) if self.version == "rand" else 1
         parts: dict[Part, Run] = {
-            "apgd-ce": _apgd("ce", self.steps, common, draws),
-            "apgd-dlr": _apgd("dlr", self.steps, common, draws),
-            "apgd-t": _apgd_targeted(self.steps, common, others),
-            "fab": _fab(self.steps, common, restarts=restarts),
-            "fab-t": _fab(self.steps, common, targets=others),
-            "square": _square(common, self.queries, rescale=False),
+            "apgd-ce": partial(_apgd, loss="ce", steps=self.steps, draws=draws, **common),
+            "apgd-dlr": partial(_apgd, loss="dlr", steps=self.steps, draws=draws, **common),
+            "apgd-t": partial(_apgd_targeted, steps=self.steps, targets=others, **common),
+            "fab": partial(_fab, steps=self.steps, restarts=restarts, **common),
+            "fab-t": partial(_fab, steps=self.steps, restarts=1, targets=others, **common),
+            "square": partial(_square, queries=self.queries, rescale=False, **common),
         }
         return in_turn([parts[name] for name in _VERSIONS[self.version]], network, images, goal, self.budget)
 
 
-def _apgd(loss: str, steps: int, common: dict[str, Any], draws: int = 1) -> Run:
+def _apgd(
+    network: AsModule, images: Images, goal: Goal, loss: str, steps: int, draws: int = 1, **common: Any
+) -> Images:
     """One run of APGD: its last success or, failing that, the point of highest loss."""
     from pyautoattack.autopgd_base import APGDAttack_targeted
 
-    def run(network: AsModule, images: Images, goal: Goal) -> Images:
-        attack = APGDAttack_targeted(network, n_iter=steps, eot_iter=draws, logger=_quiet, **common)
-        attack.loss, attack.y_target = (loss, None) if goal.targets is None else ("ce-targeted", goal.targets)
-        attack.init_hyperparam(images)
-        torch.manual_seed(attack.seed)
-        highest, unreached, _, last = attack.attack_single_run(images, goal.labels)
-        if goal.targets is not None:  # to the library, any wrong class is a success
-            return cast("Tensor", highest)
-        return torch.where(unreached.bool()[:, None, None, None], highest, last)
-
-    return run
+    attack = APGDAttack_targeted(network, n_iter=steps, eot_iter=draws, logger=_quiet, **common)
+    attack.loss, attack.y_target = (loss, None) if goal.targets is None else ("ce-targeted", goal.targets)
+    attack.init_hyperparam(images)
+    torch.manual_seed(attack.seed)
+    highest, unreached, _, last = attack.attack_single_run(images, goal.labels)
+    if goal.targets is not None:  # to the library, any wrong class is a success
+        return cast("Tensor", highest)
+    return torch.where(unreached.bool()[:, None, None, None], highest, last)
 
 
-def _apgd_targeted(steps: int, common: dict[str, Any], targets: int) -> Run:
+def _apgd_targeted(network: AsModule, images: Images, goal: Goal, steps: int, targets: int, **common: Any) -> Images:
     """APGD towards each of the likeliest wrong classes in turn."""
     from pyautoattack.autopgd_base import APGDAttack_targeted
 
-    def run(network: AsModule, images: Images, goal: Goal) -> Images:
-        attack = APGDAttack_targeted(network, n_iter=steps, n_target_classes=targets, logger=_quiet, **common)
-        return cast("Tensor", attack.perturb(images, goal.labels))
-
-    return run
+    attack = APGDAttack_targeted(network, n_iter=steps, n_target_classes=targets, logger=_quiet, **common)
+    return cast("Tensor", attack.perturb(images, goal.labels))
 
 
-def _fab(steps: int, common: dict[str, Any], restarts: int = 1, targets: int | None = None) -> Run:
+def _fab(
+    network: AsModule,
+    images: Images,
+    goal: Goal,
+    steps: int,
+    restarts: int = 1,
+    targets: int | None = None,
+    **common: Any,
+) -> Images:
     """FAB, the smallest change: towards each of the likeliest wrong classes or, without targets, the nearest one."""
     from pyautoattack.fab_pt import FABAttack_PT
 
-    def run(network: AsModule, images: Images, goal: Goal) -> Images:
-        attack = FABAttack_PT(network, n_iter=steps, n_restarts=restarts, **common)
-        attack.targeted, attack.n_target_classes = targets is not None, targets
-        return cast("Tensor", attack.perturb(images, goal.labels))
-
-    return run
+    attack = FABAttack_PT(network, n_iter=steps, n_restarts=restarts, **common)
+    attack.targeted, attack.n_target_classes = targets is not None, targets
+    return cast("Tensor", attack.perturb(images, goal.labels))
 
 
-def _square(common: dict[str, Any], queries: int, first_share: float = 0.8, rescale: bool = True) -> Run:
+def _square(
+    network: AsModule, images: Images, goal: Goal, queries: int, first: float = 0.8, rescale: bool = True, **common: Any
+) -> Images:
     """One run of Square; `rescale` compresses the schedule of sizes for 10,000 queries into `queries`."""
     from pyautoattack.square import SquareAttack
 
-    def run(network: AsModule, images: Images, goal: Goal) -> Images:
-        attack = SquareAttack(network, n_queries=queries, p_init=first_share, resc_schedule=rescale, **common)
-        attack.targeted = goal.targets is not None
-        attack.loss = "ce" if attack.targeted else "margin"
-        attack.init_hyperparam(images)
-        torch.manual_seed(attack.seed)
-        return cast("Tensor", attack.attack_single_run(images, goal.targets if attack.targeted else goal.labels)[1])
-
-    return run
+    attack = SquareAttack(network, n_queries=queries, p_init=first, resc_schedule=rescale, **common)
+    attack.targeted = goal.targets is not None
+    attack.loss = "ce" if attack.targeted else "margin"
+    attack.init_hyperparam(images)
+    torch.manual_seed(attack.seed)
+    return cast("Tensor", attack.attack_single_run(images, goal.targets if attack.targeted else goal.labels)[1])

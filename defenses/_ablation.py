@@ -28,7 +28,6 @@ from bench.memory import in_pieces
 from bench.training import Batch
 
 from ._examples import choose, fresh, packed, train, unpacked
-from ._extent import box_of
 from ._passes import in_passes
 from ._ranges import within
 
@@ -115,7 +114,7 @@ def certified(
         retains: which pixels each ablation sees.
         budget: patches or pixels; nothing is certified for any other budget.
     """
-    box = box_of(budget, *retains.shape[1:])
+    box = budget.box(*retains.shape[1:])
     if box is None:
         return torch.zeros_like(labels, dtype=torch.bool)
     pixels = retains.float()[:, None]

@@ -41,7 +41,6 @@ from bench.contracts import (
     Wrapped,
 )
 
-from ._extent import box_of
 from ._passes import in_passes
 from ._ranges import within
 
@@ -98,7 +97,7 @@ class PatchCleanser(CertifiedDefense):
     ) -> Bool[Tensor, "n"]:
         """Which images are classified correctly under every pair of masks, if the masks cover the budget's patches."""
         height, width = images.shape[2:]
-        box = box_of(budget, height, width)
+        box = budget.box(height, width)
         rows, columns = self._spans(height, width)
         certified = torch.zeros_like(labels, dtype=torch.bool)
         if model.random or box is None or not (covers(rows, box[0], height) and covers(columns, box[1], width)):

@@ -27,6 +27,10 @@ class Budget(ABC):
     def allows(self, images: Images, adversarial: Images) -> Bool[Tensor, "n"]:
         """Which adversarial images keep the rule; both tensors are in [0, 1], of the same shape and type."""
 
+    def box(self, height: int, width: int) -> tuple[int, int] | None:
+        """Height and width of the smallest upright box that holds any change, or None if every pixel may change."""
+        return None
+
 
 def _changed(images: Images, adversarial: Images) -> Bool[Tensor, "n h w"]:
     return (images != adversarial).any(1)
@@ -85,6 +89,10 @@ class Pixels(Budget):
         """Counts the pixels with any change."""
         few = _changed(images, adversarial).sum((1, 2)) <= self.count
         return few & Linf(self.eps).allows(images, adversarial)
+
+    def box(self, height: int, width: int) -> tuple[int, int]:
+        """One pixel; or, for more of them, which may be anywhere, the whole image."""
+        return (1, 1) if self.count == 1 else (height, width)
 
     def __str__(self) -> str:
         cap = "" if self.eps >= 1 else f", L∞ ≤ {number(self.eps)}"

@@ -364,11 +364,11 @@ def random_votes(count: int, ablations: int, classes: int) -> tuple[Tensor, Tens
     "budget", [Patch(0.015), Patch(0.03), Patch(0.06, turned=False), Pixels(1), Pixels(2)], ids=str
 )
 def test_what_is_certified_of_votes_is_what_survives_the_worst_an_attacker_can_do_to_them(budget: Budget) -> None:
-    proven, box_of = plugin_module("defenses._ablation").certified, plugin_module("defenses._extent").box_of
+    proven = plugin_module("defenses._ablation").certified
     retains = plugin_module("defenses.derandomized_smoothing").Windows(8, 8, 2, 2).retains()
     votes, labels = random_votes(200, len(retains), 3)
     if isinstance(budget, Patch):
-        tall, wide = box_of(budget, 8, 8)
+        tall, wide = budget.box(8, 8)
         corners = itertools.product(range(9 - tall), range(9 - wide))
         reached = [retains[:, row : row + tall, column : column + wide].flatten(1).any(1) for row, column in corners]
     else:
@@ -394,7 +394,7 @@ def test_no_less_is_certified_than_by_counting_the_ablations_that_a_patch_reache
     proven = plugin_module("defenses._ablation").certified
     retains = plugin_module("defenses.derandomized_smoothing").Windows(20, 20, 20, 3).retains()
     votes, labels = random_votes(300, 20, 4)
-    side = plugin_module("defenses._extent").box_of(Patch(0.01), 20, 20)[1]
+    side = Patch(0.01).box(20, 20)[1]
     counts = votes.sum(1)
     own = counts.gather(1, labels[:, None])[:, 0]
     rival = counts.scatter(1, labels[:, None], -1).amax(1)
