@@ -100,19 +100,21 @@ def _compared(table: ReportedTable, reported: Reported, measurements: Measuremen
         [measurements.find(table.query(row, column), reported.settings) for column in range(len(table.columns))]
         for row in range(len(table.rows))
     ]
-    found = [one for row in rows for one in row]
-    origins = list(dict.fromkeys(one.origin for one in found if one.origin))
-    reasons = list(dict.fromkeys(one.unmeasured for one in found if one.unmeasured))
-    runs, numbers = _runs(one.wanted for one in found if one.wanted and not one.number)
+    cells = [measurement for row in rows for measurement in row]
+    origins = list(dict.fromkeys(one.origin for one in cells if one.origin))
+    reasons = list(dict.fromkeys(one.unmeasured for one in cells if one.unmeasured))
+    runs, numbers = _runs(one.wanted for one in cells if one.wanted and not one.number)
 
     def value(row: int, column: int) -> ComparedValue:
-        one = rows[row][column]
-        compared = ComparedValue(table.rows[row].values[column], tuple(table.marks(row, column)), one)
-        if one.origin:
-            return replace(compared, letter=_letter(origins.index(one.origin)))
-        if one.unmeasured:
-            return replace(compared, reason=1 + reasons.index(one.unmeasured))
-        return replace(compared, run=numbers[one.wanted]) if one.wanted else compared
+        measurement = rows[row][column]
+        return ComparedValue(
+            printed=table.rows[row].values[column],
+            notes=tuple(table.marks(row, column)),
+            measurement=measurement,
+            letter=_letter(origins.index(measurement.origin)) if measurement.origin else "",
+            run=numbers[measurement.wanted] if measurement.wanted and not measurement.number else 0,
+            reason=1 + reasons.index(measurement.unmeasured) if measurement.unmeasured else 0,
+        )
 
     return ComparedTable(
         table=table,

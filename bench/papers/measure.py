@@ -127,10 +127,10 @@ class Measurements:
             images=first.images,
         )
         if query.measure == TRAINING_INCREASE:
-            found = self._trained(query, candidates)
+            measurement = self._trained(query, candidates)
         else:
-            found = self._timed(query, candidates) if query.measure in TIMINGS else self._read(query, candidates)
-        return replace(found or Measurement(), wanted=cell)
+            measurement = self._timed(query, candidates) if query.measure in TIMINGS else self._read(query, candidates)
+        return replace(measurement or Measurement(), wanted=cell)
 
     def _read(self, query: Query, settings: Sequence[ReportedSetting]) -> Measurement | None:
         """From the best sample that fits: with numbers, close to the paper, with few other parameters."""
@@ -164,11 +164,11 @@ class Measurements:
 
     def _timed(self, query: Query, settings: Sequence[ReportedSetting]) -> Measurement | None:
         for setting, wanted in product(settings, query.defense):
-            for one in self._latencies:
-                times = one.batches.get(BATCH)
-                here = has_setting(setting, one.dataset, one.model)
-                if times and here and fits(wanted, one.defense, self._defenses.get(one.defense)):
-                    records = f"{one.dataset} · {one.model} · {plain(one.machine)} · batches of {BATCH}"
+            for latency in self._latencies:
+                times = latency.batches.get(BATCH)
+                here = has_setting(setting, latency.dataset, latency.model)
+                if times and here and fits(wanted, latency.defense, self._defenses.get(latency.defense)):
+                    records = f"{latency.dataset} · {latency.model} · {plain(latency.machine)} · batches of {BATCH}"
                     return _time(TIMINGS[query.measure](times), records, query, setting, BATCH)
         return None
 

@@ -28,13 +28,13 @@ class Point(NamedTuple):
 
 
 def comparable(labels: Sequence[str], printed: Sequence[str], measurements: Sequence[Measurement]) -> list[Point]:
-    """The values with a number on both sides; none unless they compare defenses under one attack."""
+    """The values with a number on both sides; none unless they compare defenses under measurement attack."""
     points, cells = [], []
-    for label, text, one in zip(labels, printed, measurements, strict=True):
+    for label, text, measurement in zip(labels, printed, measurements, strict=True):
         number = re.match(r"-?\d+(\.\d+)?", text)
-        if one.measured and one.interval[0] == one.interval[0] and number:  # not NaN
-            points.append(Point(label, float(number[0]), *one.interval))
-            cells.append(one.measured)
+        if measurement.measured and measurement.interval[0] == measurement.interval[0] and number:  # not NaN
+            points.append(Point(label, float(number[0]), *measurement.interval))
+            cells.append(measurement.measured)
     attacks = {(cell.dataset, cell.attack, cell.tier) for cell in cells}
     return points if len({cell.defense for cell in cells}) == len(cells) and len(attacks) == 1 else []
 

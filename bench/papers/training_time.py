@@ -22,13 +22,13 @@ def training_increase(outcomes: Iterable[Outcome], defense: str, control: str) -
         None if no machine has trained both.
     """
     paces: dict[str, dict[str, dict[str, set[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(set)))
-    for one in outcomes:
-        cost, text = one.training, one.cell.defense
+    for outcome in outcomes:
+        cost, text = outcome.training, outcome.cell.defense
         if {"seconds", "images", "epochs"} <= set(cost):
             pace = cost["seconds"] / max(1, cost["images"] * cost["epochs"])
             for name in (control, defense):
-                if fits(name, text, one.defense):
-                    paces[one.provenance.get("device", "")][name][text].add(pace)
+                if fits(name, text, outcome.defense):
+                    paces[outcome.provenance.get("device", "")][name][text].add(pace)
     for device, known in sorted(paces.items()):
         if control in known and defense in known:
             base, own = (median(known[name][min(known[name], key=len)]) for name in (control, defense))

@@ -70,16 +70,16 @@ def _csv_rows(compared: ComparedTable) -> Iterator[list[str]]:
 
 def _measured(value: ComparedValue) -> list[str]:
     """The columns from `measured` to `differs`."""
-    one = value.measurement
-    numbers = ["" if math.isnan(number) else f"{number:.6g}" for number in one.interval]
-    status = one.number.text if one.number and one.number.value is None else ""
+    measurement = value.measurement
+    numbers = ["" if math.isnan(number) else f"{number:.6g}" for number in measurement.interval]
+    status = measurement.number.text if measurement.number and measurement.number.value is None else ""
     names = ("dataset", "model", "attack", "defense", "tier", "goal", "effort")
-    cell = [str(getattr(one.measured, name)) if one.measured else "" for name in names]
-    differs = one.origin.sentence if one.origin else ""
-    return [*numbers, str(one.n or ""), status, *cell, " ".join(one.flags), differs]
+    cell = [str(getattr(measurement.measured, name)) if measurement.measured else "" for name in names]
+    differs = measurement.origin.sentence if measurement.origin else ""
+    return [*numbers, str(measurement.n or ""), status, *cell, " ".join(measurement.flags), differs]
 
 
 def _missing(value: ComparedValue) -> list[str]:
     """The columns `command` and `why_not`."""
-    one = value.measurement
-    return [command(one.wanted) if one.wanted and one.number is None else "", one.unmeasured]
+    wanted = value.measurement.wanted if value.measurement.number is None else None
+    return [command(wanted) if wanted else "", value.measurement.unmeasured]

@@ -41,8 +41,8 @@ class PluginLink:
     @property
     def arxiv(self) -> str:
         """The address of the paper if its arXiv id is known, else ""."""
-        found = _ARXIV.search(self.paper)
-        return f"https://arxiv.org/abs/{found[0]}" if found else ""
+        identifier = _ARXIV.search(self.paper)
+        return f"https://arxiv.org/abs/{identifier[0]}" if identifier else ""
 
 
 @dataclass(frozen=True)

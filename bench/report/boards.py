@@ -159,21 +159,21 @@ def _remarks(evidence: Evidence, plugins: Sequence[PluginLink]) -> tuple[str, ..
 def _disagreements(outcomes: Iterable[Outcome]) -> set[tuple[str, str]]:
     """(plugin, on what) for defenses and attacks whose cells must agree and do not."""
     results: dict[tuple[str, str, int], set[tuple[float, ...]]] = {}
-    for one in outcomes:
-        if one.facts:
-            clean, bare = tuple(one.facts.defended_clean), tuple(one.facts.bare_attacked)
-            results.setdefault((one.cell.defense, "clean images", one.cell.seed), set()).add(clean)
-            results.setdefault((one.cell.attack, "the bare model", one.cell.seed), set()).add(bare)
+    for outcome in outcomes:
+        if outcome.facts:
+            clean, bare = tuple(outcome.facts.defended_clean), tuple(outcome.facts.bare_attacked)
+            results.setdefault((outcome.cell.defense, "clean images", outcome.cell.seed), set()).add(clean)
+            results.setdefault((outcome.cell.attack, "the bare model", outcome.cell.seed), set()).add(bare)
     return {(plain(name), what) for (name, what, _), seen in results.items() if len(seen) > 1}
 
 
 def provenance_summary(outcomes: Sequence[Outcome]) -> dict[str, tuple[str, ...]]:
     """The origin of records: each key with all its values, and the first and last day."""
-    found: dict[str, set[str]] = {}
+    values: dict[str, set[str]] = {}
     for outcome in outcomes:
         origin = outcome.provenance | {f"fingerprint of {key}": value for key, value in outcome.fingerprints.items()}
         for key, value in origin.items():
-            found.setdefault(plain(key), set()).add(plain(value))
+            values.setdefault(plain(key), set()).add(plain(value))
     days = sorted({outcome.date[:10] for outcome in outcomes if outcome.date})
     span = {"computed": tuple(dict.fromkeys((days[0], days[-1])))} if days else {}
-    return {key: tuple(sorted(values)) for key, values in sorted(found.items())} | span
+    return {key: tuple(sorted(texts)) for key, texts in sorted(values.items())} | span

@@ -59,10 +59,10 @@ TierPair = Mapping[Tier, CellPage]
 
 def tier_pairs(pages: Iterable[CellPage]) -> list[TierPair]:
     """Cells that differ only in the tier, together."""
-    found: dict[str, dict[Tier, CellPage]] = {}
+    pairs: dict[str, dict[Tier, CellPage]] = {}
     for page in pages:
-        found.setdefault(page.url, {})[page.cell.tier] = page
-    return list(found.values())
+        pairs.setdefault(page.url, {})[page.cell.tier] = page
+    return list(pairs.values())
 
 
 def measure_labels(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
@@ -82,16 +82,16 @@ def _costs(entry: Entry) -> dict[str, Formatted]:
     if entry.sample is None:
         return {}
     first = entry.sample.outcomes[0]
-    found = {}
+    numbers = {}
     for name in ("forwards", "backwards"):
         mean, most = (first.queries.get(f"{name}_{which}", 0.0) for which in ("mean", "max"))
-        found[f"{name} for an image"] = Formatted(f"{mean:,.0f}", f"at most {most:,.0f}", value=mean)
+        numbers[f"{name} for an image"] = Formatted(f"{mean:,.0f}", f"at most {most:,.0f}", value=mean)
     seconds = {"run, without cached parts" if key == "total" else key: value for key, value in first.seconds.items()}
     for kind, values in (("seconds", seconds), ("training", first.training)):
         for key, value in values.items():
             name = plain(key.replace("_mib", " (MiB)").replace("_", " "))
-            found[f"{kind}, {name}"] = Formatted(f"{value:.4g}".replace("-", "−"), value=value)
-    return found
+            numbers[f"{kind}, {name}"] = Formatted(f"{value:.4g}".replace("-", "−"), value=value)
+    return numbers
 
 
 def strongest_views(pages: Iterable[CellPage]) -> dict[str, int]:

@@ -80,12 +80,8 @@ def check(id: str, title: str) -> Callable[[Finder], Finder]:
 @check("S06", "vanishing gradient")
 def zero_gradients(row: RowRecords) -> Flag | None:
     """More than 5 % (amber) or 50 % (red) of the gradients that an attack asked for were zero."""
-    shares: dict[str, float] = {}
-    for sample in row.samples:
-        noted = [one for facts in sample.facts.values() for one in facts.noted.get("zero_gradient", ())]
-        known = [one for one in noted if one is not None]
-        if sample.access == "gradients" and known:
-            shares[sample.name] = sum(known) / len(known)
+    gradients = {one.name: _noted(one, "zero_gradient") for one in row.samples if one.access == "gradients"}
+    shares = {name: sum(values) / len(values) for name, values in gradients.items() if values}
     if not shares:
         return not_run("No record notes how many gradients were zero.")
     if max(shares.values()) <= 0.05:
@@ -104,8 +100,8 @@ def one_draw(row: RowRecords) -> Flag | None:
     adaptive = [one for one in row.samples if one.cell.tier == "adaptive" and one.facts and one.access != "none"]
     if not adaptive:
         return not_run("The defense is random, and no adaptive attack was run.")
-    found = [one.name for one in adaptive if any(out.provenance.get("draws") == "1" for out in one.outcomes)]
-    return red(f"A single draw of a random defense: {', '.join(found)}.") if found else None
+    failed = [one.name for one in adaptive if any(out.provenance.get("draws") == "1" for out in one.outcomes)]
+    return red(f"A single draw of a random defense: {', '.join(failed)}.") if failed else None
 
 
 @check("S11", "one step against many")
@@ -181,11 +177,11 @@ def harmless(row: RowRecords) -> Flag | None:
 def seen_attack(row: RowRecords) -> Flag | None:
     """The attack or its family was used to train or tune the defense."""
     tuned = {str(one) for one in (row.defense.traits.get("tuned_on") or ())} if row.defense else set()
-    found = set()
+    seen = set()
     for sample in row.samples:
         if sample.attack and tuned & {sample.attack.name, sample.family, str(sample.attack.traits.get("threat_model"))}:
-            found.add(sample.cell.attack)
-    return amber(f"Tuned on {', '.join(sorted(tuned))}; judged with {', '.join(sorted(found))}.") if found else None
+            seen.add(sample.cell.attack)
+    return amber(f"Tuned on {', '.join(sorted(tuned))}; judged with {', '.join(sorted(seen))}.") if seen else None
 
 
 @check("S28", "diversity")
@@ -213,8 +209,8 @@ def mere_occlusion(row: RowRecords) -> Flag | None:
                 effects[sample.name] = min(effect, effects.get(sample.name, 1.0))
     if not effects:
         return not_run("No patch attack on this very model.")
-    found = [f"{name}: {signed(100 * effect)} points" for name, effect in effects.items() if effect <= 0]
-    return red(f"What the attack does beyond plain occlusion: {'; '.join(found)}.") if found else None
+    failed = [f"{name}: {signed(100 * effect)} points" for name, effect in effects.items() if effect <= 0]
+    return red(f"What the attack does beyond plain occlusion: {'; '.join(failed)}.") if failed else None
 
 
 @check("S31", "oracle mask")
@@ -253,23 +249,16 @@ def noisy_times(row: RowRecords) -> Flag | None:
     if row.latency is None or row.latency.status != "ok":
         return not_run("Not timed.")
     spreads = {size: times.get("spread", 0.0) for size, times in row.latency.batches.items()}
-    found = [f"batch {size}: {spread:.1f}×" for size, spread in spreads.items() if spread > 3]
-    return amber(f"95th percentile over median: {'; '.join(found)}.") if found else None
+    failed = [f"batch {size}: {spread:.1f}×" for size, spread in spreads.items() if spread > 3]
+    return amber(f"95th percentile over median: {'; '.join(failed)}.") if failed else None
 
 
 @check("S36", "finite logits")
 def not_finite(row: RowRecords) -> Flag | None:
     """Logits of the defended model were NaN or infinite; such answers count as wrong."""
-    shares: dict[str, float] = {}
-    for sample in row.samples:
-        for facts in sample.facts.values():
-            values = [
-                one or 0.0 for name in (NON_FINITE_CLEAN, NON_FINITE_ATTACKED) for one in facts.noted.get(name, ())
-            ]
-            if any(values):
-                shares[sample.name] = sum(values) / len(values)
-    text = "; ".join(f"{name}: {100 * share:.1f} %" for name, share in shares.items())
-    return red(f"Answers that are not finite: {text}.") if shares else None
+    broken = {one.name: _noted(one, NON_FINITE_CLEAN) + _noted(one, NON_FINITE_ATTACKED) for one in row.samples}
+    failed = [f"{name}: {100 * sum(values) / len(values):.1f} %" for name, values in broken.items() if any(values)]
+    return red(f"Answers that are not finite: {'; '.join(failed)}.") if failed else None
 
 
 @check("S37", "chance level")
@@ -278,11 +267,8 @@ def at_chance(row: RowRecords) -> Flag | None:
     for sample in row.samples:
         for outcome in sample.outcomes:
             if outcome.facts and is_at_chance(outcome.facts.bare_clean, outcome.classes):
-                percent = 100 * float(np.mean(outcome.facts.bare_clean))
-                text = (
-                    f"{percent:.1f} % of the clean images are classified correctly, as by chance: check the weights, "
-                )
-                return red(f"{text}the normalisation and the order of the classes.")
+                accuracy = f"{100 * float(np.mean(outcome.facts.bare_clean)):.1f} %"
+                return red(f"Clean accuracy of {accuracy}: check the weights, normalisation and order of the classes.")
     return None
 
 
@@ -292,14 +278,14 @@ def broken_certificate(row: RowRecords) -> Flag | None:
 
     The proof of a random defense holds with some confidence only; then the check asks for more proofs than survivors.
     """
-    found = []
+    failed = []
     for sample in row.samples:
         for facts in sample.facts.values():
             if facts.certified is not None:
                 proven, kept = np.asarray(facts.certified), np.asarray(facts.defended_attacked)
                 lost = float((proven - kept).sum() if row.random else ((proven == 1) & (kept < 1)).sum())
-                found += [f"{sample.name}: {lost:.3g}"] if lost > 0 else []
-    return red(f"Proven and misclassified: {'; '.join(found)}.") if found else None
+                failed += [f"{sample.name}: {lost:.3g}"] if lost > 0 else []
+    return red(f"Proven and misclassified: {'; '.join(failed)}.") if failed else None
 
 
 @check("D01", "false alarms")
@@ -318,6 +304,11 @@ def warned(row: RowRecords) -> Flag | None:
     """The run gave a warning."""
     texts = {f"{one.name}: {plain(text)}" for one in row.samples for out in one.outcomes for text in out.warnings}
     return amber(" · ".join(sorted(texts)), brief="bench show prints them for each cell.") if texts else None
+
+
+def _noted(sample: Sample, name: str) -> list[float]:
+    """The values of a note about images, of all seeds."""
+    return [one for facts in sample.facts.values() for one in facts.noted.get(name, ()) if one is not None]
 
 
 def _hidden_input(row: RowRecords, id: str) -> Flag | None:

@@ -18,13 +18,13 @@ Numbers = Mapping[str, Formatted]
 
 def columns(evidence: Evidence, entries: Mapping[EntryKey, Entry]) -> list[tuple[Column, Numbers]]:
     """For each tier the worst case, δ, β and the attacks; then what only some defenses have."""
-    found = [column for tier in TIERS for column in _attacked(tier, evidence.attacks(tier), entries)]
+    numbered = [column for tier in TIERS for column in _attacked(tier, evidence.attacks(tier), entries)]
     hint = "Proven to stay correct whatever an attack within the budget does"
     proof = Column("certified", "proof", hint, "certified", primary=True)
-    found += _measured(evidence, proof, "certified", certified_accuracy)
+    numbered += _measured(evidence, proof, "certified", certified_accuracy)
     rejects = Column("rejects clean", "detector", "Clean images that are rejected; they count as wrong")
-    found += _measured(evidence, rejects, "rejected_clean", rejection_clean)
-    return found + _times(evidence) + _training(evidence)
+    numbered += _measured(evidence, rejects, "rejected_clean", rejection_clean)
+    return numbered + _times(evidence) + _training(evidence)
 
 
 def _attacked(tier: Tier, attacks: list[str], entries: Mapping[EntryKey, Entry]) -> list[tuple[Column, Numbers]]:

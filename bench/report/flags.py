@@ -107,13 +107,13 @@ def first_is_stronger(
     """A flag where the first attack of a pair hurts more than the second, beyond the paired interval."""
     if not pairs:
         return not_run("There are no two cells to compare.")
-    found = []
+    stronger = []
     for first, second in pairs:
         if first.attacked and second.attacked:
             gap = difference(second.attacked, first.attacked)
             if gap.low > 0 and gap.value > tolerance:
-                found.append(f"{first.name} leaves {format_gap(gap)} points less than {second.name}")
-    return flag("; ".join(found) + ".") if found else None
+                stronger.append(f"{first.name} leaves {format_gap(gap)} points less than {second.name}")
+    return flag("; ".join(stronger) + ".") if stronger else None
 
 
 def same_tier(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Sample]]:

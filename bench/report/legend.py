@@ -25,7 +25,7 @@ _MEANINGS = {
 def filters(boards: Sequence[Board]) -> dict[str, tuple[str, list[str]]]:
     """Filter -> its heading and values; filters with a single value are left out."""
     conditions = [board.conditions for board in boards]
-    found = {
+    choices = {
         "dataset": ("data set", {one.dataset for one in conditions}),
         "model": ("model", {one.model for one in conditions}),
         "threat": ("threat model", {one.threat_model for one in conditions}),
@@ -38,7 +38,7 @@ def filters(boards: Sequence[Board]) -> dict[str, tuple[str, list[str]]]:
     order = (*TIERS, "certified")
     return {
         key: (label, sorted(values, key=lambda one: (order.index(one) if key == "tier" else 0, one)))
-        for key, (label, values) in found.items()
+        for key, (label, values) in choices.items()
         if len(values) > 1
     }
 

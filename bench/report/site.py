@@ -11,19 +11,18 @@ from pathlib import Path
 
 from bench.core.text import plain
 from bench.plugins.registry import Kind
-from bench.plugins.specs import Spec
 from bench.records.roc import load_rocs
 from bench.records.samples import Sample
 from bench.records.schema import TIERS, Cell, Latency, Outcome
 from bench.records.sheets import Sheet, load_sheet
 from bench.records.store import Store
-from bench.report.board import Board, Entry, PluginLink
+from bench.report.board import Board, Entry, EntryKey, PluginLink
 from bench.report.boards import entry_of, provenance_summary
 from bench.report.cell_page import CellPage, TierPair, tier_pairs
 from bench.report.charts.chart import Chart, charts
 from bench.report.html import asset, render, shrink, stylesheet, with_assets
 from bench.report.staleness import stale_cells
-from bench.report.summary import Standing
+from bench.report.summary import Standing, group
 from bench.report.urls import plugin_url
 
 KINDS: tuple[Kind, ...] = ("attack", "defense")
@@ -59,7 +58,7 @@ class Site:
             yield f"{kind}s.html", self._page("plugins", "", kind=kind)
             for plugin in self.plugins(kind):
                 yield plugin_url(kind, plugin.key), self._page("plugin", "../", kind=kind, plugin=plugin)
-        for url, pages in self._by_url.items():
+        for url, pages in group((page.url, page) for page in self.cells).items():
             yield url, self._page("cell", "../", pages=pages)
         if self.charts:
             yield "curves.html", self._page("curves", "")
@@ -82,13 +81,6 @@ class Site:
         pages += [CellPage(sample, entry_of(sample), None) for sample in unknown]
         first = {(page.url, page.cell.tier): page for page in reversed(pages)}
         return list(first.values())[::-1]
-
-    @cached_property
-    def _by_url(self) -> dict[str, list[CellPage]]:
-        found: dict[str, list[CellPage]] = {}
-        for page in self.cells:
-            found.setdefault(page.url, []).append(page)
-        return found
 
     @cached_property
     def charts(self) -> list[Chart]:
@@ -120,12 +112,8 @@ class Site:
 
     @cached_property
     def _by_plugin(self) -> dict[tuple[str, str], list[CellPage]]:
-        found: dict[tuple[str, str], list[CellPage]] = {}
-        for page in self.cells:
-            if page.board:
-                found.setdefault(("defense", page.cell.defense), []).append(page)
-                found.setdefault(("attack", page.cell.attack), []).append(page)
-        return found
+        pages = [page for page in self.cells if page.board]
+        return group(((kind, getattr(page.cell, kind)), page) for page in pages for kind in KINDS)
 
     def parts_of(self, kind: Kind, key: str) -> Iterator[tuple[str, str, list[Standing], list[TierPair]]]:
         """(data set, model, the defense's rows there, the plugin's cells there)."""
@@ -141,12 +129,10 @@ class Site:
         if page.board is None:
             return {tier: page.entry}
         entries, bare = page.board.entries, next((row.defense.key for row in page.board.rows if row.baseline), None)
-        found: dict[str, Entry] = {
-            one: entries[defense, attack, one] for one in TIERS if (defense, attack, one) in entries
-        }
-        if bare not in (None, defense) and (bare, attack, tier) in entries:
-            found["no defense"] = entries[bare, attack, tier]
-        return found
+        wanted: dict[str, EntryKey] = {name: (defense, attack, name) for name in TIERS}
+        if bare and bare != defense:
+            wanted["no defense"] = (bare, attack, tier)
+        return {name: entries[key] for name, key in wanted.items() if key in entries}
 
     @cached_property
     def _stale(self) -> dict[Cell, str]:
@@ -165,17 +151,17 @@ class Site:
     def trouble(self, page: CellPage) -> str:
         """Why a cell has no number or a stale one, "" for a good cell."""
         reasons = []
-        for one in page.sample.failures:
-            seed = f"seed {one.cell.seed}: " if page.sample.facts else ""
-            reasons.append(f"{seed}{one.status}: {plain(one.reason)}")
+        for outcome in page.sample.failures:
+            seed = f"seed {outcome.cell.seed}: " if page.sample.facts else ""
+            reasons.append(f"{seed}{outcome.status}: {plain(outcome.reason)}")
         if stale := self.stale(page.entry):
             reasons.append(f"stale: {stale}")
         return "; ".join(dict.fromkeys(reasons))
 
     def sheet(self, page: CellPage) -> tuple[str, Sheet] | None:
         """The pictures of a cell: (address, description)."""
-        found = load_sheet(self.store, page.sample.outcomes)
-        return (self._beside(found[0]), found[1]) if found else None
+        sheet = load_sheet(self.store, page.sample.outcomes)
+        return (self._beside(sheet[0]), sheet[1]) if sheet else None
 
     def patch(self, page: CellPage) -> str | None:
         """The picture of what a universal attack learned."""
@@ -184,9 +170,9 @@ class Site:
 
     def submission(self, defense: str) -> dict[str, str]:
         """The files of a submitted defense, by name: code, manifest and verdict."""
-        name = Spec.parse(defense).name
+        name = re.match(r"[a-z0-9-]*", defense)[0]  # type: ignore[index]  # it always matches
         folder = self.store.folder / "submissions" / name
-        if not re.fullmatch(r"[a-z0-9-]+", name) or not folder.is_dir():
+        if not name or not folder.is_dir():
             return {}
         files = [*sorted((folder / "code").rglob("*.py")), *sorted(folder.glob("*.json"))]
         return {path.name: self._beside(path) for path in files}

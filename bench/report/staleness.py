@@ -20,16 +20,16 @@ def stale_cells(outcomes: Iterable[Outcome]) -> dict[Cell, str]:
     """
     newest: dict[tuple[str, str, int, int, str], str] = {}
     ordered = sorted(outcomes, key=lambda one: one.date)
-    for one in ordered:
-        newest |= {_key(one, name): one.fingerprints[name] for name in SHARED if name in one.fingerprints}
+    for outcome in ordered:
+        newest |= {_key(outcome, name): outcome.fingerprints[name] for name in SHARED if name in outcome.fingerprints}
     stale = {}
-    for one in ordered:
-        prints = one.fingerprints
-        changed = [name for name in SHARED if name in prints and newest[_key(one, name)] != prints[name]]
-        plugins: dict[Kind, str] = {"attack": one.cell.attack, "defense": one.cell.defense}
+    for outcome in ordered:
+        prints = outcome.fingerprints
+        changed = [name for name in SHARED if name in prints and newest[_key(outcome, name)] != prints[name]]
+        plugins: dict[Kind, str] = {"attack": outcome.cell.attack, "defense": outcome.cell.defense}
         changed += [f"code of the {kind}" for kind, text in plugins.items() if _other_code(kind, text, prints)]
         if changed:
-            stale[one.cell] = f"computed with different {' and '.join(changed)}"
+            stale[outcome.cell] = f"computed with different {' and '.join(changed)}"
     return stale
 
 

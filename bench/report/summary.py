@@ -12,11 +12,12 @@ from bench.report.flags import Flag
 Standing = tuple[Board, Row]
 """The row of a defense on a board."""
 _Key = TypeVar("_Key")
+_Member = TypeVar("_Member")
 
 
 def raised(board: Board, brief: bool = True) -> list[tuple[Flag, str]]:
     """The flags that were raised on a board, red ones first, with the rows that share them."""
-    rows = _group((flag.shortened if brief else flag, row.defense.text) for row in board.rows for flag in row.raised)
+    rows = group((flag.shortened if brief else flag, row.defense.text) for row in board.rows for flag in row.raised)
     order = sorted(rows, key=lambda flag: (flag.colour != "red", flag.id, rows[flag]))
     return [(flag, ", ".join(rows[flag])) for flag in order]
 
@@ -29,27 +30,28 @@ def findings(standings: Sequence[Standing]) -> list[tuple[Flag | None, str, str]
         check fired. The boards are "" if it concerns all of them.
     """
     budgets = Counter(board.budget for board, _ in standings)
-    found: list[tuple[tuple[Flag | None, str], str]] = []
+    lines_with_boards: list[tuple[tuple[Flag | None, str], str]] = []
     for board, row in standings:
         flags = [flag.shortened for flag in row.raised]
         lines: list[tuple[Flag | None, str]] = [(flag, flag.text) for flag in flags]
         if row.why_unranked and not any(flag.bars_rank and flag.id in row.why_unranked for flag in flags):
             lines.append((None, row.why_unranked))
         where = board.budget if budgets[board.budget] == 1 else f"{board.budget}, {board.brief}"
-        found += [(line, where) for line in lines or [(None, "No check fired.")]]
-    boards = _group(found)
+        lines_with_boards += [(line, where) for line in lines or [(None, "No check fired.")]]
+    boards = group(lines_with_boards)
     order = sorted(boards, key=lambda one: (one[0] is None, one[0] and (one[0].colour != "red", one[0].id)))
     return [(*one, "; ".join(boards[one]) if len(boards[one]) < len(standings) else "") for one in order]
 
 
 def why_not_run(standings: Sequence[Standing]) -> dict[str, list[str]]:
     """Why checks could not run on some of the boards: reason -> the checks."""
-    checks = _group((flag.text, f"{flag.id} {flag.title}") for _, row in standings for flag in row.not_run)
+    checks = group((flag.text, f"{flag.id} {flag.title}") for _, row in standings for flag in row.not_run)
     return {reason: sorted(set(checks[reason])) for reason in sorted(checks, key=lambda one: min(checks[one]))}
 
 
-def _group(pairs: Iterable[tuple[_Key, str]]) -> dict[_Key, list[str]]:
-    groups: dict[_Key, list[str]] = {}
+def group(pairs: Iterable[tuple[_Key, _Member]]) -> dict[_Key, list[_Member]]:
+    """The members of each key, in order."""
+    groups: dict[_Key, list[_Member]] = {}
     for key, member in pairs:
         groups.setdefault(key, []).append(member)
     return groups

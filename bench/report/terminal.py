@@ -14,7 +14,7 @@ from bench.records.format import DASH, Formatted, failure_line
 from bench.records.schema import TIERS, Latency, Outcome, Tier
 from bench.report.board import WORST_CASE, Board, Row
 from bench.report.boards import make_boards
-from bench.report.summary import raised
+from bench.report.summary import group, raised
 
 _MEASURES = ("attacked_accuracy", "delta", "beta")
 _COLOURS = {"red": "red", "amber": "yellow"}
@@ -25,8 +25,8 @@ def print_boards(outcomes: Iterable[Outcome], latencies: Iterable[Latency], cons
     boards, unknown = make_boards(outcomes, latencies)
     for board in boards:
         _print(board, console)
-    for one in unknown:
-        console.print(Text(failure_line(one), style="red"))
+    for outcome in unknown:
+        console.print(Text(failure_line(outcome), style="red"))
 
 
 def _print(board: Board, console: Console) -> None:
@@ -68,12 +68,11 @@ def _attacks(board: Board) -> list[str]:
 
 def _other_columns(board: Board) -> dict[str, list[int]]:
     """Heading -> places of the columns that belong to no attacker; all times share one heading."""
-    found: dict[str, list[int]] = {}
-    for place, column in enumerate(board.columns):
-        if not column.tint:
-            heading = "time\nvs bare" if column.group == "time" else f"{column.group}\n{column.label}"
-            found.setdefault(heading, []).append(place)
-    return found
+    return group(
+        ("time\nvs bare" if column.group == "time" else f"{column.group}\n{column.label}", place)
+        for place, column in enumerate(board.columns)
+        if not column.tint
+    )
 
 
 def _name(row: Row) -> Text:

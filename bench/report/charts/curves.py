@@ -83,13 +83,13 @@ Lines = Mapping[tuple[str, Tier], Points]
 
 def find_curves(samples: Iterable[Sample]) -> dict[Curve, Lines]:
     """All curves: each along a parameter with at least three values while all else is equal."""
-    found: dict[Curve, dict[tuple[str, Tier], dict[float, Sample]]] = {}
+    places: dict[Curve, dict[tuple[str, Tier], dict[float, Sample]]] = {}
     for sample in samples:
         if sample.facts:
             for curve, line, value in _places(sample):
-                found.setdefault(curve, {}).setdefault((line, sample.cell.tier), {})[value] = sample
+                places.setdefault(curve, {}).setdefault((line, sample.cell.tier), {})[value] = sample
     curves: dict[Curve, Lines] = {}
-    for curve, lines in sorted(found.items(), key=lambda item: item[0]):
+    for curve, lines in sorted(places.items(), key=lambda item: item[0]):
         long = {
             key: dict(sorted(points.items()))
             for key, points in sorted(lines.items())
@@ -165,10 +165,10 @@ def curve_rows(curve: Curve, lines: Lines) -> Iterator[tuple[object, ...]]:
     conditions = (curve.dataset, curve.model, curve.goal, curve.effort, curve.images)
     for (line, tier), points in lines.items():
         for measure in AXES:
-            for value, one in _estimates(points, measure).items():
-                numbers = (float(f"{number:.6g}") for number in (one.value, one.low, one.high))
+            for value, estimate in _estimates(points, measure).items():
+                numbers = (float(f"{number:.6g}") for number in (estimate.value, estimate.low, estimate.high))
                 plugin = (curve.kind, curve.plugin, curve.parameter, float(f"{value:.6g}"))
-                yield (*conditions, *plugin, line, tier, measure, *numbers, one.n)
+                yield (*conditions, *plugin, line, tier, measure, *numbers, estimate.n)
 
 
 def format_value(value: float) -> str:

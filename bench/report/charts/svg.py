@@ -101,13 +101,13 @@ class Panel:
         order = sorted(range(len(self.series)), key=lambda one: self.y(self.series[one].y[-1]))
         places: dict[int, float] = {}
         free = -math.inf
-        for one in order:
-            places[one] = max(self.y(self.series[one].y[-1]), free)
-            free = places[one] + LABEL
+        for number in order:
+            places[number] = max(self.y(self.series[number].y[-1]), free)
+            free = places[number] + LABEL
         free = self.height - BOTTOM
-        for one in reversed(order):  # labels beyond the bottom push back up
-            places[one] = min(places[one], free)
-            free = places[one] - LABEL
+        for number in reversed(order):  # labels beyond the bottom push back up
+            places[number] = min(places[number], free)
+            free = places[number] - LABEL
         colours = iter(range(len(self.series)))
         return [
             Line(self, series, places[place], None if series.baseline else next(colours))
