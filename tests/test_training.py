@@ -127,9 +127,10 @@ class TestCheckpoints:
             "torch.set_num_threads(1)\n"
             "from bench import training\n"
             "from bench.core import checkpoints\n"
-            "from bench.protect import learn\n"
-            "from bench.registry import make_defense\n"
-            "from bench.testbed import Testbed, Setting\n"
+            "from bench.engine.protect import learn\n"
+            "from bench.plugins.registry import make_defense\n"
+            "from bench.engine.setting import Setting\n"
+            "from bench.engine.testbed import Testbed\n"
             "checkpoints.SECONDS, real, calls = 0.0, training._Run.step, []\n"
             "def step(run, loss):\n"
             "    real(run, loss)\n"
@@ -141,17 +142,17 @@ class TestCheckpoints:
             f"learn(make_defense({SMALL!r}), testbed, lambda share, doing: None)\n"
         )
         testbed, defense = Testbed(DIGITS), make_defense(SMALL)
-        whole = learn(defense, testbed, lambda share, doing: None)
+        whole = learn(defense, testbed, lambda share, doing: None).artifact
 
         monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
         killed = subprocess.run([sys.executable, "-c", code], env=os.environ, check=False)
         assert killed.returncode == -signal.SIGKILL
         (states,) = tmp_path.glob("*.training")
-        assert list(states.glob("*.pt"))
+        assert {file.name for file in states.glob("*.pt")} > {"spent.pt"}
 
         shares: list[float] = []
-        resumed = learn(defense, testbed, lambda share, doing: shares.append(share))
-        assert shares[1] == 1, "it began anew instead of with the second epoch"
+        resumed = learn(defense, testbed, lambda share, doing: shares.append(share)).artifact
+        assert shares[1] == 1, "it started from scratch instead of with the second epoch"
         weights = [name for name in whole if name.startswith("net.")]
         assert len(weights) > 5
         assert all(torch.equal(whole[name], resumed[name]) for name in weights)

@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from bench.contracts import Attack, Defense, Plugin
 from bench.engine.testbed import Testbed
+from bench.plugins.registry import FILE_MODULE
 
 _LIBRARIES = (
     "builtins", "math", "random", "time", "numpy", "numpy.random", "torch", "torch.autograd", "torch.fft",
@@ -85,29 +87,31 @@ class _Surroundings:
         self._shared = (testbed, defended, learned)
         self._content = _content(*self._shared)
         self._process = {name: read() for name, (read, _) in _PROCESS.items()}
-        self._modules = dict(sys.modules)
+        self._loaded = set(sys.modules)
         self._attributes = [(holder, dict(vars(holder))) for holder in _holders(testbed)]
         self._presets = {kind: repr(kind.presets) for kind in _plugin_classes()}
 
     def restore(self) -> list[str]:
         """Puts back what can be put back; names all that had changed."""
-        changes = self._restore_modules()
+        changes = []
         for name, (read, write) in _PROCESS.items():
             if not _same(read(), self._process[name]):
                 write(self._process[name])
                 changes += [name] if name != _PYTHON_RANDOM else []
+        changes += self._restore_modules()
         changes += [f"{kind.__name__}.presets" for kind, text in self._presets.items() if repr(kind.presets) != text]
         now = _content(*self._shared)
         return changes + [name for name, value in self._content.items() if now[name] != value]
 
     def _restore_modules(self) -> list[str]:
         changes = []
-        for name in sys.modules.keys() - self._modules.keys():
+        for name in sys.modules.keys() - self._loaded:
             if name.startswith(_OUR_PLUGINS):  # a plugin imported another one, and may have changed it
                 del sys.modules[name]
         for holder, attributes in self._attributes:
             name = holder.__name__
-            if isinstance(holder, ModuleType) and sys.modules.get(name) is not self._modules.get(name):
+            replaced = isinstance(holder, ModuleType) and sys.modules.get(name) is not holder
+            if replaced and not name.startswith(FILE_MODULE):
                 sys.modules[name] = holder
                 changes.append(name)
             changes += [f"{name}.{attribute}" for attribute in _put_back(holder, attributes, self._own)]
@@ -146,7 +150,9 @@ def _put_back(holder: type | ModuleType, before: Mapping[str, Any], own: set[str
     changed = [
         name
         for name, value in before.items()
-        if now.get(name) is not value and (_is_code(value) or (not counts and _is_constant(holder, name, value)))
+        if now.get(name) is not value
+        and (_is_code(value) or (not counts and _is_constant(holder, name, value)))
+        and not _is_by_torch(now.get(name))
     ]
     for name in changed:
         setattr(holder, name, before[name])
@@ -154,6 +160,12 @@ def _put_back(holder: type | ModuleType, before: Mapping[str, Any], own: set[str
     for name in added:
         delattr(holder, name)
     return changed + added
+
+
+def _is_by_torch(value: object) -> bool:
+    """Whether torch itself has put this into its modules: the first step of an optimiser replaces `manual_seed`."""
+    code = getattr(value, "__code__", None)
+    return code is not None and Path(code.co_filename).parent == Path(torch.__file__).parent / "_dynamo"
 
 
 def _is_code(value: object) -> bool:
@@ -196,6 +208,7 @@ def _checksum(tensors: Iterable[Tensor]) -> int:
     total = 0
     for tensor in tensors:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
+        flat = flat.as_strided(flat.shape, (1,))  # the stride of a single element may be 0
         total = zlib.crc32(flat.view(torch.uint8).numpy().data, total)
     return total
 
@@ -236,7 +249,7 @@ def _cuda_states() -> list[Tensor]:
 
 def _environment() -> dict[str, str]:
     """Without what libraries set for themselves when they are imported."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("KMP_")}
+    return {name: value for name, value in os.environ.items() if not name.startswith(("KMP_", "TORCHINDUCTOR_"))}
 
 
 def _set_environment(variables: dict[str, str]) -> None:
