@@ -165,7 +165,7 @@ def _put_back(holder: type | ModuleType, before: Mapping[str, Any], own: set[str
 def _is_by_torch(value: object) -> bool:
     """Whether torch itself has put this into its modules: the first step of an optimiser replaces `manual_seed`."""
     code = getattr(value, "__code__", None)
-    return code is not None and Path(code.co_filename).parent == Path(torch.__file__).parent / "_dynamo"
+    return code is not None and Path(torch.__file__).parent in Path(code.co_filename).parents
 
 
 def _is_code(value: object) -> bool:

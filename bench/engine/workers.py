@@ -147,11 +147,18 @@ class _Worker:
                 else:
                     on_progress(task, *message)
         except (EOFError, OSError):
-            self._process.join(timeout=5)
-            return self._failed(task, *_cause(self._process.exitcode, _memory_kills() > self._kills))
+            return self._failed(task, *_cause(self._exit_code(), _memory_kills() > self._kills))
         if time.monotonic() > self._deadline:
             return self._failed(task, "timeout", f"it took longer than the {self._timeout:g} s of --timeout")
         return None
+
+    def _exit_code(self) -> int | None:
+        """Of a process that seems to have ended; None if it has closed the pipe and lives on."""
+        for _ in range(20):
+            if self._process.exitcode is not None:
+                break
+            time.sleep(0.1)
+        return self._process.exitcode
 
     def _failed(self, task: Task, status: Status, reason: str) -> Done:
         self.task = None
@@ -199,7 +206,8 @@ def load_plugins(files: list[Path]) -> None:
             with unchanged():
                 add_file(path)
         except (InterferenceError, SystemExit) as error:
-            raise InputError(f"The plugin {path} cannot be used. As it is imported: {error_text(error)}.") from error
+            fault = str(error) if isinstance(error, InterferenceError) else error_text(error)
+            raise InputError(f"The plugin {path} cannot be used. As it is imported: {fault}.") from error
 
 
 def _serve(connection: Connection, plugins: list[Path], workers: int) -> None:

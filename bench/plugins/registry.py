@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["attack", "defense"]
 _GROUPS: dict[Kind, str] = {"attack": "bench.attacks", "defense": "bench.defenses"}
+FILE_MODULE = "bench_plugin_"
+"""How the module of a plugin from a file is called, before a hash of its path."""
+
 _from_files: dict[tuple[Kind, str], str] = {}
 
 
@@ -49,7 +52,7 @@ def add_file(path: Path) -> list[str]:
     path = path.resolve()
     if not path.is_file():
         raise InputError(f"Expected a Python file with a plugin, but there is no file {path}.")
-    module_name = f"bench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    module_name = f"{FILE_MODULE}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"Expected a Python file (.py) with a plugin, but got {path}.")

@@ -50,7 +50,7 @@ def records(folder: Path) -> dict[str, Any]:
 def faults(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """One run in which every attack but the last fails, each in its own way."""
     folder = tmp_path_factory.mktemp("faults")
-    ways = ("raise", "nan", "shape", "range", "budget", "die", "memory", "hang")
+    ways = ("raise", "nan", "shape", "range", "budget", "die", "kill", "memory", "hang")
     attacks = ",".join([*(f"faulty:way={way}" for way in ways), "fgsm"])
     done = bench(
         "run",
@@ -75,13 +75,14 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Complet
 @pytest.mark.parametrize(
     ("way", "status", "reason"),
     [
-        ("raise", "error", "RuntimeError: as it was told to (faulty.py:"),
+        ("raise", "error", "RuntimeError: as asked (faulty.py:"),
         ("nan", "error", "holds NaN"),
         ("shape", "error", "shape"),
         ("range", "error", "outside [0, 1]"),
         ("budget", "error", "outside the budget (L∞ ≤ 0.01)"),
         ("die", "error", "exit code -11"),
-        ("memory", "out-of-memory", "killed"),
+        ("kill", "error", "killed"),
+        ("memory", "out-of-memory", "MemoryError"),
         ("hang", "timeout", "--timeout"),
     ],
 )
@@ -98,7 +99,7 @@ def test_the_other_cells_finish_and_the_exit_code_tells_of_failures(faults: tupl
     done, found = faults
     assert found["fgsm"]["status"] == "ok"
     assert done.returncode == 1
-    assert "as it was told to" in done.stderr
+    assert "as asked" in done.stderr
 
 
 def test_a_failing_defense_is_a_status_too(tmp_path: Path) -> None:

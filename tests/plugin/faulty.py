@@ -36,7 +36,7 @@ class Faulty(Attack):
         way: how.
     """
 
-    way: Literal["raise", "nan", "shape", "range", "budget", "die", "hang", "memory"] = "raise"
+    way: Literal["raise", "nan", "shape", "range", "budget", "die", "kill", "hang", "memory"] = "raise"
     name: ClassVar[str] = "faulty"
     title: ClassVar[str] = "faulty"
     access = "none"
@@ -49,7 +49,7 @@ class Faulty(Attack):
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
         """Fails."""
         if self.way == "raise":
-            raise RuntimeError("as it was told to")
+            raise RuntimeError("as asked")
         if self.way == "nan":
             return images * torch.nan
         if self.way == "shape":
@@ -60,8 +60,10 @@ class Faulty(Attack):
             return 1 - images
         if self.way == "die":
             os.kill(os.getpid(), signal.SIGSEGV)
-        if self.way == "memory":
+        if self.way == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.way == "memory":
+            raise MemoryError
         time.sleep(3600)
         return images
 
