@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
@@ -186,7 +187,7 @@ def _defended(computed: Computed, images: Images, rows: Labels) -> Images:
         return defended.clean(images, computed.testbed.streams[rows].derive("judging").derive("clean"))
 
 
-def _gradient(computed: Computed, images: Images, rows: Labels) -> Images:
+def _gradient(computed: Computed, images: Images, rows: Labels) -> Float[Tensor, "n 1 h w"]:
     """The largest gradient over the colours, as a share of the image's largest."""
     testbed = computed.testbed
     leaf = images.detach().clone().requires_grad_()
