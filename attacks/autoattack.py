@@ -229,13 +229,7 @@ def _apgd_targeted(network: AsModule, images: Images, goal: Goal, steps: int, ta
 
 
 def _fab(
-    network: AsModule,
-    images: Images,
-    goal: Goal,
-    steps: int,
-    restarts: int = 1,
-    targets: int | None = None,
-    **common: Any,
+    network: AsModule, images: Images, goal: Goal, steps: int, restarts: int, targets: int | None = None, **common: Any
 ) -> Images:
     """FAB, the smallest change: towards each of the likeliest wrong classes or, without targets, the nearest one."""
     from pyautoattack.fab_pt import FABAttack_PT

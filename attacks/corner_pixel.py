@@ -67,7 +67,7 @@ class CornerPixel(Attack):
         adversarial, rows = images.clone(), torch.arange(len(images), device=images.device)
         candidates = images[0, 0].numel() << images.shape[1]
         tries = math.ceil(self.share * candidates)
-        lattice, beside = _lattice(images, self.share)
+        lattice, on_lattice = _lattice(images, self.share)
         lattice = lattice[:tries]  # on a small image, even a coarse lattice may be larger
         losses = images.new_full((len(images), candidates), torch.inf)
         for turn in range(self.pixels):
@@ -75,7 +75,7 @@ class CornerPixel(Attack):
             if turn == 0:
                 begin = end * len(lattice) / tries
                 winners = _try(model, images, goal, lattice.expand(len(images), -1), losses, (0, begin))
-                promise = losses[:, beside].masked_fill(losses.isfinite(), torch.inf)
+                promise = losses[:, on_lattice].masked_fill(losses.isfinite(), torch.inf)
                 order = promise.argsort(dim=1, stable=True)[:, : tries - len(lattice)]
             else:
                 winners, order = torch.full_like(rows, -1), losses.argsort(dim=1, stable=True)[:, :tries]
@@ -143,5 +143,5 @@ def _lattice(images: Images, share: float) -> tuple[Int[Tensor, "lattice"], Int[
 
     pixels = (nearest(height)[:, None] * width + nearest(width)).flatten()
     colours = torch.arange(1 << channels, device=images.device)
-    beside = ((pixels[:, None] << channels) + colours).flatten()
-    return torch.unique(beside), beside
+    on_lattice = ((pixels[:, None] << channels) + colours).flatten()
+    return torch.unique(on_lattice), on_lattice

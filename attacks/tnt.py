@@ -33,7 +33,7 @@ from ._update import Mover
 
 @dataclass(frozen=True)
 class TnT(Placed, UniversalAttack):
-    """A learned flower that fools the model wherever it lies: the search is over the latents of a generator.
+    """A learned flower that fools the model anywhere in the image, found among a generator's latents.
 
     Attributes:
         generator: a trained generator (.safetensors), or none for the procedural flower.

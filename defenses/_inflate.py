@@ -129,8 +129,8 @@ class _Pool(nn.Module):
     def forward(self, maps: Maps) -> Smaller:
         """As the layer, or adaptive pooling by its stride."""
         (height, width), (down, right) = maps.shape[2:], _both(self.pool.stride)
-        (tall, wide), (above, beside) = _both(self.pool.kernel_size), _both(self.pool.padding)
-        if height + 2 * above >= tall and width + 2 * beside >= wide:
+        (tall, wide), (above, left) = _both(self.pool.kernel_size), _both(self.pool.padding)
+        if height + 2 * above >= tall and width + 2 * left >= wide:
             return self.pool(maps)  # type: ignore[no-any-return]  # nn.Module
         smaller = math.ceil(height / down), math.ceil(width / right)
         if isinstance(self.pool, nn.MaxPool2d):

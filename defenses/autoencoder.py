@@ -19,7 +19,7 @@ gradients.
 A larger eps costs clean accuracy, since the perturbations then look like detail: on `photos`, after four epochs with
 2,000 images, 97 % are classified correctly with the paper's eps of 0.01, and 82 % with 8/255.
 
-The paper attacks the classifier alone. An informed attacker differentiates through the autoencoder.
+The paper attacks the classifier alone. An adaptive attacker differentiates through the autoencoder.
 """
 
 from __future__ import annotations

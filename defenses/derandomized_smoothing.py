@@ -15,7 +15,7 @@ Departures: the paper's network sees the whole image with everything outside the
 the part, so it does not know its position, and an image costs an eighth of the operations. It is a small network of its
 own, trained on the training images; the defended model is not used at all.
 
-The votes have no gradient; an informed attacker differentiates the mean probability over all parts.
+The votes have no gradient; an adaptive attacker differentiates the mean probability over all parts.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ learning rate they were only twice as large, and the answers worse. With T · g,
 
 Its effect on attacks is known (Carlini and Wagner, arXiv 1608.04644): at T = 1 the logits are T times as far apart as
 in training, the softmax saturates, and the gradient of the cross-entropy is zero in float32. The sign of zero is zero,
-so FGSM does not change the image, which explains the flat row of paper 004's Table XIV. Hence the views of an informed
+so FGSM does not change the image, which explains the flat row of paper 004's Table XIV. Hence the views of an adaptive
 attacker:
 
     defended    z', the actual answer: the papers' attacker, whose zero gradients are counted in the record

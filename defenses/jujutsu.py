@@ -14,7 +14,7 @@ corrects; there is no threshold, and thus no false-positive rate to set.
 Departures: the paper's radius of 51 pixels at 224 becomes a share of the shorter side; the paper fills R by a
 generative network, we by OpenCV (Bertalmio et al. 2001). Noise and clean images are drawn anew for each image.
 
-There is no end-to-end gradient. An informed attacker takes the region as fixed and differentiates the expected answer:
+There is no end-to-end gradient. An adaptive attacker takes the region as fixed and differentiates the expected answer:
 with d = mean p_ŷ(h'), the mixture (1 − d) · softmax f(x) + d · softmax f(x with R filled in), where the gradient of the
 filling is the identity outside R.
 """
@@ -51,7 +51,7 @@ class Jujutsu(Defense):
         samples: noisy copies for the saliency, at least 1; each costs a forward and a backward pass.
         noise: standard deviation of their noise, as a share of the image's range, at least 0.
         holdouts: number of clean training images to transplant to, at least 2.
-        seen: noisy copies and clean images that an informed attacker uses at each step, 1 to holdouts.
+        seen: noisy copies and clean images that an adaptive attacker uses at each step, 1 to holdouts.
     """
 
     radius: float = 0.228

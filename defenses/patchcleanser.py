@@ -14,7 +14,7 @@ Where the paper is silent: ties go to the lowest class; masks are filled with mi
 that of the budget `patch ≤ area`; by default, the patch may be rotated by any angle, as that budget allows.
 
 The logits are the mean probabilities of the first round, with 2 added to the answer, so that black-box attacks see
-their progress. An informed attacker differentiates the logarithm of such means, since every mask that leaves the patch
+their progress. An adaptive attacker differentiates the logarithm of such means, since every mask that leaves the patch
 visible has to be fooled. Fewer and larger masks (`seen` per axis) show that at a fraction of the cost.
 """
 
@@ -61,7 +61,7 @@ class PatchCleanser(CertifiedDefense):
         turned: whether that patch may be rotated by any angle; otherwise it is an upright square.
         masks: masks along each axis, at least 1; an image costs masks² passes, and more if they disagree.
         fill: grey level of the masks, in [0, 1].
-        seen: masks along each axis that an informed attacker differentiates, at least 1, limited to `masks`.
+        seen: masks along each axis that an adaptive attacker differentiates, at least 1, limited to `masks`.
     """
 
     area: float = 0.05

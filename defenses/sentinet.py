@@ -13,7 +13,7 @@ that a stated share of clean training images exceeds (the paper bounds the dista
 (arXiv 1610.02391) needs a feature map: the last output of a module with more than one place. For a model without one,
 such as a linear one, it is the absolute input gradient. Not included: proposals from further classes.
 
-Neither the mask nor the share of fooled images has a gradient. An informed attacker takes the mask as fixed, counts on
+Neither the mask nor the share of fooled images has a gradient. An adaptive attacker takes the mask as fixed, counts on
 a few of the clean images as the defense does, and in the backward pass replaces the share by the mean probability of ŷ.
 Counting matters: with mean probabilities alone, the attack thinks too early that it is undetected (against LaVAN on
 `photos`, the defense then kept 46 % instead of 36 %). A mask that follows the image by a sigmoid of its saliency did
@@ -49,7 +49,7 @@ class SentiNet(Defense):
     Attributes:
         salient: share of the largest saliency from which a pixel belongs to the region, in (0, 1].
         overlays: number of clean training images to try the region on, at least 1; each costs two passes.
-        seen: number of these that an informed attacker differentiates, at least 1.
+        seen: number of these that an adaptive attacker differentiates, at least 1.
         false_positive_rate: share of clean training images that the threshold rejects, in (0, 1).
         calibration_images: number of training images for curve and threshold, at least 1.
     """

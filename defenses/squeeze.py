@@ -10,7 +10,7 @@ the score that a stated share of clean training images exceeds. Departure: the a
 space on 8-bit images, ours in RGB without rounding, on a whole batch at once.
 
 Gradients: that of the median filter is exact. Rounding to a few bits has none, and non-local means of this strength is
-close to the identity, so an informed attacker uses the identity for both (arXiv 1802.00420). The attack descends on
+close to the identity, so an adaptive attacker uses the identity for both (arXiv 1802.00420). The attack descends on
 class and rejection at once, or moves the image and its squeezed versions together, so that they agree (He et al. 2017,
 arXiv 1706.04701).
 """

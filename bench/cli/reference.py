@@ -56,7 +56,7 @@ def _traits(plugin: type[Any]) -> list[tuple[str, str]]:
         return [("Threat model and budget", budget), ("Access", made.access), ("Universal", universal), paper, note]
     return [
         ("Kind", plugin.kind),
-        ("The informed attacker differentiates", _escaped(_views(plugin))),
+        ("The adaptive attacker differentiates", _escaped(_views(plugin))),
         ("Random", "yes" if issubclass(plugin, Transform) and plugin.random else ""),
         ("Learns", "yes, from training images" if plugin.learn is not Defense.learn else ""),
         ("Tuned on", ", ".join(plugin.tuned_on)),

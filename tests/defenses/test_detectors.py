@@ -1,4 +1,4 @@
-"""Detectors: when they reject, what they leave alone, and the gradients that they owe an informed attacker."""
+"""Detectors: when they reject, what they leave alone, and the gradients that they owe an adaptive attacker."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ Case = tuple[Classifier, list[Classifier]]
 
 @pytest.fixture(params=NAMES)
 def case(request: pytest.FixtureRequest) -> Case:
-    """A detector after learning: the defended model, and what an informed attacker sees besides the bare one."""
+    """A detector after learning: the defended model, and what an adaptive attacker sees besides the bare one."""
     defense = make_defense(NAMES[request.param])
     images, labels = coloured(60)
     model = Lamps()
