@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class FileHashes:
                 hashes[place] = digest
         settled = time.time_ns() - _SETTLED
         fresh = zip(self._names, self._states, hashes, strict=True)
-        _save(memory, {name: (state, digest) for name, state, digest in fresh if max(state[1:3]) < settled})
+        _save(memory, {name: [state, digest] for name, state, digest in fresh if max(state[1:3]) < settled})
         return hashes
 
 
@@ -73,17 +74,17 @@ def _state(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
-def _load(memory: Path) -> dict[str, tuple[list[int], str]]:
-    """What is remembered; nothing if the file is absent or damaged."""
+def _load(memory: Path) -> dict[str, list[Any]]:
+    """What is remembered, as [state, hash] by names; nothing if the file is absent or damaged."""
     try:
         checksum, _, text = memory.read_text().partition("\n")
-        known: dict[str, tuple[list[int], str]] = json.loads(text) if checksum == _checksum(text) else {}
+        known: dict[str, list[Any]] = json.loads(text) if checksum == _checksum(text) else {}
     except (OSError, ValueError):
         return {}
     return known
 
 
-def _save(memory: Path, known: dict[str, tuple[list[int], str]]) -> None:
+def _save(memory: Path, known: dict[str, list[Any]]) -> None:
     """Remembers hashes; without a writable cache the files are read again next time."""
     text = json.dumps(known, separators=(",", ":"))
     with suppress(OSError):

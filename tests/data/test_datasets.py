@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import re
 import struct
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from PIL import Image
 
 from bench.contracts import InputError
+from bench.data import content as contents
 from bench.data import photos as photographs
 from bench.data.load import DATASETS, Split, choose, fingerprint, load_dataset
 from bench.data.pixels import Preparation
@@ -312,6 +315,134 @@ class TestFolder:
     def test_a_parameter_out_of_range_is_refused(self, images: Path, wrong: str) -> None:
         with pytest.raises(InputError):
             load_dataset(f"folder:{images},{wrong}")
+
+
+class TestWhichImages:
+    def test_what_begins_with_a_dot_and_what_macos_adds_is_no_image(self, images: Path) -> None:
+        before = load_dataset(f"folder:{images}")
+        image_file(images / "dog" / ".ipynb_checkpoints" / "0-checkpoint.png")
+        image_file(images / "dog" / "__MACOSX" / "0.png")
+        image_file(images / "__MACOSX" / "0.png")
+        image_file(images / ".thumbnails" / "0.png")
+        (images / "dog" / "._0.png").write_bytes(b"\0\5\26\7")
+        (images / "dog" / "Thumbs.db").write_bytes(b"no image")
+        after = load_dataset(f"folder:{images}")
+        assert after.classes == before.classes
+        assert torch.equal(after.test.labels, before.test.labels)
+        assert after.name == before.name
+
+    def test_linked_files_and_folders_are_followed_and_each_folder_once(
+        self, images: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        other = tmp_path_factory.mktemp("other")
+        image_file(other / "elsewhere" / "8.png", seed=8)
+        image_file(other / "9.png", seed=9)
+        (images / "dog" / "link.png").symlink_to(other / "9.png")
+        (images / "dog" / "linked").symlink_to(other / "elsewhere")
+        (images / "dog" / "linked-again").symlink_to(other / "elsewhere")
+        (images / "dog" / "loop").symlink_to(images / "dog")
+        (images / "dog" / "up").symlink_to(images)
+        (images / "dog" / "neighbour").symlink_to(images / "cat")
+        assert load_dataset(f"folder:{images}").test.labels.bincount().tolist() == [2, 6]
+
+    def test_numbers_in_the_order_of_text_bring_a_warning(self, tmp_path: Path) -> None:
+        for name in ("1", "2", "10"):
+            image_file(tmp_path / name / "0.png")
+        data = load_dataset(f"folder:{tmp_path}")
+        assert data.classes == ("1", "10", "2")
+        assert "1, 10, 2" in data.warnings[0]
+        (tmp_path / "1").rename(tmp_path / "01")
+        (tmp_path / "2").rename(tmp_path / "02")
+        assert not load_dataset(f"folder:{tmp_path}").warnings
+
+    @pytest.mark.parametrize("ending", ["png", "bmp", "tif"])
+    def test_a_copy_of_a_training_image_is_refused_whatever_its_name_and_format(
+        self, ending: str, images: Path
+    ) -> None:
+        with Image.open(images / "dog" / "0.png") as original:
+            for number in range(4):
+                original.save(images / "cat" / f"copy{number}.{ending}")
+        with pytest.raises(InputError, match=r"shows the same pixels as .*\d\."):
+            load_dataset(f"folder:{images},train=0.5")
+        assert len(load_dataset(f"folder:{images}").test) == 10
+
+    def test_a_folder_whose_path_holds_a_comma_says_how_to_pass_it(self, images: Path) -> None:
+        odd = images / "a,b=c"
+        odd.mkdir()
+        with pytest.raises(InputError, match="ln -s"):
+            load_dataset(f"folder:{odd},train=0.5")
+
+
+class TestContent:
+    def test_the_fingerprint_of_training_images_sees_each_of_them(self, tmp_path: Path) -> None:
+        for part in ("train", "test"):
+            for number in range(100):
+                image_file(tmp_path / part / "ab"[number % 2] / f"{number}.png", (4, 4), seed=len(part) * 1000 + number)
+        prints = {load_dataset(f"folder:{tmp_path}").train.fingerprint}
+        for number in (0, 37, 99):
+            image_file(tmp_path / "train" / "ab"[number % 2] / f"{number}.png", (4, 4), seed=number)
+            prints.add(load_dataset(f"folder:{tmp_path}").train.fingerprint)
+        prints.add(load_dataset(f"folder:{tmp_path},resize=3,crop=3").train.fingerprint)
+        assert len(prints) == 5
+        assert all(text.startswith("100 ") for text in prints)
+
+    def test_the_fingerprint_of_images_in_memory_sees_pixels_and_labels(self) -> None:
+        def print_of(pixels: torch.Tensor, labels: torch.Tensor) -> str:
+            return Split(labels, pixels.__getitem__).fingerprint
+
+        pixels, labels = torch.zeros(5000, 1, 2, 2, dtype=torch.uint8), torch.arange(5000) % 2
+        changed = pixels.clone()
+        changed[4999, 0, 1, 1] = 1
+        assert len({print_of(pixels, labels), print_of(changed, labels), print_of(pixels, 1 - labels)}) == 3
+        assert print_of(pixels[:0], labels[:0]) == "0 none"
+
+    def test_a_file_is_read_again_only_when_it_has_changed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(contents, "_SETTLED", 0)
+        read: list[str] = []
+
+        def hash_of(path: Path) -> str:
+            read.append(path.name)
+            return path.read_text()
+
+        def hashes() -> list[str]:
+            return contents.FileHashes(tmp_path, ["x", "y"]).take(hash_of)
+
+        (tmp_path / "x").write_text("1")
+        (tmp_path / "y").write_text("2")
+        assert hashes() == hashes() == ["1", "2"]
+        assert sorted(read) == ["x", "y"]
+        times = (tmp_path / "x").stat()
+        (tmp_path / "x").write_text("3")
+        os.utime(tmp_path / "x", ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert hashes() == ["3", "2"]
+        assert sorted(read) == ["x", "x", "y"]
+        for memory in (tmp_path / "cache" / "hashes").iterdir():
+            memory.write_bytes(memory.read_bytes().replace(b'"3"', b'"4"'))
+        assert hashes() == ["3", "2"]
+
+    def test_a_name_says_which_images_a_folder_holds_and_not_where_it_is(self, images: Path) -> None:
+        name = load_dataset(f"folder:{images},train=0.50,crop=8").name
+        (images / "dog").rename(images / "wolf")
+        other = load_dataset(f"folder:{images},name=test,crop=8,train=0.5").name
+        pattern = r"folder:([\w-]+)@[0-9a-f]{8},crop=8,train=0\.5"
+        assert re.fullmatch(pattern, name)
+        assert re.fullmatch(pattern, other)
+        assert name.split("@")[1] != other.split("@")[1]
+        assert other.startswith("folder:test@")
+
+    def test_the_root_folder_of_torchvision_is_not_part_of_a_name(self, tmp_path: Path) -> None:
+        torch.save(({"n01": ("tench",), "n02": ("goldfish",)}, ["n01", "n02"]), tmp_path / "meta.bin")
+        for wnid in ("n01", "n02"):
+            image_file(tmp_path / "val" / wnid / "0.jpeg", (300, 260))
+            image_file(tmp_path / "train" / wnid / "0.jpeg", (300, 260))
+        data = load_dataset(f"imagenet:root={tmp_path}")
+        assert data.name == "imagenet"
+        before = data.train.fingerprint
+        image_file(tmp_path / "train" / "n02" / "0.jpeg", (300, 260), seed=1)
+        assert load_dataset(f"imagenet:root={tmp_path}").train.fingerprint != before
 
 
 class TestNames:
