@@ -9,15 +9,12 @@ from dataclasses import replace
 from bench.core.identity import without_hashes
 from bench.core.text import plain
 from bench.plugins.specs import Spec
-from bench.records.schema import TIERS, Cell
+from bench.records.schema import TIERS, Cell, Outcome
 
 
-def command(cell: Cell, tier: str = "", seeds: str = "") -> str:
+def command(record: Cell | Outcome, tier: str = "", seeds: str = "") -> str:
     """The command that computes a cell, or the cells of these tiers and seeds, in the folder that holds its files."""
-    cell = cell.with_texts(without_hashes)
-    if cell.attack.startswith("imported:"):
-        name, tier = shlex.quote(cell.attack.removeprefix("imported:")), cell.tier
-        return f"bench import-attack FILE --defense {shlex.quote(cell.defense)} --attack-name {name} --tier {tier}"
+    cell = (record.cell if isinstance(record, Outcome) else record).with_texts(without_hashes)
     model = Spec.parse(cell.model)
     given = {key: value for key, value in model.parameters if key in ("mean", "std") or _is_file(key, value)}
     rest = tuple(pair for pair in model.parameters if pair[0] not in given)
@@ -32,23 +29,30 @@ def command(cell: Cell, tier: str = "", seeds: str = "") -> str:
         "effort": cell.effort,
         "seed": seeds or str(cell.seed),
     }
+    start = "bench run"
+    if cell.attack.startswith("imported:"):
+        attack = record.attack if isinstance(record, Outcome) else None
+        origin = {"file": "FILE", "author": "AUTHOR", "within": "ATTACK"} | (attack.parameters if attack else {})
+        start = f"bench import-attack {shlex.quote(plain(origin['file']))}"
+        options["attack-name"] = options.pop("attack").removeprefix("imported:")
+        options |= {key: str(origin[key]) for key in ("author", "within", "bundle") if key in origin}
     words = [f"--{name} {shlex.quote(plain(value))}" for name, value in options.items()]
     kind, _, target = cell.goal.partition(":")
     if kind == "targeted":
         words.append(f"--target {shlex.quote(plain(target))}" if target else "--targeted")
-    return "bench run " + " ".join(words)
+    return " ".join([start, *words])
 
 
-def commands(cells: Iterable[Cell]) -> list[str]:
+def commands(records: Iterable[Cell | Outcome]) -> list[str]:
     """As few commands as compute exactly these cells, and the bare model, which every command computes.
 
     Two cells share a command if all that it crosses is wanted.
     """
     lines: list[str] = []
     crossed: dict[Cell, list[Cell]] = {}
-    for cell in dict.fromkeys(cells):
+    for cell, record in {one.cell if isinstance(one, Outcome) else one: one for one in records}.items():
         if cell.attack.startswith("imported:"):
-            lines.append(command(cell))
+            lines.append(command(record))
         else:
             crossed.setdefault(replace(cell, attack="", defense="", tier=TIERS[0], seed=0), []).append(cell)
     for group in crossed.values():

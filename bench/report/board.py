@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bench.core.text import plain
 from bench.records.format import Formatted
 from bench.records.samples import Conditions, Sample
-from bench.records.schema import Cell, PluginRecord, Tier
+from bench.records.schema import Outcome, PluginRecord, Tier
 from bench.report.flags import Flag
 
 WORST_CASE = ""
@@ -143,9 +143,9 @@ class Board:
     remarks: tuple[str, ...]
 
     @property
-    def cells(self) -> list[Cell]:
-        """All cells, one for each seed."""
-        return [one.cell for entry in self.entries.values() if entry.sample for one in entry.sample.outcomes]
+    def outcomes(self) -> list[Outcome]:
+        """The records of all cells, one for each seed."""
+        return [one for entry in self.entries.values() if entry.sample for one in entry.sample.outcomes]
 
     @property
     def budget(self) -> str:

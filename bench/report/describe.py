@@ -28,7 +28,7 @@ def describe(outcome: Outcome) -> str:
     origin = provenance_summary([outcome])
     lines += _section("Provenance:", {key: ", ".join(values) for key, values in origin.items()})
     lines += ["", "Warnings:", *(f"  {plain(one)}" for one in outcome.warnings)] if outcome.warnings else []
-    return "\n".join([*lines, "", command(outcome.cell)])
+    return "\n".join([*lines, "", command(outcome)])
 
 
 def _plugin(kind: str, record: PluginRecord) -> list[str]:

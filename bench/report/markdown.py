@@ -59,7 +59,7 @@ def _board(board: Board) -> str:
     if notes:
         parts.append(_bullets(notes))
     parts.append("<details><summary>Every cell, and the commands that compute them</summary>\n")
-    parts += [f"<code>{escape_markdown(one)}</code>\n" for one in commands(board.cells)]
+    parts += [f"<code>{escape_markdown(one)}</code>\n" for one in commands(board.outcomes)]
     parts.append(f"\n{_cells(board)}")
     parts.append("</details>\n")
     return "\n".join(parts)

@@ -109,6 +109,7 @@ def import_attack(
     before, after = _worst(row), _worst([*row, outcome])
     today, checksum = datetime.now(UTC).date().isoformat(), hashlib.sha256(content).hexdigest()
     parameters = {"author": author, "date": today, "images": count, "sha256": checksum, "within": within}
+    parameters |= {"file": plain(file.name)} | ({"bundle": plain(bundle.name)} if bundle else {})
     parameters |= {"worst_before": round(before, 6), "worst_after": round(after, 6)}
     note = (
         f"Made by {author}, imported on {today}: the worst case of {defense} ({tier}) was {100 * before:.1f} % and is "

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,13 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
+from bench.cli.main import main
 from bench.engine.run import run_cell
 from bench.engine.setting import Setting
 from bench.engine.testbed import testbed_of
 from bench.errors import InputError
 from bench.plugins.registry import add_file
+from bench.records.command import command
 from bench.records.metrics import attacked_accuracy
 from bench.records.schema import Cell
 from bench.records.store import Store
@@ -102,6 +107,23 @@ def test_a_submitted_defense_is_broken_behind_walls(bundle: Path, tmp_path: Path
     learned = packed(tmp_path / "b.zip", content(bundle) | {"learned/seed-0.safetensors": save({"w": torch.ones(1)})})
     with pytest.raises(InputError, match="other code, weights or learned tensors"):
         broken("acme-blur", learned)
+
+
+def test_the_printed_command_imports_the_attack_again(
+    board: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = imported(attack_file(tmp_path / "a file.safetensors", 8 / 255), board, name="again")
+    program, *words = shlex.split(command(Store(board).find("attack=imported:again")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [program, *words, "--results", str(tmp_path / "results")])
+    shutil.copytree(board / "records", tmp_path / "results" / "records")
+    (old,) = (tmp_path / "results").rglob("imported-again*.json")
+    old.unlink()
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    again = Store(tmp_path / "results").find("attack=imported:again")
+    assert again.facts == result.outcome.facts
+    assert again.attack == result.outcome.attack
 
 
 def test_images_that_are_not_given_count_as_not_attacked(board: Path, tmp_path: Path) -> None:
