@@ -24,10 +24,7 @@ class Occlusion(Placed, Attack):
     grey: float = 0.5
 
     title = "Occlusion"
-    presets = {
-        "quick": {},
-        "paper": {"shape": "disc", "scale": (1.0, 1.0)},
-    }
+    presets = {"quick": {}, "paper": {"shape": "disc", "scale": (1.0, 1.0)}}
     access = "none"
 
     def __post_init__(self) -> None:

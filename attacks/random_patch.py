@@ -17,10 +17,7 @@ class RandomPatch(Placed, Attack):
     """A patch of noise: the effect of a conspicuous patch that was not optimised."""
 
     title = "Random patch"
-    presets = {
-        "quick": {},
-        "paper": {"shape": "disc", "scale": (1.0, 1.0)},
-    }
+    presets = {"quick": {}, "paper": {"shape": "disc", "scale": (1.0, 1.0)}}
     access = "none"
 
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:

@@ -60,10 +60,7 @@ class TnT(Placed, UniversalAttack):
     title = "TnT (procedural flower)"
     paper = "Doan et al. 2022, TnT Attacks! Universal Naturalistic Adversarial Patches, arXiv 2111.09999"
     note = "The flowers come from a formula, which stands in for the paper's trained generator."
-    presets = {
-        "quick": {"steps": 40, "restarts": 8, "candidates": 32},
-        "paper": {"steps": 500, "area": 0.05},
-    }
+    presets = {"quick": {"steps": 40, "restarts": 8, "candidates": 32}, "paper": {"steps": 500, "area": 0.05}}
     access = "gradients"
 
     def __post_init__(self) -> None:

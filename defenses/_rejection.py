@@ -11,6 +11,8 @@ from torch import Tensor
 
 from bench.contracts import Artifact, Classifier, Images, Logits, Streams, Wrapped
 
+from ._ranges import within
+
 Scores = Float[Tensor, "n"]
 Score = Callable[[Images, Logits, Streams], Scores]
 """How suspicious images are, given the model's logits for them."""
@@ -31,12 +33,8 @@ def calibrate(scores: Scores, false_positive_rate: float) -> Artifact:
 
 def check_calibration(false_positive_rate: float, calibration_images: int) -> None:
     """Raises ValueError for a rate outside (0, 1) or too few images."""
-    if not 0 < false_positive_rate < 1:
-        raise ValueError(
-            f"Expected a false_positive_rate between 0 and 1, such as 0.05, but got {false_positive_rate}."
-        )
-    if calibration_images < 1:
-        raise ValueError(f"Expected calibration_images of at least 1, such as 300, but got {calibration_images}.")
+    within("a false_positive_rate", false_positive_rate, 1e-9, 1 - 1e-9, "0.05 is the default")
+    within("calibration_images", calibration_images, 1, math.inf, "300 are enough")
 
 
 def with_rejection(

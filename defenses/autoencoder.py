@@ -103,10 +103,7 @@ class Autoencoder(Recipe):
     title = "Autoencoder"
     paper = "Himbitski et al. 2024"
     tuned_on = ("linf",)
-    presets = {
-        "quick": {"epochs": 2},
-        "paper": {"eps": 0.01, "epochs": 100, "training_images": 50_000},
-    }
+    presets = {"quick": {"epochs": 2}, "paper": {"eps": 0.01, "epochs": 100, "training_images": 50_000}}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,8 +27,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
-
 from bench.contracts import Artifact, Classifier, Examples, Images, Logits, Streams, Wrapped, answers
 
 from ._examples import packed
@@ -89,12 +87,9 @@ class _Scaled(Wrapped):
         self.factor = factor
 
     def forward(self, images: Images, rng: Streams) -> Logits:
-        """The scaled logits."""
+        """The scaled logits; a lead is a constant to the gradient."""
         logits = self.model(images, rng)
-        return logits * (lead_of_one(logits) if self.factor is None else self.factor)
-
-
-def lead_of_one(logits: Logits) -> Tensor:
-    """The factor for each row that makes its largest value lead by one; a constant, shape (n, 1)."""
-    best, second = logits.detach().topk(2).values.unbind(1)
-    return 1 / (best - second).clamp_min(1e-6)[:, None]
+        if self.factor is not None:
+            return logits * self.factor
+        best, second = logits.detach().topk(2).values.unbind(1)
+        return logits * (1 / (best - second).clamp_min(1e-6)[:, None])

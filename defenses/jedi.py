@@ -20,11 +20,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -74,7 +73,9 @@ class Jedi(Transform):
         high = torch.zeros_like(grey, dtype=torch.bool)
         for scale, side in enumerate(_sides(max(grey.shape[1:]))):
             high |= self._high(grey, side, scale)
-        return for_each(self._large, high.to(torch.uint8).cpu()).to(images.device).bool()[:, None]
+        return (
+            for_each(partial(drop_small, area=self.area), high.to(torch.uint8).cpu()).to(images.device).bool()[:, None]
+        )
 
     def _high(self, grey: Tensor, side: int, scale: int) -> Bool[Tensor, "n h w"]:
         """The pixels in windows above the limit, at one scale."""
@@ -90,9 +91,6 @@ class Jedi(Transform):
         ones = above.new_ones(1, 1, side + 1, side + 1)
         covered = F.conv_transpose2d(above, ones, stride=half)[:, 0] > 0.5
         return covered[:, half : half + height, half : half + width]
-
-    def _large(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return drop_small(mask, self.area)
 
 
 def _sides(longest: int) -> tuple[int, int, int]:

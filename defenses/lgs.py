@@ -119,11 +119,6 @@ class LGS(Transform):
         return (columns.T @ kept @ rows).clamp_max(1).mT
 
 
-def _starts(length: int, window: int, step: int) -> list[int]:
-    """Starts of the windows: every `step` pixels, and one such that the last window ends with the last pixel."""
-    return sorted({*range(0, length - window + 1, step), length - window})
-
-
 def _window_means(values: Float[Tensor, "n a b"], window: int, step: int) -> Float[Tensor, "n a windows"]:
     """Means over windows along the last axis."""
     regular = F.avg_pool2d(values, (1, window), (1, step))
@@ -133,7 +128,8 @@ def _window_means(values: Float[Tensor, "n a b"], window: int, step: int) -> Flo
 
 
 def _cover(length: int, window: int, step: int, like: Tensor) -> Float[Tensor, "windows length"]:
-    """Row i is 1 inside window i."""
-    starts = torch.tensor(_starts(length, window, step), device=like.device)[:, None]
+    """Row i is 1 inside window i; there is one every `step` pixels, and one that ends with the last pixel."""
+    first = sorted({*range(0, length - window + 1, step), length - window})
+    starts = torch.tensor(first, device=like.device)[:, None]
     places = torch.arange(length, device=like.device)
     return ((places >= starts) & (places < starts + window)).to(like.dtype)

@@ -73,10 +73,7 @@ class PatchCleanser(CertifiedDefense):
     title = "PatchCleanser"
     paper = "Xiang et al. 2022, arXiv 2108.09135"
     kind = "certified"
-    presets = {
-        "quick": {"masks": 3},
-        "paper": {"area": 0.02, "turned": False},
-    }
+    presets = {"quick": {"masks": 3}, "paper": {"area": 0.02, "turned": False}}
 
     def __post_init__(self) -> None:
         within("an area as a share of the image", self.area, 1e-6, 1, "the paper's is 0.02")

@@ -51,10 +51,7 @@ class RandomAblation(Voted):
 
     title = "Random ablation"
     paper = "Levine & Feizi 2020, arXiv 1911.09272; Hammoudeh & Lowd 2024, arXiv 2302.11628"
-    presets = {
-        "quick": {"epochs": 10},
-        "paper": {"groups": 14, "training_images": 50_000, "epochs": 400},
-    }
+    presets = {"quick": {"epochs": 10}, "paper": {"groups": 14, "training_images": 50_000, "epochs": 400}}
 
     def __post_init__(self) -> None:
         super().__post_init__()

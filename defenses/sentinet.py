@@ -63,10 +63,7 @@ class SentiNet(Defense):
     title = "SentiNet"
     paper = "Chou et al. 2020, arXiv 1812.00292"
     kind = "detector"
-    presets = {
-        "quick": {"overlays": 16, "calibration_images": 100},
-        "paper": {"overlays": 100},
-    }
+    presets = {"quick": {"overlays": 16, "calibration_images": 100}, "paper": {"overlays": 100}}
 
     def __post_init__(self) -> None:
         within("a salient share", self.salient, 0.001, 1, "0.15 keeps what is clearly salient")

@@ -103,10 +103,7 @@ class TVMGuo(_Minimisation):
     title = "TVM (Guo)"
     paper = "Guo et al. 2018, arXiv 1711.00117"
     random = True
-    presets = {
-        "quick": {"steps": 30},
-        "paper": {"dropout": 0.5, "weight": 1 / 0.03},
-    }
+    presets = {"quick": {"steps": 30}, "paper": {"dropout": 0.5, "weight": 1 / 0.03}}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -88,10 +88,7 @@ class VaxANetStyle(Trained):
     paper = "Gittings et al. 2020, arXiv 2009.08194 (after the abstract)"
     note = "built from the paper's abstract; its networks and losses were not available"
     tuned_on = ("patch",)
-    presets = {
-        "quick": {"epochs": 2},
-        "paper": {"epochs": 30, "training_images": 50_000},
-    }
+    presets = {"quick": {"epochs": 2}, "paper": {"epochs": 30, "training_images": 50_000}}
 
     def __post_init__(self) -> None:
         super().__post_init__()
