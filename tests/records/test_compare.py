@@ -113,6 +113,21 @@ def test_folders_without_records_are_refused(tmp_path: Path) -> None:
         export(tmp_path, "jsn")
 
 
+def test_cells_whose_files_have_other_hashes_or_none_are_one(tmp_path: Path) -> None:
+    def saved(folder: str, *datasets: str) -> Path:
+        for dataset in datasets:
+            one = record("same", share(50))
+            Store(tmp_path / folder).save(replace(one, cell=replace(one.cell, dataset=dataset)))
+        return tmp_path / folder
+
+    old, new = saved("a", "folder:cats,train=0.5"), saved("b", "folder:cats@1a2b3c4d,train=0.5")
+    (change,) = compare_folders(old, new)
+    assert change.gap.n == N
+    two = saved("c", "folder:cats@1a2b3c4d,train=0.5", "folder:cats@00000000,train=0.5")
+    assert sorted(change.why for change in compare_folders(old, two)) == ["gone", "new", "new"]
+    assert sorted(change.why for change in compare_folders(new, two)) == ["", "new"]
+
+
 def test_every_format_has_a_row_for_each_cell(folders: tuple[Path, Path]) -> None:
     folder = folders[1]
     rows = list(csv.DictReader(io.StringIO(export(folder, "csv").decode())))

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +14,9 @@ import pytest
 
 from bench.core.files import write_text
 from bench.errors import InputError
+from bench.records import store as storing
 from bench.records.schema import Cell, Facts, Latency, Outcome, PluginRecord
-from bench.records.store import Store
+from bench.records.store import Store, parse_outcome
 
 CELL = Cell("photos", "photos-cnn", "patch:area=0.1", "lgs", "adaptive", seed=3)
 FACTS = Facts([4, 9], [0, 1], [1, 0], [1, 1], [0, 1], [1, 0.5], [0, 0.3], [0, 0.3], [1, 0], noted={"pixels": [3, None]})
@@ -126,3 +131,82 @@ def test_one_record_is_found_by_some_of_its_words(tmp_path: Path) -> None:
         store.find("defense=jpeg")
     with pytest.raises(InputError, match="Did you mean 'defense'"):
         store.find("defence=jpeg")
+
+
+def test_a_record_that_the_disk_does_not_take_is_kept_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    store = Store(tmp_path / "results")
+    store.prepare()
+    place = store.path(CELL).relative_to(tmp_path / "results")
+
+    def full(path: Path, text: str) -> None:
+        if path.is_relative_to(store.folder):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_text(path, text)
+
+    monkeypatch.setattr(storing, "write_text", full)
+    with pytest.raises(InputError, match=r"No space left on device. It is kept in .*cp -r"):
+        store.save(OUTCOME)
+    monkeypatch.undo()
+    shelter = tmp_path / "cache" / "unsaved"
+    assert parse_outcome((shelter / place).read_bytes(), "kept") == OUTCOME
+    shutil.copytree(shelter, store.folder, dirs_exist_ok=True)
+    assert store.load(CELL) == OUTCOME
+
+
+def test_a_results_folder_that_vanishes_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    store = Store(tmp_path / "results")
+    store.prepare()
+    shutil.rmtree(store.folder)
+    with pytest.raises(InputError, match="the folder is gone"):
+        store.save(OUTCOME)
+    assert not store.folder.exists()
+    assert len(list((tmp_path / "cache" / "unsaved").rglob("*.json"))) == 1
+
+
+def test_a_record_names_no_folder_of_a_machine(tmp_path: Path) -> None:
+    plugin = PluginRecord("x", "X", "", {"generator": Path("/home/me/g.pt"), "all": ["/home/me/a/b.png"]}, {})
+    failed = Outcome(CELL, "error", "No such file: '/home/me/my files/x.png'", attack=plugin)
+    assert "/home" not in Store(tmp_path).save(failed).read_text()
+    assert failed.attack
+    assert failed.attack.parameters == {"generator": "g.pt", "all": ["b.png"]}
+
+
+def test_a_text_that_looks_like_a_mark_of_the_file_stays_a_text(tmp_path: Path) -> None:
+    odd = replace(OUTCOME, warnings=["@list 0@", '"'], defense=replace(PLUGIN, title="@list 1@"))
+    Store(tmp_path).save(odd)
+    assert Store(tmp_path).load(CELL) == odd
+
+
+def test_a_dropped_record_takes_its_picture_along(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save(OUTCOME)
+    write_text(store.picture(CELL), "picture")
+    store.drop(CELL)
+    store.drop(CELL)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_words_with_open_quotes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No closing quotation"):
+        Store(tmp_path).find("attack='patch")
+
+
+def test_a_record_is_found_without_the_hashes_of_its_files(tmp_path: Path) -> None:
+    cell = replace(CELL, dataset="folder:cats@1a2b3c4d,train=0.5", model="resnet20:weights=x.pt@00000000")
+    Store(tmp_path).save(replace(OUTCOME, cell=cell))
+    assert Store(tmp_path).find("dataset=folder:cats,train=0.5 model=resnet20:weights=x.pt").cell == cell
+    assert Store(tmp_path).select("dataset=folder:cats@ffffffff,train=0.5") == []
+
+
+def test_two_processes_do_not_work_on_a_locked_folder_at_once(tmp_path: Path) -> None:
+    lines = "import sys", "from pathlib import Path", "from bench.records.store import Store"
+    code = "\n".join([*lines, "with Store(Path(sys.argv[1])).locked(): print('in')"])
+    with Store(tmp_path).locked():
+        other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(3)
+    assert other.communicate()[0] == "in\n"
