@@ -144,11 +144,14 @@ def _remarks(evidence: Evidence, plugins: Sequence[PluginLink]) -> tuple[str, ..
         f"{name}: its cells disagree about {what}; some are stale, or from a machine that rounds differently."
         for name, what in _disagreements(evidence.outcomes)
     }
-    for time in filter(None, evidence.times.values()):
-        if time.status != "ok":
-            remarks.add(f"{plain(time.defense)}: timing failed: {time.status}: {plain(time.reason)}")
-        elif is_stale_time(time):
-            remarks.add(f"{plain(time.defense)}: its times were measured with different code.")
+    times = [time for time in evidence.times.values() if time]
+    remarks |= {
+        f"{plain(time.defense)}: timing failed: {time.status}: {plain(time.reason)}"
+        for time in times
+        if time.status != "ok"
+    }
+    if stale := [plain(time.defense) for time in times if is_stale_time(time)]:
+        remarks.add(f"Times measured with different code: {', '.join(stale)}.")
     seeds = sorted({one.cell.seed for one in evidence.outcomes})
     if len(seeds) > 1:
         named = ", ".join(map(str, seeds))

@@ -208,7 +208,7 @@ def test_stale_records_of_one_board_are_told() -> None:
 def test_times_of_other_code_are_told() -> None:
     def told(code: str) -> bool:
         time = Latency("photos", "photos-cnn", "lgs", {1: {"ratio": 1.5}}, "a machine", {"defense": code})
-        return any("different code" in one for one in board(*LGS, latencies=(time,)).remarks)
+        return any("Times measured with different code: lgs" in one for one in board(*LGS, latencies=(time,)).remarks)
 
     assert told("ANOTHER")
     assert not told(plugin_docs("defense", "lgs").fingerprint)
