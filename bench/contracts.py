@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from bench.core.bpda import BPDA
 from bench.core.budgets import L2, Budget, Images, Linf, Patch, Pixels, number
+from bench.core.files import names_file
 from bench.core.goals import Goal
 from bench.core.streams import Streams
 from bench.errors import InputError, MissingExtraError, NotApplicableError
@@ -261,7 +262,7 @@ class Plugin:
         """
         values = self.parameters.values()
         paths = (value for value in values if isinstance(value, Path))
-        return (*paths, *(Path(value) for value in values if isinstance(value, str) and Path(value).is_file()))
+        return (*paths, *(Path(value) for value in values if isinstance(value, str) and names_file(value)))
 
     def modules(self) -> tuple[str, ...]:
         """Python modules that its parameters name, and on whose code its results depend."""

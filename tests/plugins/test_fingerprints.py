@@ -289,6 +289,10 @@ class TestFiles:
         with pytest.raises(InputError, match=r"gone\.pt"):
             plugin_key(Reading(tmp_path / "gone.pt"))
 
+    @pytest.mark.parametrize("text", ["", "no file", "x" * 5000, "null \0"])
+    def test_any_other_text_names_no_file(self, text: str) -> None:
+        assert Reading(text=text).files() == ()
+
     def test_without_files_a_record_keeps_the_code_alone(self) -> None:
         assert plugin_fingerprints("attack", make_attack("fgsm")).keys() == {"attack"}
 
