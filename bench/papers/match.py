@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any, Literal
 
+from bench.core.identity import without_hashes
 from bench.papers.reported import ReportedSetting
 from bench.plugins.specs import Spec
 from bench.records.samples import Sample
@@ -44,6 +45,7 @@ def _same(text: str, value: Any) -> bool:
 
 def has_setting(setting: ReportedSetting, dataset: str, model: str) -> bool:
     """Whether a record was made with this data and model."""
+    dataset, model = without_hashes(dataset), without_hashes(model)
     data = any(fnmatchcase(dataset, one) for one in setting.datasets or (setting.dataset,))
     return data and any(fnmatchcase(model, one) for one in setting.models or (setting.model,))
 
@@ -67,4 +69,4 @@ def preference(sample: Sample) -> tuple[int, int, int, str]:
 
 @cache
 def _parsed(text: str) -> tuple[Spec, ...]:
-    return Spec.parse_chain(text)
+    return Spec.parse_chain(without_hashes(text))

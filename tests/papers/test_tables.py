@@ -23,7 +23,7 @@ from bench.data.load import DATASETS
 from bench.errors import InputError
 from bench.models import MODELS
 from bench.papers.comparison import ComparedTable, ComparedValue, compare_tables
-from bench.papers.match import fits
+from bench.papers.match import fits, has_setting
 from bench.papers.measure import READINGS, TIMINGS, TRAINING_INCREASE, Measurements
 from bench.papers.rank_agreement import Point, agreement
 from bench.papers.reported import Reported, ReportedTable, load_reported
@@ -215,6 +215,14 @@ def test_the_same_data_and_model_are_not_said_to_differ() -> None:
     )
     assert one.measurement.origin
     assert [what for what, _, _ in one.measurement.origin.differences] == ["attack"]
+
+
+def test_records_name_files_with_hashes_and_papers_without() -> None:
+    place = REPORTED.settings["cifar10-500-resnet20"]
+    names = {"dataset": place.dataset.replace("cifar10-500", "cifar10-500@0123abcd"), "model": place.model}
+    record = outcome("lavan:area=0.02", "jpeg", 0.5, **names)
+    assert has_setting(place, record.cell.dataset, record.cell.model)
+    assert fits("patch:image=x.png", "patch:image=x.png@0123abcd", None)
 
 
 @pytest.mark.parametrize(
