@@ -12,6 +12,7 @@ defense, derive from `Transform` if it cleans images, from `CertifiedDefense` if
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -24,7 +25,6 @@ from torch import Tensor, nn
 
 from bench.core.bpda import BPDA
 from bench.core.budgets import L2, Budget, Images, Linf, Patch, Pixels, number
-from bench.core.files import names_file
 from bench.core.goals import Goal
 from bench.core.streams import Streams
 from bench.errors import InputError, MissingExtraError, NotApplicableError
@@ -262,7 +262,8 @@ class Plugin:
         """
         values = self.parameters.values()
         paths = (value for value in values if isinstance(value, Path))
-        return (*paths, *(Path(value) for value in values if isinstance(value, str) and names_file(value)))
+        texts = (value for value in values if isinstance(value, str))
+        return (*paths, *(Path(text) for text in texts if os.path.isfile(text)))  # noqa: PTH113  # it takes any text
 
     def modules(self) -> tuple[str, ...]:
         """Python modules that its parameters name, and on whose code its results depend."""

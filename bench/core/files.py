@@ -6,7 +6,6 @@ import hashlib
 import os
 import tempfile
 import time
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,13 +35,6 @@ def write_bytes(path: Path, content: bytes | memoryview, lasting: bool = True) -
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-
-
-def names_file(text: str) -> bool:
-    """Whether a text is the path of a file; it may be any text."""
-    with suppress(OSError, ValueError):  # too long, or with a null character
-        return Path(text).is_file()
-    return False
 
 
 def file_version(path: Path) -> tuple[int, int]:
