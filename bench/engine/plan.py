@@ -99,6 +99,7 @@ def plan(
     made_defenses, defense_files = _with_names(made_defenses)
     setting = replace(setting, files=tuple((attack_files | defense_files).items()))
     store.prepare()
+    testbed_of.cache_clear()  # its files may have changed
     for seed in seeds:
         testbed = testbed_of(replace(setting, seed=seed))
         result.warnings.extend(text for text in testbed.dataset.warnings if text not in result.warnings)
