@@ -1,5 +1,5 @@
 "use strict";
-// Sorts and filters tables that read the same without it. What is chosen is kept in the address, after "#?".
+// Sorts and filters tables, which are complete without it. The choices are kept in the address, after "#?".
 const TINTS = ["oblivious", "adaptive", "certified"];
 const state = () => new URLSearchParams(location.hash.startsWith("#?") ? location.hash.slice(2) : "");
 
@@ -10,16 +10,16 @@ function keep(changes) {
   if (text || location.hash.startsWith("#?")) history.replaceState(null, "", "#" + (text && "?" + text));
 }
 
-// ---- what headings and badges mean, where the page tells it
-const said = (one) => one.textContent.trim();
-const words = new Map([...document.querySelectorAll("dl.words dt")].map((one) => [said(one), said(one.nextElementSibling)]));
+// ---- tooltips for headings and badges, from the explanations on the page
+const textOf = (one) => one.textContent.trim();
+const words = new Map([...document.querySelectorAll("dl.words dt")].map((one) => [textOf(one), textOf(one.nextElementSibling)]));
 for (const one of document.querySelectorAll("table.board :is(thead th, .under b)")) {
-  const meaning = words.get(said(one));
+  const meaning = words.get(textOf(one));
   if (meaning) one.title = meaning;
 }
 
-// ---- sorting: the header of each column becomes a button; best first, then the other way round, then as it was
-// What a sort goes by: data-v where there is one, else the number or the words that stand first in the cell.
+// ---- sorting: the header of each column becomes a button; best first, then reversed, then in the original order
+// The sort key of a cell: data-v if it has one, else the number or the text that it begins with.
 function key(cell, numeric) {
   if (cell.dataset.v !== undefined) return cell.dataset.v;
   if (!numeric) return (cell.querySelector("a") || cell).textContent.trim() || undefined;
@@ -65,7 +65,7 @@ const tables = [...document.querySelectorAll("table.sortable")].map((table) => {
   return { table, name, rows, headers, sort };
 });
 
-// ---- bars: under a number its interval, on a scale from 0 to 100
+// ---- bars: the interval below a number, on a scale from 0 to 100
 for (const { rows, headers } of tables) {
   for (const header of headers.filter((one) => one.classList.contains("bar"))) {
     for (const row of rows) {
@@ -88,7 +88,7 @@ function sortAsKept() {
   }
 }
 
-// ---- filters: of the front page only
+// ---- filters, on the front page only
 const form = document.getElementById("filters");
 const boards = [...document.querySelectorAll("section.board")].map((section) => ({
   section,
@@ -170,7 +170,7 @@ if (form) {
   for (const { table, headers } of boards) {
     for (const header of headers) {
       const { dataset, classList, rowSpan } = header;
-      const label = said(header);
+      const label = textOf(header);
       if (!classList.contains("first")) dataset.label = label;
       if (rowSpan > 1) continue;
       dataset.tier = TINTS.find((one) => classList.contains(one)) || "";
