@@ -31,12 +31,13 @@ from bench.contracts import (
 )
 from bench.core.text import plain
 from bench.errors import RefusedError
+from bench.plugins.specs import Spec
 from bench.records.schema import PluginRecord
 from bench.sandbox.boxes import ATTACKERS, Boxes
 from bench.sandbox.process import Limits
 
-LONGEST = 500
-"""Characters of any text that a defense says of itself."""
+MOST = 10_000
+"""Characters of everything that a defense says of itself."""
 
 
 @checked(frozen=True, config=ConfigDict(extra="forbid"))
@@ -231,7 +232,7 @@ def remote_defense(
     make = {"do": "protect", "defense": text, "model": model, "shape": list(shape), "classes": classes}
     boxes = Boxes(code, limits, make, learned)
     try:
-        about = _checked(boxes.about)
+        about = _checked(boxes.about, Spec.parse(text).name)
     except BaseException:
         boxes.close()
         raise
@@ -239,17 +240,19 @@ def remote_defense(
     return kind(text, checksum, secrets.token_hex(8), boxes, about, classes)
 
 
-def _checked(told: dict[str, Any]) -> About:
-    """What a defense says of itself, if readers may see it; raises RefusedError."""
+def _checked(answer: dict[str, Any], name: str) -> About:
+    """What a defense of this name says of itself, if readers may see it; raises RefusedError."""
     try:
-        about: About = TypeAdapter(About).validate_python(told)
-        json.dumps(told, allow_nan=False)
-    except (ValidationError, ValueError) as error:
+        about: About = TypeAdapter(About).validate_python(answer)
+        size, texts = len(json.dumps(answer, allow_nan=False)), list(_texts(answer))
+    except (ValidationError, ValueError, RecursionError) as error:
         raise RefusedError(f"the defense does not say what it is: {plain(str(error))[:500]}") from error
     if "" not in about.views or len(about.views) < 2:
         raise RefusedError("the defense has no model, or no view for an attacker")
-    if wrong := [text for text in _texts(told) if len(text) > LONGEST or not text.isprintable()]:
-        raise RefusedError(f"the defense says {wrong[0][:50]!r}: expected at most {LONGEST} printable characters")
+    if size > MOST or not all(text.isprintable() for text in texts):
+        raise RefusedError(f"the defense describes itself in more than {MOST} characters, or in unprintable ones")
+    if about.defense.name != name or about.defense.traits.get("kind") == "none":
+        raise RefusedError(f"the defense says that it is {about.defense.name!r}, or that it defends nothing")
     return about
 
 

@@ -59,6 +59,7 @@ class _ForkServer:
     """The outer side of `bench.sandbox.forkserver`, which has at most one child at a time."""
 
     def __init__(self) -> None:
+        self._busy = False
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and our own module
@@ -72,13 +73,20 @@ class _ForkServer:
             )
         atexit.register(self.close)
 
+    def claim(self) -> None:
+        """Comes before `start`; raises RuntimeError while another child is there."""
+        if self._busy:
+            raise RuntimeError("Two processes for untrusted code must not live at the same time: close the first one.")
+        self._busy = True
+
     def start(self, plan: Path, files: list[int]) -> None:
-        """Starts a child; the last one must have ended."""
-        with suppress(OSError):  # it is gone: nobody will answer
+        """Starts a child."""
+        with suppress(OSError):  # the fork server is gone: nobody will answer
             socket.send_fds(self._control, [str(plan).encode()], files)
 
     def end(self) -> int:
         """Ends the child, if it still runs; returns its exit code, below 0 for a signal."""
+        self._busy = False
         try:
             self._control.send(b".")
             return int(self._control.recv(64))
@@ -111,7 +119,9 @@ class Box:
         Raises:
             IsolationError: this machine cannot raise the walls.
         """
-        self._limits = limits
+        self._limits, self._server, self._lock = limits, _fork_server(), threading.Lock()
+        self._ended: int | None = None
+        self._server.claim()
         self._folder = tempfile.TemporaryDirectory(prefix="bench-box-")
         root = Path(self._folder.name).resolve()
         (root / "code").mkdir()
@@ -121,8 +131,6 @@ class Box:
         self._errors = root / "errors"
         (theirs, ours), (our_end, their_end) = os.pipe(), os.pipe()
         files = [theirs, their_end, os.open(self._errors, os.O_WRONLY | os.O_CREAT)]
-        self._server, self._lock = _fork_server(), threading.Lock()
-        self._ended: int | None = None
         self._server.start(root / "plan.json", files)
         for file in files:
             os.close(file)
@@ -131,12 +139,11 @@ class Box:
             hello = self._within(_START, lambda: wire.receive(self._from, wire.LEAST)[0])
             self.walls: list[str] = hello.get("walls", [])
             if not self.walls:
-                raise IsolationError(hello.get("lacking", "no walls"))
-        except RefusedError as error:  # there is no untrusted code in it yet
+                raise IsolationError(hello.get("lacking", "it has no walls"))
+        except BaseException as error:
             self.close()
-            raise IsolationError(f"the process for untrusted code does not start: {error.__cause__!r}") from error
-        except IsolationError:
-            self.close()
+            if isinstance(error, RefusedError):  # there is no untrusted code in it yet
+                raise IsolationError(f"the process for untrusted code does not start: {error.__cause__!r}") from error
             raise
 
     def ask(

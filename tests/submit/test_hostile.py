@@ -255,7 +255,13 @@ CODE: dict[str, tuple[str, VerdictStatus, str]] = {
     "has a title with terminal codes": (
         PLUGIN.read_text().replace('"Acme blur"', '"\\x1b[2J"'),
         "refused",
-        "expected at most 500 printable characters",
+        "unprintable ones",
+    ),
+    "has an endless title": (PLUGIN.read_text().replace('"Acme blur"', '"x" * 10_000'), "refused", "more than 10000"),
+    "calls itself the bare model": (
+        PLUGIN.read_text().replace("    size: int = 3", "    size: int = 3\n    kind = 'none'"),
+        "refused",
+        "defends nothing",
     ),
     "changes its title": (
         PLUGIN.read_text().replace('"Acme blur"', "str(__import__('time').time())"),

@@ -96,6 +96,9 @@ def test_two_processes_never_live_at_the_same_time_and_leave_nothing_to_each_oth
     with Box({"acme_blur.py": PLUGIN.read_bytes()}, QUICK) as first:
         folder = Path(first._folder.name)
         assert folder.is_dir()
+        with pytest.raises(RuntimeError, match="at the same time"):
+            Box({"acme_blur.py": PLUGIN.read_bytes()}, QUICK)
+        assert first.ask(PROTECT)
     assert not folder.exists()
     assert first._ended is not None
     with Box({"acme_blur.py": PLUGIN.read_bytes()}, QUICK) as second:
@@ -189,12 +192,13 @@ def test_a_certificate_behind_walls_is_the_one_in_the_open() -> None:
     testbed, budget = testbed_of(load_protocol("smoke").setting(0)), Patch(0.01, turned=False)
     defense = make_defense("patchcleanser")
     assert isinstance(defense, CertifiedDefense)
-    here = defense.certify(testbed.bare, {}, testbed.images, testbed.labels, budget)
+    images, labels = testbed.images[:4], testbed.labels[:4]
+    here = defense.certify(testbed.bare, {}, images, labels, budget)
     remote = walls({"masks.py": MASKS.encode()}, "masks")
     with remote.boxes:
         assert isinstance(remote, CertifiedDefense)
-        there = remote.certify(testbed.bare, {}, testbed.images, testbed.labels, budget)
-        wrong = remote.certify(testbed.bare, {}, testbed.images, (testbed.labels + 1) % 10, budget)
+        there = remote.certify(testbed.bare, {}, images, labels, budget)
+        wrong = remote.certify(testbed.bare, {}, images, (labels + 1) % 10, budget)
     assert here.any()
     assert torch.equal(there, here)
     assert not wrong[here].any()
