@@ -68,10 +68,10 @@ class FileHashes:
 def _state(path: Path) -> list[int]:
     """What changes when a file does: its size, its times and its place on disk."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise InputError(f"The file {path} cannot be read: {error.strerror or error}.") from error
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _load(memory: Path) -> dict[str, list[Any]]:

@@ -1,4 +1,4 @@
-"""Labelled images that are read when they are needed, and how some of them are chosen."""
+"""Labelled images, read when they are needed, and the choice of some of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Indices = Int[Tensor, "n"]
 
 
 class Split:
-    """Labelled images, all labels known, pixels read on demand."""
+    """Labelled images: the labels are known, pixels are read on demand."""
 
     def __init__(
         self,
@@ -100,10 +100,10 @@ class Dataset:
 
 
 def choose(split: Split, count: int | None, seed: int = 0) -> Indices:
-    """Indices of `count` images with all classes alike: a fixed choice for a seed, sorted.
+    """Sorted indices of `count` images, evenly over the classes; a seed always gives the same choice.
 
-    Classes differ by at most one image unless one has too few. A smaller choice is a part of every larger
-    one of the same seed.
+    Their numbers of images differ by at most one, unless a class has too few. A smaller choice is part of every larger
+    one with the same seed.
 
     Args:
         split: what to choose from.
@@ -111,7 +111,7 @@ def choose(split: Split, count: int | None, seed: int = 0) -> Indices:
         seed: which choice, from 0.
 
     Raises:
-        InputError: there are not so many images, or less than one is asked for.
+        InputError: there are fewer images, or less than one is asked for.
     """
     if count is None:
         return torch.arange(len(split))
@@ -127,7 +127,7 @@ def choose(split: Split, count: int | None, seed: int = 0) -> Indices:
 
 
 def places_in_class(labels: np.ndarray) -> np.ndarray:
-    """For each label of shape (n,), how many equal ones stand before it."""
+    """For each label of shape (n,), how many equal labels come before it."""
     order = np.argsort(labels, kind="stable")
     sorted_labels = labels[order]
     places = np.empty_like(order)
@@ -143,7 +143,7 @@ def generator(*seed: int) -> np.random.Generator:
 
 
 def fingerprint(images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]) -> str:
-    """Changes when a pixel (in 8 bits), a label or the order does; 12 hex digits of SHA-256."""
+    """Changes with any pixel (in 8 bits), any label and their order; 12 hex digits of SHA-256."""
     pixels = (images.detach().cpu() * 255).round().to(torch.uint8).contiguous()
     digest = hashlib.sha256(str(tuple(pixels.shape)).encode())
     digest.update(pixels.numpy().tobytes())

@@ -85,7 +85,7 @@ def folder(
 ) -> Dataset:
     """Image files in class folders; the classes are the folders' names in alphabetical order.
 
-    Where `root` holds a folder train/ and a folder test/ or val/, those are the splits. Else all images are for
+    If `root` has a folder train/ and a folder test/ or val/, they are the splits. Otherwise all images are for
     evaluation, less the share that `train` sets apart, unless `train` is another folder. Links are followed; names that
     begin with a dot are skipped. Images are read as a person sees them (`open_image`).
 
@@ -93,10 +93,10 @@ def folder(
         root: the folder.
         resize: shorter side in pixels after scaling; None leaves the images as they are.
         crop: side of the central square in pixels; None takes the whole image.
-        train: share of each class's images to learn from, in [0, 1), one image at least staying for evaluation
-            (of the classes, where each has a single image); or a folder with the same classes.
-        channels: 3 turns grey images to colour, 1 colour to grey.
-        seed: which images a share takes.
+        train: share of each class's images to learn from, in [0, 1), at least one image staying for evaluation (share
+            of the classes, if each has a single image); or a folder with the same classes.
+        channels: 3 turns grey images into colour, 1 colour into grey.
+        seed: of the choice of images for a share.
         name: what records call the folder; by default its own name.
 
     Raises:
@@ -125,9 +125,7 @@ def folder(
         return _dataset(files, rows[0], files, rows[1], prepare, {_identity(root, [files], name): root})
     if training.classes != evaluated.classes:
         differing = _few(sorted(set(training.classes) ^ set(evaluated.classes)))
-        raise InputError(
-            f"Expected the same classes in {learn} and {evaluate}, but these are in one only: {differing}."
-        )
+        raise InputError(f"Expected the same classes in {learn} and {evaluate}, but only one has these: {differing}.")
     rows = np.arange(len(training.names)), np.arange(len(evaluated.names))
     return _dataset(training, rows[0], evaluated, rows[1], prepare, folders)
 
@@ -240,8 +238,8 @@ def _counts(name: str) -> bool:
 
 def _place(folder: Path) -> tuple[int, int]:
     """Where a folder is on disk, the same through all links to it."""
-    found = folder.stat()
-    return found.st_dev, found.st_ino
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -262,7 +260,7 @@ def _few(names: Sequence[str]) -> str:
 def _set_apart(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Which images are for training, shape (n,), bool: the share of each class, and never a whole class.
 
-    Where every class has a single image, the share is of the classes: there is nothing else to split.
+    If every class has a single image, the share is of the classes: there is nothing else to split.
     """
     shuffled = generator(seed).permutation(len(labels))
     sizes = np.bincount(labels)

@@ -37,8 +37,8 @@ def photos(side: int = 160, crop: int = 32, train: int = 400, test: int = 100, s
     No pixel of a training crop is in an evaluation crop.
 
     Each photograph is cut into the left 68 % and the right 32 % before it is scaled, so that no filter mixes
-    the two. Training crops lie in the left part and evaluation crops in the right one, all at different
-    positions; more crops of a seed contain the fewer.
+    the two. Training crops come from the left part and evaluation crops from the right part, all at different
+    positions; a larger number of crops contains the crops of a smaller number with the same seed.
 
     Args:
         side: shorter side of each photograph in pixels, after scaling.
@@ -64,9 +64,9 @@ def photos(side: int = 160, crop: int = 32, train: int = 400, test: int = 100, s
 
 
 def shipped(package: str, path: str) -> Path:
-    """A file that ships inside a package, found without importing it; raises InputError where it is missing."""
-    found = find_spec(package)
-    file = Path(found.origin or "").parent / path if found else Path(package) / path
+    """A file that ships inside a package, without importing it; raises InputError if it is missing."""
+    spec = find_spec(package)
+    file = Path(spec.origin or "").parent / path if spec else Path(package) / path
     if not file.is_file():
         raise InputError(f"The file {file}, which ships with {package}, is missing; install it again.")
     return file
@@ -77,7 +77,7 @@ def _cut(width: int) -> int:
 
 
 def _require_room(side: int, crop: int) -> None:
-    """The right part is the narrower one, so where it is wide enough all is well."""
+    """Raises InputError unless the crops fit into the right parts, which are the narrower ones."""
     needed = 0
     for name in PHOTOGRAPHS:
         with Image.open(shipped(*PHOTOGRAPHS[name])) as photo:

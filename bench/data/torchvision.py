@@ -155,7 +155,7 @@ def _dataset(name: str, root: Path | None, resize: int | None, crop: int | None)
     folder = root or cache_folder() / "datasets"
     test = cache(lambda: _open(name, folder, source.splits[1]))
     train = cache(lambda: _open(name, folder, source.splits[0]))
-    classes = source.classes or tuple(one if isinstance(one, str) else one[0] for one in test().classes)
+    classes = source.classes or tuple(name if isinstance(name, str) else name[0] for name in test().classes)
     return Dataset(name, classes, _split(train, source, prepare), _split(test, source, prepare))
 
 

@@ -140,12 +140,12 @@ def setting_of(cell: Cell, dataset: str | None, weights: Path | None, device: st
     """
     text = dataset or without_hashes(cell.dataset)
     try:
-        found = load_dataset(text).name
+        actual = load_dataset(text).name
     except InputError as error:
         raise error if dataset else InputError(f"{error} Pass the data set with --dataset.") from error
-    if cell.dataset not in (found, without_hashes(found)):
+    if cell.dataset not in (actual, without_hashes(actual)):
         raise InputError(
-            f"Expected the data set {cell.dataset}, but {text} is {found}. Pass its folder with --dataset."
+            f"Expected the data set {cell.dataset}, but {text} is {actual}. Pass its folder with --dataset."
         )
     spec = Spec.parse(cell.model)
     inside = dict(spec.parameters)
@@ -167,9 +167,9 @@ def _find(name: str, path: Path | None, advice: str) -> Path:
     path = path or Path(without_hashes(name))
     if not path.exists():
         raise InputError(f"Expected the file {name}, but there is no {path}. {advice}.")
-    found = identity_of(path, content_hash(path), without_hashes(name))
-    if name not in (found, without_hashes(found)):
-        raise InputError(f"Expected the file {name}, but {path} has another content ({found}). {advice}.")
+    actual = identity_of(path, content_hash(path), without_hashes(name))
+    if name not in (actual, without_hashes(actual)):
+        raise InputError(f"Expected the file {name}, but {path} has another content ({actual}). {advice}.")
     return path
 
 

@@ -1,4 +1,4 @@
-"""Two results folders side by side: what changed in each cell, with paired intervals. Nothing here imports torch."""
+"""Two results folders side by side: what changed in each cell, with paired intervals."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
 
 @dataclass(frozen=True)
 class Change:
-    """What became of one cell.
+    """How a cell changed.
 
     Attributes:
-        before, after: accuracy under attack, as shares; NaN where there is no number.
-        gap: after − before, paired over the images that both have; n is 0 where they cannot be compared.
-        clean: the same of clean accuracy.
-        why: why they cannot be compared, "" where they can.
+        before, after: accuracy under attack, as shares; NaN without a number.
+        gap: after − before, paired over the images that both have; n is 0 if they cannot be compared.
+        clean: the same for clean accuracy.
+        why: why they cannot be compared, "" if they can.
     """
 
     cell: Cell
@@ -37,12 +37,12 @@ class Change:
 
     @property
     def significant(self) -> bool:
-        """Whether the 95 % interval of the difference leaves out zero."""
+        """Whether the 95 % interval of the difference excludes zero."""
         return self.gap.n > 0 and (self.gap.low > 0 or self.gap.high < 0)
 
     @property
     def lost(self) -> bool:
-        """Whether there was a number and there is none now."""
+        """Whether only the first folder has a number."""
         return not math.isnan(self.before) and math.isnan(self.after)
 
 
@@ -71,33 +71,33 @@ def _by_text(cells: Iterable[Cell]) -> dict[Cell, list[Cell]]:
 def drops(changes: Sequence[Change], max_drop: float) -> list[Change]:
     """The cells whose accuracy, clean or under attack, fell by more than `max_drop` points, or that lost their number.
 
-    A drop counts with its value, whatever its interval: whoever has few images wants no drop to hide behind them.
+    Only the value of a drop counts, not its interval: with few images, a drop must not hide behind a wide interval.
     """
     limit = -max_drop / 100 - 1e-9
-    return [one for one in changes if one.lost or one.gap.value < limit or one.clean.value < limit]
+    return [change for change in changes if change.lost or change.gap.value < limit or change.clean.value < limit]
 
 
 def comparison_markdown(changes: Sequence[Change], first: str, second: str) -> str:
-    """A summary and a table for a pull request; names are safe in it."""
-    compared = [one for one in changes if one.gap.n]
-    moved = [one for one in compared if one.significant]
+    """A summary and a table for a pull request, with all names escaped."""
+    compared = [change for change in changes if change.gap.n]
+    moved = [change for change in compared if change.significant]
     summary = (
         f"**{escape_markdown(second)}** against **{escape_markdown(first)}**: {len(compared)} cells in both, "
-        f"{sum(one.gap.value != 0 for one in compared)} changed, {len(moved)} beyond the 95 % interval "
-        f"(about {0.05 * len(compared):.0f} would be so by chance if all images were new), "
-        f"{len(changes) - len(compared)} that cannot be compared."
+        f"{sum(change.gap.value != 0 for change in compared)} changed, {len(moved)} beyond the 95 % interval "
+        f"(about {0.05 * len(compared):.0f} would be by chance if all images were new), "
+        f"{len(changes) - len(compared)} not comparable."
     )
     head = "defense", "attack", "attacker", "seed", "before", "after", "change (95 %)", "clean (95 %)", "significant"
-    order = sorted(changes, key=lambda one: (one.gap.value if one.gap.n else math.inf, str(one.cell)))
-    rows = [_row(one) for one in order if one.gap.value != 0 or one.clean.value != 0]
+    order = sorted(changes, key=lambda change: (change.gap.value if change.gap.n else math.inf, str(change.cell)))
+    rows = [_row(change) for change in order if change.gap.value != 0 or change.clean.value != 0]
     return f"{summary}\n\n{markdown_table(head, rows, 'lllrrrrrl')}"
 
 
-def _row(one: Change) -> list[str]:
-    cell = one.cell
+def _row(change: Change) -> list[str]:
+    cell = change.cell
     words = (escape_markdown(cell.defense), escape_markdown(cell.attack), cell.tier, str(cell.seed))
-    significant = "yes" if one.significant else escape_markdown(one.why) or "no"
-    rates, gaps = map(_percent, (one.before, one.after)), map(_points, (one.gap, one.clean))
+    significant = "yes" if change.significant else escape_markdown(change.why) or "no"
+    rates, gaps = map(_percent, (change.before, change.after)), map(_points, (change.gap, change.clean))
     return [*words, *rates, *gaps, significant]
 
 
@@ -112,10 +112,10 @@ def _points(gap: Estimate) -> str:
 
 
 def _records(folder: Path) -> dict[Cell, Outcome]:
-    found = {one.cell: one for one in Store(folder).outcomes()}
-    if not found:
+    outcomes = {outcome.cell: outcome for outcome in Store(folder).outcomes()}
+    if not outcomes:
         raise InputError(f"Expected records in {folder / 'records'}, but there are none. 'bench run' makes them.")
-    return found
+    return outcomes
 
 
 def _change(cell: Cell, before: Outcome | None, after: Outcome | None) -> Change:

@@ -1,4 +1,4 @@
-"""All records as one table for other programs: CSV, Parquet, JSON, Markdown, LaTeX. Nothing here imports torch."""
+"""All records as one table for other programs: CSV, Parquet, JSON, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
 READ = ("dataset", "model", "defense", "attack", "tier", "seed", "n", "clean_accuracy", "attacked_accuracy", "delta")
-"""The columns of the formats that are read by people; the others have all."""
+"""The columns of the formats that people read; the other formats have all columns."""
 
 
 def export(folder: Path, kind: str) -> bytes:
@@ -56,13 +56,13 @@ def _parquet(frame: pandas.DataFrame) -> bytes:
 
 
 def _markdown(frame: pandas.DataFrame) -> bytes:
-    head, *rows = [[escape_markdown(one) for one in row] for row in [READ, *_cells(frame)]]
+    head, *rows = [[escape_markdown(cell) for cell in row] for row in [READ, *_cells(frame)]]
     return markdown_table(head, rows, "l" * len(head)).encode()
 
 
 def _latex(frame: pandas.DataFrame) -> bytes:
     """A table for the package booktabs."""
-    rows = [" & ".join(escape_latex(one) for one in row) + r" \\" for row in [list(READ), *_cells(frame)]]
+    rows = [" & ".join(escape_latex(cell) for cell in row) + r" \\" for row in [list(READ), *_cells(frame)]]
     head, *body = rows
     columns = "".join("r" if name in READ[5:] else "l" for name in READ)
     lines = [
@@ -78,7 +78,7 @@ def _latex(frame: pandas.DataFrame) -> bytes:
 
 
 def _cells(frame: pandas.DataFrame) -> list[list[str]]:
-    """What people read: shares in percent with their intervals."""
+    """The columns that people read, with shares in percent and their intervals."""
     return [[_cell(row, name) for name in READ] for row in frame.to_dict("records")]
 
 

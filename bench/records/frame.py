@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def load_results(folder: Path | str = "results") -> pandas.DataFrame:
-    """All records below a results folder as a tidy frame: one row a cell, measures as shares from 0 to 1.
+    """All records below a results folder as a tidy frame: one row per cell, measures as shares from 0 to 1.
 
     Each measure has three columns (`delta`, `delta_low`, `delta_high`), and `beta_n` and `attack_success_n`
     hold the denominators. Cells without facts have their status and reason, and NaN for every measure.
-    Raises InputError where a file is no record.
+    Raises InputError if a file is not a record.
     """
     import pandas
 

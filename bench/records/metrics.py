@@ -7,15 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bench.records.schema import Facts
-
-if TYPE_CHECKING:
-    pass
 
 Places = Int[np.ndarray, "n"]
 Values = Float[np.ndarray, "n"]
@@ -35,7 +32,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PerImage:
-    """One number for each of some images: their places in the data set (increasing), and the values."""
+    """One number for each of some images, with their places in the data set, in increasing order."""
 
     index: Places
     values: Values
@@ -44,7 +41,7 @@ class PerImage:
 def mean(vector: PerImage) -> Estimate:
     """The mean of values in [0, 1] with Wilson's score interval (JASA 22, 1927).
 
-    Exact in form for 0 or 1; for shares it is wider than it had to be, since they vary less than 0 or 1 do.
+    It is exact for 0 and 1; for shares it is wider than necessary, since they vary less.
     """
     n = len(vector.values)
     if n == 0:
@@ -64,10 +61,10 @@ def wilson(value: float, n: int) -> tuple[float, float]:
 def difference(first: PerImage, second: PerImage) -> Estimate:
     """Mean of `first` − `second` over the images that both have, with a paired 95 % interval.
 
-    The adjusted Wald interval of Bonett and Price (J. Educational and Behavioral Statistics 37, 2012): as if two
-    more images had been seen, one won and one lost. It takes the variance from the differences themselves, so it
-    is right for shares as for 0 or 1, and no difference on few images is not taken for certainty (a bootstrap
-    does that, and McNemar's test knows 0 and 1 only).
+    The adjusted Wald interval of Bonett and Price (J. Educational and Behavioral Statistics 37, 2012): as if there were
+    two more images, one gained and one lost. Its variance comes from the differences themselves, so it holds for shares
+    as well as for 0 and 1. No difference on few images is not taken for certainty, as in a bootstrap; McNemar's test
+    handles only 0 and 1.
     """
     a, b = _paired(first, second)
     n = len(a)
@@ -95,21 +92,20 @@ def per_image(seeds: Sequence[Facts], name: str, where: Callable[[Facts], Mask] 
         where: which images count; all by default.
 
     Returns:
-        None where no seed has this fact.
+        None if no seed has this fact.
     """
-    told = [facts for facts in seeds if getattr(facts, name) is not None]
-    if not told:
+    parts = [_column(facts, name, where) for facts in seeds if getattr(facts, name) is not None]
+    if not parts:
         return None
-    parts = [_column(facts, name, where) for facts in told]
     if len(parts) == 1 and bool(np.all(np.diff(parts[0].index) > 0)):
         return parts[0]
-    images, place = np.unique(np.concatenate([one.index for one in parts]), return_inverse=True)
-    sums = np.bincount(place, np.concatenate([one.values for one in parts]), len(images))
+    images, place = np.unique(np.concatenate([part.index for part in parts]), return_inverse=True)
+    sums = np.bincount(place, np.concatenate([part.values for part in parts]), len(images))
     return PerImage(images, sums / np.bincount(place, minlength=len(images)))
 
 
 def _column(facts: Facts, name: str, where: Callable[[Facts], Mask] | None) -> PerImage:
-    """One fact as it stands in one record."""
+    """A fact of a single record."""
     index, values = np.array(facts.index, dtype=np.int64), np.array(getattr(facts, name), dtype=np.float64)
     if where is None:
         return PerImage(index, values)
@@ -132,12 +128,12 @@ def _eligible(facts: Facts) -> Mask:
 
 
 def _fooled(facts: Facts) -> Mask:
-    """D: the images that the attack takes from the bare model."""
+    """D: the images that the bare model gets right and the attack turns."""
     return (np.asarray(facts.bare_clean) > 0.5) & (np.asarray(facts.bare_attacked) < 0.5)
 
 
 def clean_accuracy(*seeds: Facts) -> Estimate | None:
-    """Share of all images that the defended model gets right when nobody attacks."""
+    """Share of all images that the defended model gets right without an attack."""
     return _share(seeds, "defended_clean")
 
 
@@ -157,7 +153,7 @@ def delta(*seeds: Facts) -> Estimate | None:
 
 
 def beta(*seeds: Facts) -> Estimate | None:
-    """β: accuracy under attack on D, the images that the attack takes from the bare model; n is |D|."""
+    """β: accuracy under attack on D, the images that the attack turns on the bare model; n is |D|."""
     return _share(seeds, "defended_attacked", _fooled)
 
 
@@ -173,7 +169,7 @@ def robustness(*seeds: Facts) -> Estimate | None:
 
 
 def adversarial_effect(*seeds: Facts) -> Estimate | None:
-    """Accuracy with the changed pixels grey − attacked accuracy, paired: what a patch does beyond hiding."""
+    """Accuracy with the changed pixels grey − attacked accuracy, paired: what a patch does beyond covering pixels."""
     return _gap(seeds, "defended_occluded", "defended_attacked")
 
 
@@ -188,13 +184,13 @@ def rejection_attacked(*seeds: Facts) -> Estimate | None:
 
 
 def certified_accuracy(*seeds: Facts) -> Estimate | None:
-    """Share of the images on which the right answer is proven to stand within the budget."""
+    """Share of the images for which it is proven that no attack within the budget changes the correct answer."""
     return _share(seeds, "certified")
 
 
 MEASURES: dict[str, Callable[..., Estimate | None]] = {
-    one.__name__: one
-    for one in (
+    measure.__name__: measure
+    for measure in (
         clean_accuracy,
         attacked_accuracy,
         accuracy_8bit,
@@ -208,20 +204,20 @@ MEASURES: dict[str, Callable[..., Estimate | None]] = {
         certified_accuracy,
     )
 }
-"""Each takes the facts of a cell, of one seed or of several (then each image counts with its mean over the seeds)."""
+"""Each takes the facts of a cell with one or several seeds; an image counts with its mean over the seeds."""
 
 
 def worst_case(attacks: Sequence[Facts]) -> Facts:
-    """The facts of an attacker who tries several attacks and needs one: for each image the worst of them.
+    """The facts of an attacker who tries several attacks and needs only one to succeed: the worst for each image.
 
-    The attacks are of one defense, tier and seed; only images that all of them have are kept. All measures
-    apply to what comes out: D, for example, is then what any of the attacks takes from the bare model.
+    The attacks have the same defense, tier and seed; only images that all of them have are kept. All measures apply to
+    the result: D, for example, then holds the images that any of the attacks turns on the bare model.
     """
-    common = reduce(np.intersect1d, [np.asarray(one.index, dtype=np.int64) for one in attacks])
-    rows = [np.argsort(one.index)[np.isin(np.sort(one.index), common)] for one in attacks]
+    common = reduce(np.intersect1d, [np.asarray(facts.index, dtype=np.int64) for facts in attacks])
+    rows = [np.argsort(facts.index)[np.isin(np.sort(facts.index), common)] for facts in attacks]
 
     def over(name: str, how: Callable[..., Any]) -> list[Any]:
-        values = [np.asarray(getattr(one, name))[row] for one, row in zip(attacks, rows, strict=True)]
+        values = [np.asarray(getattr(facts, name))[row] for facts, row in zip(attacks, rows, strict=True)]
         return list(how(np.stack(values), axis=0).tolist())
 
     return Facts(
@@ -240,11 +236,11 @@ def worst_case(attacks: Sequence[Facts]) -> Facts:
 def ranks(vectors: Sequence[PerImage]) -> list[int]:
     """The rank of each row: one more than the number of rows that are better beyond the paired interval.
 
-    Rows whose difference may be zero are so tied. A row is never ranked above one with a higher mean.
+    Rows whose difference may be zero are thus tied. A row is never ranked above a row with a higher mean.
     """
-    order = sorted(range(len(vectors)), key=lambda one: -mean(vectors[one]).value)
-    found: dict[int, int] = {}
+    order = sorted(range(len(vectors)), key=lambda row: -mean(vectors[row]).value)
+    ranked: dict[int, int] = {}
     for position, row in enumerate(order):
         better = sum(difference(vectors[other], vectors[row]).low > 0 for other in order[:position])
-        found[row] = max([1 + better, *found.values()])
-    return [found[row] for row in range(len(vectors))]
+        ranked[row] = max([1 + better, *ranked.values()])
+    return [ranked[row] for row in range(len(vectors))]

@@ -1,28 +1,52 @@
-"""Records of ROC curves: schema, load and save."""
+"""ROC curves of cells, beside their records."""
 
 from __future__ import annotations
 
 from dataclasses import field
+from pathlib import Path
+from typing import Self
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass as checked
 
-from bench.core.files import write_text
 from bench.errors import InputError
-from bench.records.schema import Cell
+from bench.records.schema import Cell, Share, first_problem
+from bench.records.sealed import read_sealed, write_sealed
 from bench.records.store import Store
 
 
 @checked(frozen=True, config=ConfigDict(extra="forbid"))
+class Trace:
+    """A ROC curve.
+
+    Attributes:
+        auc, low, high: the area under it with its 95 % interval, from resampled images.
+        false_positives, true_positives: rates from 0 to 1 at falling thresholds, at most 101 points.
+    """
+
+    auc: Share
+    low: Share
+    high: Share
+    false_positives: tuple[Share, ...]
+    true_positives: tuple[Share, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.false_positives) != len(self.true_positives):
+            raise ValueError("expected as many false positives as true positives")
+        return self
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
 class Roc:
-    """The ROC curves of one cell.
+    """The ROC curves of a cell.
 
     Attributes:
         cell: whose images.
         clean, attacked: of the right class against all others, on the defended model (micro-average).
-        rejected: of attacked against clean images by how far the defense is from rejecting them; None for
-            one that never rejects.
-        fingerprints: as in the cell's record; with others they are not those of its images.
+        rejected: of attacked against clean images, by how far the defense is from rejecting them; None if it never
+            rejects.
+        fingerprints: as in the cell's record; if they differ, the curves are of other images.
     """
 
     cell: Cell
@@ -32,41 +56,30 @@ class Roc:
     fingerprints: dict[str, str] = field(default_factory=dict)
 
 
-@checked(frozen=True, config=ConfigDict(extra="forbid"))
-class Trace:
-    """One ROC curve.
-
-    Attributes:
-        auc, low, high: the area under it with its 95 % interval, from resampled images.
-        false_positives, true_positives: rates from 0 to 1 at falling thresholds, at most 101 points.
-    """
-
-    auc: float
-    low: float
-    high: float
-    false_positives: tuple[float, ...]
-    true_positives: tuple[float, ...]
-
-
 def save_roc(store: Store, roc: Roc) -> None:
-    """Writes it beside the records."""
-    write_text(
-        store.folder.joinpath("roc", *roc.cell.group, f"{roc.cell.slug}.json"), _ROC.dump_json(roc).decode() + "\n"
-    )
+    """Writes the curves of a cell beside its record."""
+    write_sealed(_path(store, roc.cell), _ROC.dump_python(roc, mode="json"))
 
 
 def load_rocs(store: Store) -> list[Roc]:
-    """Those of the records as they are now; raises InputError where a file is none."""
-    found = []
-    for path in sorted((store.folder / "roc").glob("*/*/*.json")):
+    """The curves of the records as they are now; raises InputError if a file does not hold curves."""
+    rocs = []
+    for path in sorted((store.folder / "roc").rglob("*.json")):
         try:
-            roc = _ROC.validate_json(path.read_bytes())
+            roc = _ROC.validate_python(read_sealed(path))
         except ValidationError as error:
-            raise InputError(f"{path} is no ROC curve. Delete it, or make it again with: bench curve --roc.") from error
+            raise InputError(f"{path} is not a ROC curve: {first_problem(error)}. {_AGAIN}.") from error
+        if path != _path(store, roc.cell):
+            raise InputError(f"{path} holds the curves of another cell: {roc.cell}. {_AGAIN}.")
         record = store.load(roc.cell)
         if record and record.fingerprints == roc.fingerprints:
-            found.append(roc)
-    return found
+            rocs.append(roc)
+    return rocs
+
+
+def _path(store: Store, cell: Cell) -> Path:
+    return store.folder.joinpath("roc", *cell.group, f"{cell.slug}.json")
 
 
 _ROC = TypeAdapter(Roc)
+_AGAIN = "Delete it, or make it again with: bench curve --roc"

@@ -70,7 +70,7 @@ class Cell:
         try:
             return TypeAdapter(cls).validate_python(split_words(text))
         except ValidationError as error:
-            known = ", ".join(one.name for one in fields(cls))
+            known = ", ".join(key.name for key in fields(cls))
             raise InputError(f"Expected key=value words with the keys {known}, but got {text!r}.") from error
 
     def with_texts(self, change: Callable[[str], str]) -> Cell:
@@ -125,7 +125,7 @@ def _spelled_out(text: Any) -> Any:
         return text
     if wrong := set(text) - set("01-"):
         raise ValueError(f"expected the characters 0, 1 and -, but got {min(wrong)!r}")
-    return [None if one == "-" else int(one) for one in text]
+    return [None if mark == "-" else int(mark) for mark in text]
 
 
 _SPELLED = BeforeValidator(_spelled_out)
@@ -178,7 +178,7 @@ class Facts:
     @model_validator(mode="after")
     def _check(self) -> Self:
         images = len(self.index)
-        columns = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "noted"} | self.noted
+        columns = {key.name: getattr(self, key.name) for key in fields(self) if key.name != "noted"} | self.noted
         for name, values in columns.items():
             if values is not None and len(values) != images:
                 raise ValueError(f"expected {images} values of {name}, one for each index, but got {len(values)}")

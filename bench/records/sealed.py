@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.core.files import write_text
 from bench.errors import InputError
 
 RESTORE = "Restore it from your history, or delete it and compute it again"
@@ -16,6 +17,11 @@ RESTORE = "Restore it from your history, or delete it and compute it again"
 def seal(tree: dict[str, Any]) -> dict[str, Any]:
     """A tree as it comes out of a JSON file, with its checksum."""
     return {**tree, "checksum": _checksum(tree)}
+
+
+def write_sealed(path: Path, tree: dict[str, Any]) -> None:
+    """Writes a tree of text, finite numbers, lists and dicts as a JSON file with a checksum."""
+    write_text(path, json.dumps(seal(tree), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
