@@ -192,7 +192,7 @@ def test_a_certificate_behind_walls_is_the_one_in_the_open() -> None:
     testbed, budget = testbed_of(load_protocol("smoke").setting(0)), Patch(0.01, turned=False)
     defense = make_defense("patchcleanser")
     assert isinstance(defense, CertifiedDefense)
-    images, labels = testbed.images[:4], testbed.labels[:4]
+    images, labels = testbed.images[3:6], testbed.labels[3:6]  # one without a certificate, two with one
     here = defense.certify(testbed.bare, {}, images, labels, budget)
     remote = walls({"masks.py": MASKS.encode()}, "masks")
     with remote.boxes:
