@@ -205,10 +205,3 @@ def test_a_wrong_choice_of_an_option_names_the_right_ones(tmp_path: Path) -> Non
     done = bench("run", "--tier", "both-ways", folder=tmp_path)
     assert done.returncode == 2
     assert "oblivious" in done.stderr
-
-
-def test_the_reference_pages_are_those_of_the_code() -> None:
-    root = Path(__file__).resolve().parent.parent.parent
-    for kind in ("attacks", "defenses"):
-        done = bench("list", kind, "--markdown", folder=root)
-        assert (root / "docs" / f"{kind}.md").read_text() == done.stdout
