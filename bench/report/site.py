@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -144,9 +145,14 @@ class Site:
         return "; ".join(dict.fromkeys(self._stale[one.cell] for one in outcomes if one.cell in self._stale))
 
     @cached_property
-    def troubles(self) -> list[tuple[CellPage, str]]:
-        """The cells that have no number or a stale one, with the reason."""
-        return [(page, reason) for page in self.cells if (reason := self.trouble(page))]
+    def failed(self) -> list[CellPage]:
+        """The cells of which some seed has no number."""
+        return [page for page in self.cells if page.sample.failures]
+
+    @cached_property
+    def stale_counts(self) -> dict[str, int]:
+        """Why cells are stale, and how many."""
+        return Counter(reason for page in self.cells if (reason := self.stale(page.entry)))
 
     def trouble(self, page: CellPage) -> str:
         """Why a cell has no number or a stale one, "" for a good cell."""

@@ -112,6 +112,7 @@ def test_a_cell_that_was_computed_with_other_code_is_stale_and_its_page_says_so(
     old, new = made("lgs", "0123456789ab"), made("jpeg", plugin_docs("defense", "jpeg").fingerprint)
     assert stale_cells([old, new]) == {old.cell: "computed with different code of the defense"}
     folder = saved(tmp_path, old, new)
+    assert "1 stale cell: computed with different code of the defense" in page(folder, "index.html")
     assert "stale: computed with different code of the defense" in page(folder, cell_url(old.cell))
     assert "stale" not in page(folder, cell_url(new.cell))
 
