@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.contracts import Artifact, Classifier, Defense, Images, Labels, Streams, drawn
+from bench.contracts import Artifact, Classifier, Defense, Images, Labels, Streams, answers_of_draws
 from bench.core.checkpoints import Checkpoint
 from bench.core.peak_memory import PeakMemory
 from bench.core.tensor_cache import cache_path, cached
@@ -78,7 +78,7 @@ def protect(testbed: Testbed, text: str, progress: Callable[[float, str], None])
     """The defense of this text on this testbed; made once, since all attacks share it."""
     made = _PROTECTED.setdefault(testbed, {})
     if text not in made:
-        defense = make_defense(text)
+        defense = make_defense(testbed.setting.local(text))
         defense.check(testbed.image_shape, testbed.classes)
         with unchanged(testbed, [defense]):
             made[text] = at_work(defense, testbed, learn(defense, testbed, progress))
@@ -121,7 +121,7 @@ def fresh_answers(classifier: Classifier, images: Images, rng: Streams) -> Tenso
     Raises:
         ValueError: the logits do not have the shape that the classifier promises.
     """
-    logits = drawn(classifier, images, rng, FRESH_DRAWS if classifier.random else 1)
+    logits = answers_of_draws(classifier, images, rng, FRESH_DRAWS if classifier.random else 1)
     expected = (len(logits), len(images), classifier.num_classes + classifier.rejects)
     if logits.shape != expected or not logits.is_floating_point():
         raise ValueError(
