@@ -28,6 +28,11 @@ class Conditions:
     effort: str
     images: int
 
+    @property
+    def scale(self) -> tuple[str, str, str, int]:
+        """What boards with different budgets and goals may share: data set, model, effort and number of images."""
+        return self.dataset, self.model, self.effort, self.images
+
 
 @dataclass(frozen=True)
 class Sample:

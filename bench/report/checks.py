@@ -8,7 +8,8 @@ checks look at attacks on the very model that is judged (`RowRecords.direct`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,8 +34,7 @@ from bench.report.flags import (
 Finder = Callable[[RowRecords], Flag | None]
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """A check: its id in the protocol, a title, what it looks for, and the function that looks."""
 
     id: str

@@ -12,6 +12,7 @@ from bench.records.samples import Conditions, Sample, Samples, worst_case_of
 from bench.records.schema import TIERS, Facts, Latency, Outcome, PluginRecord, Tier
 from bench.report.checks import run_checks
 from bench.report.flags import Flag, RowRecords, is_bare, is_oracle
+from bench.report.summary import group
 
 
 class Evidence:
@@ -34,7 +35,12 @@ class Evidence:
         }
         adaptive = any(self.worst[one, "adaptive"] for one in self.defenses if not self.is_bare(one))
         self.basis: Tier = "adaptive" if adaptive else "oblivious"
-        self._related = _related(conditions, boards)
+        self._related = group(
+            (defense, sample)
+            for other, samples in boards.items()
+            if other.scale == conditions.scale
+            for (defense, _, _), sample in samples.items()
+        )
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -64,10 +70,7 @@ class Evidence:
 
     def missing(self, defense: str, tier: Tier) -> list[str]:
         """The attacks without a number here that most rows were tried with, or this one was."""
-        tried: dict[str, set[str]] = {}
-        for row, attack, other in self.samples:
-            if other == tier:
-                tried.setdefault(attack, set()).add(row)
+        tried = group((attack, row) for row, attack, other in self.samples if other == tier)
         rows = len(set().union(*tried.values()))
         expected = {attack for attack, tested in tried.items() if 2 * len(tested) > rows or defense in tested}
         known = {one.cell.attack for one in self.row(defense, tier) if one.facts}
@@ -127,14 +130,3 @@ class Evidence:
             return f"Incomplete: no number against {', '.join(missing)}."
         barring = [flag.id for flag in self.flags[defense] if flag.bars_rank]
         return f"Not ranked because of {', '.join(barring)}." if barring else ""
-
-
-def _related(conditions: Conditions, boards: Mapping[Conditions, Samples]) -> dict[str, list[Sample]]:
-    """The cells of each defense on all boards with the same data set, model, effort and number of images."""
-    related: dict[str, list[Sample]] = {}
-    same = (conditions.dataset, conditions.model, conditions.effort, conditions.images)
-    for other, samples in boards.items():
-        if (other.dataset, other.model, other.effort, other.images) == same:
-            for (defense, _, _), sample in samples.items():
-                related.setdefault(defense, []).append(sample)
-    return related

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import permutations
 from typing import Literal
 
@@ -30,7 +31,7 @@ class Flag:
 
     colour: Colour
     text: str
-    bars_rank: bool
+    bars_rank: bool = False
     brief: str = ""
     id: str = ""
     title: str = ""
@@ -41,19 +42,12 @@ class Flag:
         return replace(self, text=self.brief, brief="") if self.brief else self
 
 
-def red(text: str) -> Flag:
-    """A number that cannot be trusted, and bars the row from a rank."""
-    return Flag("red", text, bars_rank=True)
-
-
-def amber(text: str, bars_rank: bool = False, brief: str = "") -> Flag:
-    """A number to be read with care."""
-    return Flag("amber", text, bars_rank, brief)
-
-
-def not_run(reason: str) -> Flag:
-    """A check without the records it needs."""
-    return Flag("grey", reason, bars_rank=False)
+red = partial(Flag, "red", bars_rank=True)
+"""A number that cannot be trusted, and bars the row from a rank."""
+amber = partial(Flag, "amber")
+"""A number to be read with care."""
+not_run = partial(Flag, "grey")
+"""A check without the records it needs."""
 
 
 @dataclass(frozen=True)

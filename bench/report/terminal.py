@@ -12,7 +12,7 @@ from rich.text import Text
 from bench.core.text import plain
 from bench.records.format import DASH, Formatted, failure_line
 from bench.records.schema import TIERS, Latency, Outcome, Tier
-from bench.report.board import WORST_CASE, Board, Row
+from bench.report.board import WORST_CASE, Board, Entry, Row
 from bench.report.boards import make_boards
 from bench.report.summary import group, raised
 
@@ -84,10 +84,8 @@ def _name(row: Row) -> Text:
 
 def _numbers(board: Board, row: Row, attack: str, tiers: Sequence[Tier]) -> list[Text]:
     """The numbers of one line, for each tier."""
-    entries = [board.entries.get((row.defense.key, attack, tier)) for tier in tiers]
-    return [
-        _cell(entry.numbers.get(name, Formatted()) if entry else Formatted()) for entry in entries for name in _MEASURES
-    ]
+    entries = [board.entries.get((row.defense.key, attack, tier), Entry({})) for tier in tiers]
+    return [_cell(entry.numbers.get(name, Formatted())) for entry in entries for name in _MEASURES]
 
 
 def _cell(number: Formatted) -> Text:
