@@ -1,1 +1,1 @@
-"""A defense's way onto the board: new, submit, verify, accept; and the way of whoever breaks one: import_attack."""
+"""How a defense gets onto the board: new, submit, verify, accept; and how an attack on one does: import_attack."""

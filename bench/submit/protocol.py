@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import field
+from dataclasses import field, replace
+from itertools import product
 from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter
@@ -19,13 +20,13 @@ _FOLDER = Path(__file__).parent.parent / "protocols"
 
 @checked(frozen=True, config=ConfigDict(extra="forbid"))
 class Protocol:
-    """What is computed for a submission. A change of a published one is a new file with a new name.
+    """What is computed for a submission. A published protocol never changes; a change is a new file of a new name.
 
     Attributes:
-        name: also the file's.
+        name: also of the file.
         dataset, model, images, goal, effort: as for a cell; the model's weights come with the package.
-        seeds, tiers, attacks: all of them are crossed.
-        digest: of the file's content; set by `load`.
+        seeds, tiers, attacks: every combination is a cell.
+        digest: of the file's content; set by `load_protocol`.
     """
 
     name: str
@@ -41,36 +42,26 @@ class Protocol:
 
     def cells(self, defense: str) -> list[Cell]:
         """All cells of a defense."""
-        return [self.cell(defense, attack, tier, seed)
-                for seed in self.seeds for attack in self.attacks for tier in self.tiers]  # fmt: skip
-
-    def cell(self, defense: str, attack: str, tier: Tier, seed: int) -> Cell:
-        """One cell."""
-        return Cell(
-            self.dataset,
-            self.model,
-            canonical_text("attack", attack),
-            defense,
-            tier,
-            self.goal,
-            self.effort,
-            self.images,
-            seed,
-        )
+        crossed = product(self.seeds, self.attacks, self.tiers)
+        return [
+            Cell(self.dataset, self.model, canonical_text("attack", attack), defense, tier, self.goal, self.effort,
+                 self.images, seed)
+            for seed, attack, tier in crossed
+        ]  # fmt: skip
 
     def setting(self, seed: int) -> Setting:
-        """What its cells of one seed share."""
+        """The setting of its cells of one seed."""
         return Setting(self.dataset, self.model, self.images, self.goal, seed)
 
 
 def protocol_names() -> list[str]:
-    """The protocols that there are."""
+    """The names of all protocols."""
     return sorted(path.stem for path in _FOLDER.glob("*.json"))
 
 
 def load_protocol(name: str) -> Protocol:
-    """The protocol of this name; raises InputError where there is none."""
+    """The protocol of this name; raises InputError if there is none."""
     check_known(name, protocol_names(), "protocol")
     content = (_FOLDER / f"{name}.json").read_bytes()
-    found = TypeAdapter(Protocol).validate_json(content)
-    return Protocol(**(vars(found) | {"digest": hashlib.sha256(content).hexdigest()[:12]}))
+    protocol = TypeAdapter(Protocol).validate_json(content)
+    return replace(protocol, digest=hashlib.sha256(content).hexdigest()[:12])

@@ -1,7 +1,8 @@
-"""Starts a new defense: a file that works, its test, and a stub of what readers will want to know."""
+"""Starts a new defense: a file that works, its test, and a stub for author and link."""
 
 from __future__ import annotations
 
+import sys
 from keyword import iskeyword
 from pathlib import Path
 
@@ -15,26 +16,26 @@ _FILES = {"{}.py": "defense.py.txt", "test_{}.py": "test.py.txt", "{}.toml": "ab
 
 
 def new(name: str, folder: Path) -> list[Path]:
-    """Writes `NAME.py` with an identity, `test_NAME.py` and `NAME.toml`; returns their paths.
+    """Writes `NAME.py` with a defense that changes nothing, `test_NAME.py` and `NAME.toml`; returns their paths.
 
     Args:
-        name: small letters, digits and hyphens, such as my-blur; the files are then called my_blur.
-        folder: where they go.
+        name: small letters, digits and hyphens, such as my-blur; the files are then named my_blur.
+        folder: of the files.
 
     Raises:
-        InputError: the name is none or is taken, or a file is there already.
+        InputError: the name is invalid or taken, or a file exists already.
     """
     if not NAME.fullmatch(name) or name.endswith("-"):
         raise InputError(f"Expected a name of small letters, digits and hyphens, such as my-blur, but got {name!r}.")
     if name in addresses("defense"):
-        raise InputError(f"There is a defense {name!r} already ({addresses('defense')[name]}). Choose another name.")
+        raise InputError(f"A defense is named {name!r} already ({addresses('defense')[name]}). Choose another name.")
     module = name.replace("-", "_")
-    if iskeyword(module) or module in ("bench", "torch", "numpy"):
-        raise InputError(f"Expected a name that can be a Python module, but got {name!r}.")
+    if iskeyword(module) or module in {"bench", "torch", "numpy", *sys.stdlib_module_names}:
+        raise InputError(f"Expected a name that no Python module has, but got {name!r}.")
     made = {folder / pattern.format(module): template for pattern, template in _FILES.items()}
-    there = [str(path) for path in made if path.exists()]
-    if there:
-        raise InputError(f"Expected no file in the way, but there is {', '.join(there)}. Nothing was written.")
+    existing = [str(path) for path in made if path.exists()]
+    if existing:
+        raise InputError(f"Expected new files, but {', '.join(existing)} exists. Nothing was written.")
     words = {
         "@NAME@": name,
         "@FILE@": module,
