@@ -22,6 +22,7 @@ from bench.cli.options import (
     image_count,
     with_options,
 )
+from bench.core.text import plain
 from bench.errors import InputError
 from bench.records.schema import Tier
 
@@ -151,7 +152,7 @@ def import_attack_command(
     try:
         done = import_attack(file, attack_name, author, defense, within, setting, results, effort, tier, bundle)
     except RefusedError as error:
-        raise InputError(f"The bundle is refused: {error}.") from error
+        raise InputError(f"The bundle is refused: {plain(str(error))}.") from error
     typer.echo(f"worst case of {defense} ({tier}): {100 * done.before:.1f} % before, {100 * done.after:.1f} % now")
     for path in done.files:
         typer.echo(f"wrote {path}")

@@ -12,8 +12,7 @@ from torch import Tensor
 from bench.contracts import Artifact
 from bench.errors import RefusedError
 from bench.sandbox.process import Box, Limits
-
-Answer = tuple[dict[str, Any], dict[str, Tensor]]
+from bench.sandbox.wire import Answer
 
 ATTACKERS = object()
 """Who asks where nobody else does; see `Boxes.ask`."""

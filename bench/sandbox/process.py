@@ -130,7 +130,7 @@ class Box:
         (root / "plan.json").write_text(json.dumps(_plan(root, code, limits)), encoding="utf-8")
         self._errors = root / "errors"
         (theirs, ours), (our_end, their_end) = os.pipe(), os.pipe()
-        files = [theirs, their_end, os.open(self._errors, os.O_WRONLY | os.O_CREAT)]
+        files = [theirs, their_end, os.open(self._errors, os.O_WRONLY | os.O_CREAT, 0o600)]
         self._server.start(root / "plan.json", files)
         for file in files:
             os.close(file)
@@ -148,7 +148,7 @@ class Box:
 
     def ask(
         self, message: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None, seconds: float | None = None
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    ) -> wire.Answer:
         """Sends a question and waits for its answer.
 
         Args:
@@ -160,7 +160,7 @@ class Box:
             RefusedError: the code cannot be loaded, gives no answer, or did what it must not.
         """
 
-        def exchange() -> tuple[dict[str, Any], dict[str, Tensor]]:
+        def exchange() -> wire.Answer:
             sent = wire.send(self._to, dict(message), dict(tensors or {}))
             return wire.receive(self._from, wire.LEAST + 2 * sent)
 

@@ -18,8 +18,7 @@ from bench.engine.provenance import of_defense
 from bench.models import load_model
 from bench.plugins.registry import add_file, make_defense
 from bench.sandbox import wire
-
-Answer = tuple[dict[str, Any], dict[str, Tensor]]
+from bench.sandbox.wire import Answer
 
 
 class Server:

@@ -9,6 +9,9 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
+Answer = tuple[dict[str, Any], dict[str, Tensor]]
+"""A message, and tensors by name."""
+
 LEAST = 2**20
 """Bytes that any message may have, and its tensors."""
 
@@ -21,7 +24,7 @@ def send(pipe: Connection, message: dict[str, Any], tensors: dict[str, Tensor] |
     return len(content)
 
 
-def receive(pipe: Connection, most: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def receive(pipe: Connection, most: int) -> Answer:
     """The next message, with tensors of at most that many bytes.
 
     Raises EOFError, OSError, ValueError or SafetensorError where none comes or it is not one.
