@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import sys
@@ -47,6 +48,18 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import-attack": import_attack_command,
 }
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+_LOOK_ALIKES = {
+    "δ": "d",
+    "β": "b",
+    "–": "-",
+    "−": "-",
+    "×": "x",
+    "·": "-",
+    "≤": "<=",
+    "≥": ">=",
+    "∞": "inf",
+    "…": "...",
+}
 
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
@@ -54,9 +67,10 @@ for _name, _command in COMMANDS.items():
 
 def main() -> None:
     """The console script: exit code 2 and one line for what the user can fix."""
+    codecs.register_error("look-alike", _look_alike)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a console of few characters, or a path that is no text
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):  # a console of few characters, or a path that is not UTF-8
+            stream.reconfigure(errors="look-alike")
     try:
         app()
     except InputError as error:
@@ -65,6 +79,15 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _NOT_WRITABLE:
             raise
-        where = f"{error.filename} cannot be written" if error.filename else "A file cannot be written"
-        typer.echo(f"Error: {where}: {error.strerror}. Saved records stay; run the command again to go on.", err=True)
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(
+            f"Error: {where}{error.strerror}. Saved records are kept; run the command again to resume.", err=True
+        )
         sys.exit(2)
+
+
+def _look_alike(error: UnicodeError) -> tuple[str, int]:
+    """What to print for characters that a console lacks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_LOOK_ALIKES.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
