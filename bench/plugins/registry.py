@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from dataclasses import is_dataclass
 from importlib.metadata import entry_points
@@ -52,7 +53,7 @@ def add_file(path: Path) -> list[str]:
     path = path.resolve()
     if not path.is_file():
         raise InputError(f"Expected a Python file with a plugin, but there is no file {path}.")
-    module_name = f"{FILE_MODULE}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    module_name = f"{FILE_MODULE}{hashlib.sha256(os.fsencode(path)).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"Expected a Python file (.py) with a plugin, but got {path}.")
