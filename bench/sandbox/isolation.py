@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bench.sandbox.system_calls import ALLOWED, CLONE, CLONE3, MACHINES, RESTRICTED, TO_ITSELF
+from bench.sandbox.system_calls import ALLOWED, CLONE, CLONE3, MACHINES, OPEN, RESTRICTED, TO_ITSELF
 
 FORBIDDEN = "forbidden: "
 """How the line on the standard error begins in which the process says what it was ended for."""
@@ -25,6 +25,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER = 38, 22, 2
 _NEW_USER, _NEW_NETWORK, _NEW_IPC = 0x10000000, 0x40000000, 0x08000000
 _THREAD, _NAMESPACES = 0x00010000, 0x7E020000
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 
 # Landlock's rights, as bits; which ones a kernel knows depends on its version of the interface.
@@ -134,6 +135,10 @@ def _seccomp() -> None:
         program += [(equal, 0, count + 3, numbers[column]), (load, 0, 0, 16 + 8 * argument)]
         program += [(equal, count - place, 0, value) for place, value in enumerate(values)]
         program += [(end, 0, 0, refuse), (end, 0, 0, _ALLOW)]
+    for numbers, argument in OPEN.values():
+        if numbers[column] >= 0:
+            program += [(equal, 0, 4, numbers[column]), (load, 0, 0, 16 + 8 * argument), (any_bit, 0, 1, _WRITING)]
+            program += [(end, 0, 0, refuse), (end, 0, 0, _ALLOW)]
     program += [(equal, 0, 5, CLONE[column]), (load, 0, 0, 16), (any_bit, 1, 0, _NAMESPACES)]
     program += [(any_bit, 1, 0, _THREAD), (end, 0, 0, refuse), (end, 0, 0, _ALLOW)]
     program += [(equal, 0, 1, CLONE3), (end, 0, 0, absent)]  # its flags cannot be seen; libraries then use `clone`

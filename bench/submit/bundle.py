@@ -151,6 +151,7 @@ def _files(path: Path) -> dict[str, bytes]:
     """The files of a zip, by names that are allowed."""
     if not path.is_file():
         raise RefusedError(f"{path} does not exist or is not a file")
+    _check_directory(path)
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -171,6 +172,17 @@ def _files(path: Path) -> dict[str, bytes]:
     if _MANIFEST not in found:
         raise RefusedError(f"the bundle has no {_MANIFEST}")
     return found
+
+
+def _check_directory(path: Path) -> None:
+    """Refuses a zip whose list of files alone would fill the memory, before anything reads it."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, io.SEEK_END) - 2**16 - 22))
+        tail = file.read()
+    end = tail.rfind(b"PK\5\6")
+    length = int.from_bytes(tail[end + 12 : end + 16], "little") if end >= 0 else 0
+    if length > 200 * FILES or b"PK\6\7" in tail:  # the mark of a zip beyond 4 GiB, which gives another length
+        raise RefusedError(f"the bundle has more than {FILES} files, or is of a kind for more than 4 GiB")
 
 
 def _check_entry(entry: zipfile.ZipInfo) -> None:

@@ -167,6 +167,14 @@ def sized(size: int) -> Callable[[Path, Path], None]:
     return bomb
 
 
+def long_list(path: Path, bundle: Path) -> None:
+    """A list of files that claims to be 2 GiB long."""
+    data = bytearray(bundle.read_bytes())
+    end = data.rfind(b"PK\5\6")
+    data[end + 12 : end + 16] = (2**31).to_bytes(4, "little")
+    path.write_bytes(data)
+
+
 def corrupt(path: Path, bundle: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in content(bundle).items():
@@ -184,6 +192,7 @@ CONTAINERS: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "an unusual compression": (unusual_compression, "compressed in an unusual way"),
     "a bomb": (sized(2**31), "more than"),
     "a bomb that lies": (sized(10), "not a whole zip file"),
+    "an endless list of files": (long_list, "more than"),
     "a corrupt stream": (corrupt, "not a whole zip file"),
     "half a file": (lambda path, bundle: path.write_bytes(bundle.read_bytes()[:-50]), "not a whole zip file"),
     "a Python file": (lambda path, bundle: path.write_bytes(PLUGIN.read_bytes()), "not a whole zip file"),
@@ -229,7 +238,7 @@ CODE: dict[str, tuple[str, VerdictStatus, str]] = {
         "opened a socket",
     ),
     "reads elsewhere": (inside(f"open({str(PLUGIN)!r}).read()"), "refused", "looked outside its folder"),
-    "writes a file": (inside("open('/tmp/bench-x', 'w')"), "refused", "Permission denied"),
+    "writes a file": (inside("open('/tmp/bench-x', 'w')"), "refused", "not permitted"),
     "wants a temporary file": (inside("import tempfile; tempfile.TemporaryFile()"), "refused", "temporary directory"),
     "forks": (inside("import os; os.fork()"), "refused", "started or signalled a process"),
     "signals its parent": (inside("import os; os.kill(os.getppid(), 9)"), "refused", "signalled a process"),

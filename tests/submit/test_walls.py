@@ -17,7 +17,7 @@ from bench.plugins import registry
 from bench.plugins.registry import add_file, make_defense
 from bench.sandbox.client import Remote, RemoteDefense, ViewTraits, remote_defense
 from bench.sandbox.process import Box, Limits
-from bench.sandbox.system_calls import ALLOWED, MACHINES, RESTRICTED, TO_ITSELF
+from bench.sandbox.system_calls import ALLOWED, MACHINES, OPEN, RESTRICTED, TO_ITSELF
 from bench.submit.protocol import load_protocol
 from bench.submit.verify import verify
 
@@ -34,7 +34,8 @@ FOUND = {
     "socket": libc.socket(2, 1, 0), "socketpair": libc.socketpair(1, 1, 0, ctypes.create_string_buffer(8)),
     "fork": libc.fork(), "exec": libc.execve(b"/bin/true", None, None), "kill": libc.kill(os.getppid(), 0),
     "open outside": libc.open(b"@OUTSIDE@", 0), "write to a package": libc.open(b"@PLUGIN@", 1),
-    "write to its code": libc.open(MINE, 1), "create": libc.open(b"@FOLDER@/new", 0o101, 0o600),
+    "write to its code": libc.open(MINE, 1), "truncate": libc.open(MINE, 0o1000),
+    "create": libc.open(b"@FOLDER@/new", 0o101, 0o600),
     "write to the shared memory folder": libc.open(b"/dev/shm/bench-x", 0o101, 0o600),
     "ptrace": libc.ptrace(16, os.getppid(), 0, 0),
     "process_vm_readv": libc.process_vm_readv(os.getppid(), 0, 0, 0, 0, 0),
@@ -116,7 +117,7 @@ def test_a_defense_has_a_limit_for_all_its_answers_together(bundle: Path, tmp_pa
 
 
 def test_the_tables_of_system_calls_have_a_number_for_each_machine_and_no_number_twice() -> None:
-    numbers = [*ALLOWED.values(), *(entry[0] for entry in (*RESTRICTED.values(), *TO_ITSELF.values()))]
+    numbers = [*ALLOWED.values(), *(entry[0] for entry in (*RESTRICTED.values(), *TO_ITSELF.values(), *OPEN.values()))]
     for column, _ in MACHINES.values():
         used = [pair[column] for pair in numbers if pair[column] >= 0]
         assert len(used) == len(set(used))
