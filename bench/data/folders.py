@@ -20,7 +20,12 @@ from bench.data.dataset import Dataset, Split, generator, places_in_class
 from bench.data.pixels import Preparation, open_image, read_all
 from bench.errors import InputError
 
-_ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_ENDINGS = {
+    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".pnm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+_UNREAD = {".avif", ".dng", ".exr", ".heic", ".heif", ".jp2", ".npy", ".psd", ".svg", ".tga"}
+"""Endings of images that are left out, with a warning."""
+
 _NO_CLASS = "__MACOSX"
 """A folder that macOS adds to archives; it holds no images but files with their names."""
 
@@ -34,12 +39,14 @@ class _Files:
         classes: the class folders' names in alphabetical order.
         names: the paths of the image files relative to `root`, in the order of their classes and folders.
         labels: the class of each, shape (n,).
+        warnings: what may be wrong with them.
     """
 
     root: Path
     classes: tuple[str, ...]
     names: list[str]
     labels: np.ndarray
+    warnings: tuple[str, ...]
 
     @cached_property
     def _hashes(self) -> FileHashes:
@@ -150,7 +157,8 @@ def _dataset(
     if len(learn):
         _refuse_copies(training, learn, evaluated, evaluate)
     splits = training.split(learn, prepare), evaluated.split(evaluate, prepare)
-    return Dataset("folder", evaluated.classes, *splits, _order_warnings(evaluated.classes), folders)
+    warnings = tuple(dict.fromkeys(training.warnings + evaluated.warnings))
+    return Dataset("folder", evaluated.classes, *splits, warnings, folders)
 
 
 def _refuse_copies(training: _Files, learn: np.ndarray, evaluated: _Files, evaluate: np.ndarray) -> None:
@@ -166,14 +174,15 @@ def _refuse_copies(training: _Files, learn: np.ndarray, evaluated: _Files, evalu
         )
 
 
-def _order_warnings(classes: Sequence[str]) -> tuple[str, ...]:
-    """Numbers in the order of text: 1, 10, 2."""
-    if not all(name.isdecimal() for name in classes) or list(classes) == sorted(classes, key=int):
-        return ()
-    return (
-        f"the class folders are numbers but their order is that of text ({_few(classes)}), so folder {classes[1]!r} is "
-        f"class 1; if the weights count in another order, give the names leading zeros (01, 02, …, 10)",
-    )
+def _warnings(root: Path, classes: Sequence[str], unread: Sequence[str]) -> Iterator[str]:
+    """What may be wrong with a folder: numbers in the order of text, images of other formats."""
+    if all(name.isdecimal() for name in classes) and list(classes) != sorted(classes, key=int):
+        yield (
+            f"the class folders of {root} are numbers but their order is that of text ({_few(classes)}), so folder "
+            f"{classes[1]!r} is class 1; if the weights count in another order, add leading zeros (01, 02, …, 10)"
+        )
+    if unread:
+        yield f"{len(unread)} files of {root} are left out, since their format is not read ({_few(unread)})"
 
 
 def _training_share(train: str) -> float | None:
@@ -197,28 +206,38 @@ def _find(root: Path) -> _Files:
             f"Expected {root} to hold two class folders or more, but it holds {len(folders)}: a folder for each class, "
             "or train/ and test/ with a folder for each class."
         )
-    others = [_place(path) for path in (root, *folders)]
-    images = [sorted(_images(folder, others), key=lambda name: Path(name).parts) for folder in folders]
+    places = [_place(path) for path in (root, *folders)]
+    if len(set(places)) < len(places):
+        raise InputError(f"Expected a folder of its own for each class, but two names in {root} lead to one folder.")
+    files = [sorted(_images(folder, places), key=lambda name: Path(name).parts) for folder in folders]
+    images = [[name for name in names if _ending(name) in _ENDINGS] for names in files]
     empty = [folder.name for folder, names in zip(folders, images, strict=True) if not names]
     if empty:
         endings = ", ".join(sorted(_ENDINGS))
         raise InputError(
             f"Expected image files ({endings}) for each class of {root}, but found none for {_few(empty)}."
         )
-    labels = np.repeat(np.arange(len(folders)), [len(names) for names in images])
-    return _Files(root, tuple(folder.name for folder in folders), [name for names in images for name in names], labels)
+    classes = tuple(folder.name for folder in folders)
+    unread = [name for names in files for name in names if _ending(name) in _UNREAD]
+    return _Files(
+        root,
+        classes,
+        names=[name for names in images for name in names],
+        labels=np.repeat(np.arange(len(classes)), [len(names) for names in images]),
+        warnings=tuple(_warnings(root, classes, unread)),
+    )
 
 
-def _images(root: Path, others: Iterable[tuple[int, int]]) -> Iterator[str]:
-    """The image files below a folder, in any order, relative to the folder that holds it.
+def _images(root: Path, places: Iterable[tuple[int, int]]) -> Iterator[str]:
+    """The image files below a class folder, in any order, relative to the folder that holds it.
 
     Links are followed, but no folder is entered twice.
 
     Args:
-        root: the folder.
-        others: the places of folders that a link must not lead into.
+        root: the class folder.
+        places: of the class folders and of the folder that holds them; a link must not lead into another of them.
     """
-    entered = set(others) - {_place(root)}
+    entered = set(places) - {_place(root)}
     above = len(os.fspath(root.parent / "x")) - 1
     for path, folders, names in os.walk(root, onerror=_refuse_unreadable, followlinks=True):
         place = _place(Path(path))
@@ -227,13 +246,17 @@ def _images(root: Path, others: Iterable[tuple[int, int]]) -> Iterator[str]:
             continue
         entered.add(place)
         folders[:] = sorted(name for name in folders if _counts(name))
-        images = (name for name in names if _counts(name) and Path(name).suffix.lower() in _ENDINGS)
+        images = (name for name in names if _counts(name) and _ending(name) in _ENDINGS | _UNREAD)
         yield from (f"{path[above:]}{os.sep}{name}" for name in images)
 
 
 def _counts(name: str) -> bool:
     """Whether a file or folder of this name belongs to the data, and not to the system or an editor."""
     return not name.startswith(".") and name != _NO_CLASS
+
+
+def _ending(name: str) -> str:
+    return "." + name.rpartition(".")[2].lower()
 
 
 def _place(folder: Path) -> tuple[int, int]:

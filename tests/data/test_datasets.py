@@ -355,6 +355,17 @@ class TestWhichImages:
         (tmp_path / "2").rename(tmp_path / "02")
         assert not load_dataset(f"folder:{tmp_path}").warnings
 
+    def test_one_folder_under_two_names_is_refused(self, images: Path) -> None:
+        (images / "wolf").symlink_to(images / "dog")
+        with pytest.raises(InputError, match="two names"):
+            load_dataset(f"folder:{images}")
+
+    def test_images_of_other_formats_bring_a_warning(self, images: Path) -> None:
+        (images / "dog" / "x.HEIC").write_bytes(b"")
+        (images / "cat" / "deeper" / "y.npy").write_bytes(b"")
+        (warning,) = load_dataset(f"folder:{images}").warnings
+        assert re.search(r"2 files .* left out.*cat/deeper/y\.npy, dog/x\.HEIC", warning)
+
     @pytest.mark.parametrize("ending", ["png", "bmp", "tif"])
     def test_a_copy_of_a_training_image_is_refused_whatever_its_name_and_format(
         self, ending: str, images: Path
