@@ -17,10 +17,24 @@ from safetensors.torch import save
 from bench.errors import RefusedError
 from bench.records.sealed import seal
 from bench.submit.bundle import unpack
+from bench.submit.submit import submit
 from bench.submit.verdict_text import verdict_lines, verdict_markdown
 from bench.submit.verify import VerdictStatus, verify
 
-from .forging import PLUGIN, QUICK, Files, Record, code, content, inside, manifest, packed, records, walled
+from .forging import (
+    PLUGIN,
+    QUICK,
+    Files,
+    Record,
+    code,
+    compute_here,
+    content,
+    inside,
+    manifest,
+    packed,
+    records,
+    walled,
+)
 
 Forge = Callable[[Files], Files]
 
@@ -360,3 +374,37 @@ def test_other_weights_than_those_of_the_records_are_found(bundle: Path, tmp_pat
     verdict = verify(packed(tmp_path / "b.zip", files), limits=QUICK)
     assert verdict.status == "mismatch", verdict.reason
     assert "defended_clean" in verdict.reason
+
+
+LEARNER = '''
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from bench.contracts import Defense, Transformed
+
+@dataclass(frozen=True)
+class Shift(Defense):
+    """Adds what it learned, which is nothing."""
+    name: ClassVar[str] = "shift"
+    title: ClassVar[str] = "Shift"
+    kind = "trained"
+    def learn(self, model, training, rng):
+        return {"shift": training.load(torch.arange(4)).mean(0) * 0}
+    def protect(self, model, learned):
+        return Transformed(model, lambda images, rng: images + learned["shift"])
+'''
+
+
+@walled
+def test_what_a_defense_learned_is_part_of_its_bundle_and_cannot_be_swapped(tmp_path: Path) -> None:
+    (tmp_path / "shift.py").write_text(LEARNER)
+    path = tmp_path / "shift.zip"
+    assert submit(tmp_path / "shift.py", path, protocol="tiny", compute=compute_here)
+    assert verify(path, limits=QUICK).status == "verified"
+    files = content(path)
+    swapped = save({"shift": torch.full((3, 32, 32), 0.5)})
+    verdict = verify(packed(path, files | {"learned/seed-0.safetensors": swapped}), limits=QUICK)
+    assert (verdict.status, "defended_clean" in verdict.reason) == ("mismatch", True), verdict.reason
+    del files["learned/seed-0.safetensors"]
+    verdict = verify(packed(path, files), limits=QUICK)
+    assert (verdict.status, "what the defense learned" in verdict.reason) == ("refused", True), verdict.reason
