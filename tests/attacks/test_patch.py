@@ -17,10 +17,10 @@ from torch import Tensor
 from bench.contracts import Artifact, Classifier, Goal, InputError, Model, Patch, Streams, UniversalAttack
 from bench.core.checkpoints import Checkpoint
 from bench.engine.craft import craft
-from bench.engine.protect import key_of
 from bench.engine.setting import Setting
 from bench.engine.testbed import Testbed, testbed_of
 from bench.models import load_model
+from bench.plugins.fingerprints import plugin_key
 from bench.plugins.registry import make_attack
 
 from ..toys import LinearClassifier, SmoothClassifier, images_of, model_of, streams
@@ -348,7 +348,7 @@ def test_other_models_come_with_parameters_and_weights_and_the_cache_knows_their
         net: Any = load_model("mnist-cnn", num_classes=2, image_shape=(1, 8, 8), seed=seed)
         save_file(net.network.state_dict(), file)
         make_attack(text).check((1, 8, 8), 2)
-        keys.append(key_of(make_attack(text)))
+        keys.append(plugin_key(make_attack(text)))
     assert keys[0] != keys[1]
     with pytest.raises(InputError, match="cannot be learned on 'mnist-cnn"):
         make_attack(text).check((1, 8, 8), 3)
