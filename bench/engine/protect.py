@@ -85,19 +85,13 @@ def protect(testbed: Testbed, text: str, progress: Callable[[float, str], None])
     return made[text]
 
 
-def at_work(
-    defense: Defense,
-    testbed: Testbed,
-    learned: Learned | None = None,
-    make_unused: Callable[[], Classifier] | None = None,
-) -> Protected:
+def at_work(defense: Defense, testbed: Testbed, learned: Learned | None = None) -> Protected:
     """A defense that has learned, with its answers on the clean images.
 
     Args:
         defense: what protects the testbed's model.
         testbed: model and clean images.
         learned: what it learned, if it learns.
-        make_unused: as `Protected.make_unused`; by default from a fresh copy of the defense.
     """
     learned = learned or Learned()
 
@@ -110,7 +104,7 @@ def at_work(
             f"expected `protect` to return a Classifier for {testbed.classes} classes, but got {model!r:.200}"
         )
     clean = fresh_answers(model, testbed.images, testbed.streams.derive("judging clean"))
-    return Protected(defense, learned.artifact, model, clean, learned.cost, make_unused or from_fresh_copy)
+    return Protected(defense, learned.artifact, model, clean, learned.cost, from_fresh_copy)
 
 
 def fresh_answers(classifier: Classifier, images: Images, rng: Streams) -> Tensor:
