@@ -444,6 +444,14 @@ class TestContent:
         assert name.split("@")[1] != other.split("@")[1]
         assert other.startswith("folder:test@")
 
+    def test_a_folder_whose_name_is_not_utf8_has_a_name_that_can_be_written(self, images: Path) -> None:
+        odd = images / os.fsdecode(b"d\xff")
+        for name in ("a", "b"):
+            image_file(odd / name / "0.png")
+        data = load_dataset(f"folder:{odd}")
+        assert data.name.encode().decode().startswith("folder:d\ufffd@")
+        assert data.test.load(torch.arange(2)).shape == (2, 3, 10, 12)
+
     def test_the_root_folder_of_torchvision_is_not_part_of_a_name(self, tmp_path: Path) -> None:
         torch.save(({"n01": ("tench",), "n02": ("goldfish",)}, ["n01", "n02"]), tmp_path / "meta.bin")
         for wnid in ("n01", "n02"):
