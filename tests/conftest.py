@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side; set before torch is imported, also for what they start
+
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
-import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
 _checking = ModuleType("checking")
 _checking.checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]  # made here
 sys.modules["checking"] = _checking
-_WITH_TENSORS = "core contracts memory engine data models attacks defenses"
+_WITH_TENSORS = """
+    core contracts memory training augment weights_file plugins.chain data models records.metrics engine checks sandbox
+    submit attacks defenses
+"""
 install_import_hook([f"bench.{name}" for name in _WITH_TENSORS.split()], "checking.checked")
 
-torch.set_num_threads(1)  # test processes run side by side
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's &, also by what tests start
 
 ROOT = Path(__file__).resolve().parent.parent
+MAY_SKIP = ("set BENCH_SHARED", "tox -e torchattacks", "takes seconds at this size", "has no ")
+"""Parts of the reasons for which a test may be skipped where BENCH_SKIP_NOTHING is set, as in .ci/run."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, Any]:
+    """Where everything is installed, a test that is skipped for lack of something fails."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("BENCH_SKIP_NOTHING"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(part in reason for part in MAY_SKIP):
+            report.outcome, report.longrepr = "failed", f"May not be skipped here. {reason}"
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

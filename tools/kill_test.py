@@ -36,7 +36,7 @@ DATA = ["--dataset", "photos:train=10,test=4,crop=16"]
 PLUGIN = Path(__file__).parent.parent / "tests" / "plugin" / "acme_blur.py"
 SMALL = [*DATA, "--images", "20", "--effort", "quick"]
 COMMANDS = {
-    "run": ["run", "--attack", "fgsm,patch:steps=30", "--defense", "jpeg,bit-depth", "--workers", "2", *SMALL],
+    "run": ["run", "--attack", "fgsm,patch:steps=10", "--defense", "jpeg", "--workers", "2", *SMALL],
     "train": ["train", "--defense", "retrained:epochs=12,autoencoder:epochs=6", *DATA],
     "curve": ["curve", "--attack", "ifgsm:steps=10", "--over", "eps=0.01,0.03,0.1", *SMALL],
     "report": ["report"],
@@ -57,14 +57,15 @@ class Folder:
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """The folder's command, or another one, in a process group of its own."""
-        return subprocess.Popen(  # noqa: S603  # our own command
-            [sys.executable, __file__, *(words or COMMANDS[self.name])],
-            cwd=self.path,
-            env=os.environ | {"BENCH_CACHE": str(self.path / "cache"), "OMP_NUM_THREADS": "1", CHILD: "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=(self.path / "stderr").open("wb"),
-            start_new_session=True,
-        )
+        with (self.path / "stderr").open("wb") as stderr:
+            return subprocess.Popen(  # noqa: S603  # our own command
+                [sys.executable, __file__, *(words or COMMANDS[self.name])],
+                cwd=self.path,
+                env=os.environ | {"BENCH_CACHE": str(self.path / "cache"), "OMP_NUM_THREADS": "1", CHILD: "1"},
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
 
     def finish(self) -> float:
         """Runs the command to its end; returns the seconds that it took."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -130,36 +129,6 @@ def test_a_broken_certificate_stops_the_run(tmp_path: Path) -> None:
     assert found["ifgsm", "overconfident"]["facts"] is None
     assert set(found) == {("ifgsm", "none"), ("ifgsm", "overconfident")}, "the cells behind it are not computed"
     assert done.returncode == 1
-
-
-MATRIX = ["run", "--attack", "fgsm,ifgsm:steps=5", "--defense", "none,jpeg,bit-depth", *SMALL]
-
-
-@pytest.mark.timeout(900)
-def test_a_run_killed_again_and_again_ends_with_the_records_of_an_undisturbed_one(tmp_path: Path) -> None:
-    undisturbed, disturbed = tmp_path / "a", tmp_path / "b"
-    undisturbed.mkdir()
-    disturbed.mkdir()
-    bench(*MATRIX, folder=undisturbed)
-    expected = records(undisturbed / "results")
-    assert len(expected) == 12
-    chance = random.Random(0)  # moments to kill at
-    environment = os.environ | {"BENCH_CACHE": str(disturbed / "cache"), "OMP_NUM_THREADS": "1"}
-    kills = int(os.environ.get("BENCH_KILLS", "6"))
-    for _ in range(kills):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench", *MATRIX],
-            cwd=disturbed,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(chance.uniform(3, 12))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    bench(*MATRIX, folder=disturbed)
-    assert records(disturbed / "results") == expected
-    assert not [path for path in (disturbed / "results").rglob(".*")]
 
 
 def test_an_interrupt_keeps_what_was_done_and_says_how_to_go_on(tmp_path: Path) -> None:
