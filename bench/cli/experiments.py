@@ -142,7 +142,7 @@ def show_command(
     record = Store(results).find(cell)
     typer.echo(describe(record))
     if pictures is not None:
-        from bench.engine.pictures import pictures as write_pictures
+        from bench.engine.pictures import write_pictures
         from bench.engine.setting import setting_of
 
         setting = setting_of(record.cell, dataset, weights, checked_device(device))

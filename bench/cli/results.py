@@ -37,11 +37,11 @@ def report_command(
     if not (results / "records").is_dir():
         raise InputError(f"Expected records in {results / 'records'}, but there is no such folder. First: bench run.")
     if pictures and not check:
-        from bench.engine.pictures import sheets
+        from bench.engine.pictures import write_sheets
         from bench.records.store import Store
 
         add_plugins(plugin)
-        for line in sheets(Store(results), cells, pictures, dataset, weights, checked_device(device)):
+        for line in write_sheets(Store(results), cells, pictures, dataset, weights, checked_device(device)):
             typer.echo(line)
     if check:
         _end_if_stale(stale_files(results))

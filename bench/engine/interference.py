@@ -88,7 +88,7 @@ class _Surroundings:
         self._content = _content(*self._shared)
         self._process = {name: read() for name, (read, _) in _PROCESS.items()}
         self._loaded = set(sys.modules)
-        self._attributes = [(holder, dict(vars(holder))) for holder in _holders(testbed)]
+        self._attributes = [(holder, dict(vars(holder)), _identities(holder)) for holder in _holders(testbed)]
         self._presets = {kind: repr(kind.presets) for kind in _plugin_classes()}
 
     def restore(self) -> list[str]:
@@ -108,14 +108,20 @@ class _Surroundings:
         for name in sys.modules.keys() - self._loaded:
             if name.startswith(_OUR_PLUGINS):  # a plugin imported another one, and may have changed it
                 del sys.modules[name]
-        for holder, attributes in self._attributes:
+        for holder, attributes, identities in self._attributes:
             name = holder.__name__
-            replaced = isinstance(holder, ModuleType) and sys.modules.get(name) is not holder
-            if replaced and not name.startswith(FILE_MODULE):
-                sys.modules[name] = holder
-                changes.append(name)
-            changes += [f"{name}.{attribute}" for attribute in _put_back(holder, attributes, self._own)]
+            if isinstance(holder, ModuleType) and sys.modules.get(name) is not holder:
+                reloaded = name.startswith(FILE_MODULE)  # the same file may be loaded twice
+                changes += [] if reloaded else [name]
+                sys.modules[name] = sys.modules[name] if reloaded else holder
+            if _identities(holder) != identities:
+                changes += [f"{name}.{attribute}" for attribute in _put_back(holder, attributes, self._own)]
         return changes
+
+
+def _identities(holder: type | ModuleType) -> list[int]:
+    """A fast way to see that no attribute was replaced."""
+    return [*map(id, vars(holder).values())]
 
 
 def _plugin_classes() -> list[type[Plugin]]:

@@ -1,4 +1,4 @@
-"""Pictures of a cell: clean, attacked and defended images, what was changed, and what the model looks at."""
+"""Pictures of a cell: clean, attacked and defended images, what was changed, and what the model attends to."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.contracts import Goal, Images, Labels, Transformed, UniversalAttack, answers
+from bench.core.goals import NO_CLASS, predicted
 from bench.core.identity import without_hashes
 from bench.data.load import load_dataset
 from bench.engine.run import Computed, run_cell
@@ -41,17 +42,16 @@ def patch_png(computed: Computed) -> bytes | None:
     return buffer.getvalue()
 
 
-def views(computed: Computed, rows: Labels) -> dict[str, Images]:
-    """What there is to see of some images of a cell: name -> images, in [0, 1].
+def panels(computed: Computed, rows: Labels) -> dict[str, Images]:
+    """The pictures of some images of a cell: name -> images, in [0, 1].
 
-    The difference is shown around mid-grey; the mask is white where a pixel differs; the gradient is how much each
-    pixel of the attacked image matters to the loss of the model without the defense, bright at its largest. Where the
-    defended model has an `attention` (images -> a weight for each pixel), it is that on the attacked image, from its
-    least, black, to its most.
+    The difference is centred on grey; the mask is white where a pixel differs; the gradient says how much each pixel of
+    the attacked image matters to the loss of the bare model, bright where it is largest. If the defended model has an
+    `attention`, its weights for the attacked image go from black, the smallest, to white.
     """
     testbed = computed.testbed
     clean, attacked = testbed.images[rows], computed.attacked.adversarial[rows]
-    shown = {
+    pictures = {
         "clean": clean,
         "attacked": attacked,
         "difference": ((attacked - clean) / 2 + 0.5).clamp(0, 1),
@@ -60,40 +60,40 @@ def views(computed: Computed, rows: Labels) -> dict[str, Images]:
         "gradient": _gradient(computed, attacked, rows),
     }
     attention = computed.protected.model.attention(attacked)
-    return shown if attention is None else shown | {"attention": _stretched(attention.detach())}
+    return pictures if attention is None else pictures | {"attention": _normalized(attention.detach())}
 
 
-def first(computed: Computed, count: int) -> Labels:
-    """Places of the first `count` attacked images; those that the attack turned come first."""
+def rows_to_show(computed: Computed, count: int) -> Labels:
+    """Up to `count` rows of the cell's images: first those that the attack turned, then others that it attacked."""
     facts, eligible = computed.outcome.facts, computed.attacked.eligible.int().cpu().numpy()
     order = np.lexsort((-np.asarray(facts.reached), -eligible)) if facts else np.arange(0)
     return torch.as_tensor(order[:count].copy(), device=computed.testbed.device)
 
 
 def picture_grid(computed: Computed, count: int = 8) -> Image.Image:
-    """A grid with one line for each of some images, with the defended model's answers.
+    """A grid of pictures, a line for each of some images, with the defended model's answers.
 
-    Where at most 16 pixels differ, they are circled.
+    Changed pixels are circled if there are at most 16.
     """
-    rows = first(computed, count)
-    shown = views(computed, rows)
-    told = [_told(computed, shown[name], rows) for name in ("clean", "attacked")]
-    grid = Image.new("RGB", (CELL * len(shown), (CELL + TEXT) * len(rows) + TEXT), "white")
+    rows = rows_to_show(computed, count)
+    pictures = panels(computed, rows)
+    captions = [_captions(computed, pictures[name], rows) for name in ("clean", "attacked")]
+    grid = Image.new("RGB", (CELL * len(pictures), (CELL + TEXT) * len(rows) + TEXT), "white")
     pen = ImageDraw.Draw(grid)
-    for column, (name, images) in enumerate(shown.items()):
+    for column, (name, images) in enumerate(pictures.items()):
         pen.text((column * CELL + 4, 8), name, fill="black")
         for line, image in enumerate(images):
             picture = _picture(image).resize((CELL, CELL), Image.Resampling.NEAREST)
             grid.paste(picture, (column * CELL, TEXT + line * (CELL + TEXT)))
     for line in range(len(rows)):
         top = TEXT + line * (CELL + TEXT)
-        _circle(pen, shown["clean"][line], shown["attacked"][line], top)
-        for column, words in enumerate((told[0][line], told[1][line])):
-            pen.text((column * CELL + 2, top + CELL + 2), words, fill="black")
+        _circle(pen, pictures["clean"][line], pictures["attacked"][line], top)
+        for column, texts in enumerate(captions):
+            pen.text((column * CELL + 2, top + CELL + 2), texts[line], fill="black")
     return grid
 
 
-def pictures(record: Outcome, setting: Setting, folder: Path) -> list[Path]:
+def write_pictures(record: Outcome, setting: Setting, folder: Path) -> list[Path]:
     """Writes the grid of a cell, and the patch of a universal attack, into `folder`; returns the files.
 
     Computes the cell again if its images are no longer in the cache. Raises InputError if the setting has other images
@@ -113,16 +113,16 @@ def pictures(record: Outcome, setting: Setting, folder: Path) -> list[Path]:
     return written
 
 
-def sheets(
+def write_sheets(
     store: Store, words: str, count: int, dataset: str | None, weights: Path | None, device: str
 ) -> Iterator[str]:
-    """Makes the site's pictures of cells that have numbers, and tells what it does.
+    """Makes the site's pictures of cells that have numbers; yields a line for each.
 
     Args:
-        store: where records and pictures lie.
+        store: for records and pictures.
         words: which cells, as `Store.select`; only those of this data set and these weights.
         count: images of each cell.
-        dataset, weights: where they lie, if not in the package; photos by default.
+        dataset, weights: where they are, if not in the package; photos by default.
         device: where torch computes.
     """
     name = load_dataset(dataset or "photos").name
@@ -144,10 +144,10 @@ def _changed(record: Outcome, now: Outcome) -> bool:
 
 
 def sheet_of(computed: Computed, count: int) -> tuple[Sheet, bytes]:
-    """The images of a cell side by side as a WebP file, and what is to be told of them."""
-    rows = first(computed, count)
-    shown = views(computed, rows)
-    small = {name: _small(images, name == "mask") for name, images in shown.items()}
+    """The images of a cell side by side as a WebP file, with their captions."""
+    rows = rows_to_show(computed, count)
+    pictures = panels(computed, rows)
+    small = {name: _small(images, name == "mask") for name, images in pictures.items()}
     height, width = small["clean"].shape[2:]
     picture = Image.new("RGB", (width * len(small), height * len(rows)))
     for column, images in enumerate(small.values()):
@@ -155,10 +155,10 @@ def sheet_of(computed: Computed, count: int) -> tuple[Sheet, bytes]:
             picture.paste(_picture(image), (column * width, line * height))
     buffer = io.BytesIO()
     picture.save(buffer, format="WEBP", quality=82, method=6)
-    pairs = zip(_told(computed, shown["clean"], rows), _told(computed, shown["attacked"], rows), strict=True)
-    told = tuple(f"{before} → {after}" for before, after in pairs)
+    before, after = (_captions(computed, pictures[name], rows) for name in ("clean", "attacked"))
+    captions = tuple(f"{clean} → {attacked}" for clean, attacked in zip(before, after, strict=True))
     fingerprints = computed.outcome.fingerprints
-    return Sheet(tuple(small), told, picture.width, picture.height, fingerprints), buffer.getvalue()
+    return Sheet(tuple(small), captions, picture.width, picture.height, fingerprints), buffer.getvalue()
 
 
 def _small(images: Images, mask: bool) -> Images:
@@ -179,7 +179,7 @@ def _picture(image: Tensor) -> Image.Image:
 
 
 def _defended(computed: Computed, images: Images, rows: Labels) -> Images:
-    """What the classifier behind a transform gets to see; the images themselves where there is no transform."""
+    """The images as a transform cleans them; other defenses leave them as they are."""
     defended = computed.protected.model
     if not isinstance(defended, Transformed):
         return images
@@ -197,23 +197,24 @@ def _gradient(computed: Computed, images: Images, rows: Labels) -> Float[Tensor,
     return strength / strength.amax((2, 3), keepdim=True).clamp_min(torch.finfo(strength.dtype).tiny)
 
 
-def _stretched(maps: Images) -> Images:
-    """Each map from 0 to 1."""
+def _normalized(maps: Images) -> Images:
+    """Each map stretched to [0, 1]."""
     low, high = (bound((2, 3), keepdim=True) for bound in (maps.amin, maps.amax))
     return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
-def _told(computed: Computed, images: Images, rows: Labels) -> list[str]:
+def _captions(computed: Computed, images: Images, rows: Labels) -> list[str]:
     """The defended model's answer for each image, with its confidence."""
     classes = (*computed.testbed.dataset.classes, "rejected")
-    rng = computed.testbed.streams[rows].derive("judging")
-    confidence, predicted = answers(computed.protected.model, images, rng).softmax(-1).max(-1)
-    pairs = zip(predicted.tolist(), confidence.tolist(), strict=True)
-    return [f"{classes[number][:14]} {100 * share:.0f} %" for number, share in pairs]
+    logits = answers(computed.protected.model, images, computed.testbed.streams[rows].derive("judging"))
+    pairs = zip(predicted(logits).tolist(), logits.softmax(-1).amax(-1).tolist(), strict=True)
+    return [
+        "no answer" if number == NO_CLASS else f"{classes[number][:14]} {100 * share:.0f} %" for number, share in pairs
+    ]
 
 
 def _circle(pen: ImageDraw.ImageDraw, clean: Tensor, attacked: Tensor, top: int) -> None:
-    """Circles the changed pixels where they are few, in the second column."""
+    """Circles the changed pixels in the second column if they are few."""
     changed = (clean != attacked).any(0).nonzero().tolist()
     if not 0 < len(changed) <= 16:
         return

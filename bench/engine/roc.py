@@ -1,4 +1,4 @@
-"""Cells along one parameter, computed like any others, and ROC curves of what a defended model says of their images."""
+"""ROC curves of a defended model's answers on the images of a cell."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ def measure_roc(planned: Plan, setting: Setting, store: Store) -> int:
             computed = run_cell(cell, replace(setting, seed=cell.seed), lambda share, doing: None)
             testbed, protected, attacked = computed.testbed, computed.protected, computed.attacked.adversarial
             rng, labels = testbed.streams.derive("judging"), testbed.labels.cpu().numpy()
-            logits = [_asked(protected, one, testbed.images, rng) for one in (testbed.images, attacked)]
-            clean, under_attack = (_of_classes(one, labels, testbed.classes) for one in logits)
+            logits = [_ask(protected, images, testbed.images, rng) for images in (testbed.images, attacked)]
+            clean, under_attack = (_of_classes(answers, labels, testbed.classes) for answers in logits)
             rejected = _of_rejection(*logits) if protected.model.rejects else None
             save_roc(store, Roc(cell, clean, under_attack, rejected, computed.outcome.fingerprints))
             done += 1
     return done
 
 
-def _asked(protected: Protected, images: Images, originals: Images, rng: Streams) -> Float[Tensor, "draws n k"]:
+def _ask(protected: Protected, images: Images, originals: Images, rng: Streams) -> Float[Tensor, "draws n k"]:
     """The logits of a defended model that has seen no image yet, one set for each draw of a random defense."""
     seen = torch.cat([images, originals], dim=1) if protected.defense.sees_originals else images
     return fresh_answers(protected.unused(), seen, rng).double().cpu()
 
 
 def _of_classes(logits: Float[Tensor, "draws n k"], labels: Int[np.ndarray, "n"], classes: int) -> Trace:
-    """The right class against all others, pooled over the classes; what rejection says has no part in it."""
+    """The correct class against all others, pooled over the classes; rejection plays no part."""
     scores = logits[:, :, :classes].softmax(-1).mean(0).numpy()
     return trace(np.arange(classes) == labels[:, None], scores)
 
 
 def _of_rejection(clean: Float[Tensor, "draws n k"], attacked: Float[Tensor, "draws n k"]) -> Trace:
-    """Attacked against clean images, by the logit that rejects less the largest other; rejected above zero."""
-    margins = [(one[:, :, -1] - one[:, :, :-1].amax(-1)).mean(0) for one in (clean, attacked)]
+    """Attacked against clean images, by the logit of rejection minus the largest other; rejected above zero."""
+    margins = [(logits[:, :, -1] - logits[:, :, :-1].amax(-1)).mean(0) for logits in (clean, attacked)]
     scores = torch.stack(margins, 1).numpy()
     return trace(np.broadcast_to([False, True], scores.shape), scores)
 
@@ -65,11 +65,11 @@ def trace(positive: Bool[np.ndarray, "n m"], scores: Float[np.ndarray, "n m"]) -
     """The ROC curve of pooled scores.
 
     Args:
-        positive: what a high score should find, shape (images, scores of each).
-        scores: as large.
+        positive: which scores should be high, shape (images, scores of each).
+        scores: of the same shape.
 
     Returns:
-        The curve, thinned to points that lie evenly along it; the area is that of all points, and its interval from
+        The curve, thinned to points evenly spaced along it. The area is that of all points, and its interval comes from
         images drawn with replacement.
     """
     rates = np.stack(roc_curve(positive.ravel(), scores.ravel())[:2])
@@ -77,7 +77,7 @@ def trace(positive: Bool[np.ndarray, "n m"], scores: Float[np.ndarray, "n m"]) -
     places = np.linspace(0, length[-1], min(POINTS, len(length)))
     false_positives, true_positives = (np.interp(places, length, rate).round(4).tolist() for rate in rates)
     draws = Streams.of(0, torch.arange(RESAMPLES)).derive("resampling").integers(len(scores), len(scores)).numpy()
-    counts = [np.ones(len(scores), dtype=np.int64), *(np.bincount(one, minlength=len(scores)) for one in draws)]
+    counts = [np.ones(len(scores), dtype=np.int64), *(np.bincount(draw, minlength=len(scores)) for draw in draws)]
     area, *areas = _areas(positive, scores, counts)
     low, high = np.quantile(areas, (0.025, 0.975))
     return Trace(
@@ -92,13 +92,13 @@ def trace(positive: Bool[np.ndarray, "n m"], scores: Float[np.ndarray, "n m"]) -
 def _areas(
     positive: Bool[np.ndarray, "n m"], scores: Float[np.ndarray, "n m"], counts: Sequence[Int[np.ndarray, "n"]]
 ) -> list[float]:
-    """The area with each image as often as `counts` say: how often a positive beats a negative, ties half."""
+    """The area, each image counted as often as `counts` says: how often a positive beats a negative; ties are half."""
     order = np.argsort(-scores.ravel(), kind="stable")
     levels, right, image = scores.ravel()[order], positive.ravel()[order], order // scores.shape[1]
     starts = np.flatnonzero(np.diff(levels, prepend=np.inf))
-    found = []
+    areas = []
     for count in counts:
         weight = count[image].astype(np.float64)
-        wins, losses = (np.add.reduceat(weight * one, starts) for one in (right, ~right))
-        found.append(float(losses @ (wins.cumsum() - wins / 2) / (wins.sum() * losses.sum())))
-    return found
+        wins, losses = (np.add.reduceat(weight * side, starts) for side in (right, ~right))
+        areas.append(float(losses @ (wins.cumsum() - wins / 2) / (wins.sum() * losses.sum())))
+    return areas

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from bench.contracts import Classifier, Goal, InputError, Model, Patch, Streams, answers
 from bench.data.load import load_dataset
-from bench.engine.pictures import views
+from bench.engine.pictures import panels
 from bench.engine.run import run_cell
 from bench.engine.setting import Setting
 from bench.models.nets import MnistCNN, Net, SmallResNet
@@ -404,7 +404,7 @@ class TestAPR:
         cell = Cell("photos", "photos-cnn", "fgsm", text, "oblivious", images=6)
         computed = run_cell(cell, Setting("photos", "photos-cnn", images=6), lambda share, doing: None)
         rows = torch.arange(2)
-        shown = views(computed, rows)
+        shown = panels(computed, rows)
         weights = computed.protected.model.attention(computed.attacked.adversarial[rows])
         assert shown["attention"].shape == (2, 1, 32, 32)
         assert torch.equal(shown["attention"].flatten(1).argsort(stable=True), weights.flatten(1).argsort(stable=True))

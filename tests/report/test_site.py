@@ -247,13 +247,13 @@ def test_pictures_that_were_made_are_on_the_page_of_their_cell(tmp_path: Path) -
 
 
 def test_a_sheet_shows_what_was_changed_and_where_the_model_looks() -> None:
-    from bench.engine.pictures import first, sheet_of, views
+    from bench.engine.pictures import rows_to_show, sheet_of, panels
     from bench.engine.run import run_cell
     from bench.engine.setting import Setting
 
     cell = Cell("photos", "photos-cnn", "occlusion:area=0.1", "lgs", "oblivious", effort="quick", images=6)
     computed = run_cell(cell, Setting("photos", "photos-cnn", images=6), lambda share, doing: None)
-    shown = views(computed, first(computed, 3))
+    shown = panels(computed, rows_to_show(computed, 3))
     changed = shown["mask"].expand_as(shown["clean"]) > 0
     assert 0 < changed.float().mean() < 0.11
     assert torch.equal(shown["clean"][~changed], shown["attacked"][~changed])
