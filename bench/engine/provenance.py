@@ -21,7 +21,7 @@ from bench.records.schema import Cell, Facts, Outcome, PluginRecord
 from bench.records.warnings import warnings_of
 
 
-def outcome(
+def make_outcome(
     cell: Cell,
     testbed: Testbed,
     attack: Attack,
@@ -36,10 +36,10 @@ def outcome(
         cell=cell,
         status="ok",
         classes=testbed.classes,
-        attack=of_attack(cell.attack, attack),
-        defense=of_defense(cell.defense, protected),
+        attack=describe_attack(cell.attack, attack),
+        defense=describe_defense(cell.defense, protected),
         facts=facts,
-        queries=of_queries(attacked),
+        queries=count_queries(attacked),
         warnings=warnings_of(facts, testbed.classes),
         fingerprints=cell_fingerprints(attack, protected.defense, testbed),
         provenance=environment(testbed.setting, draws if protected.model.random else 1),
@@ -49,7 +49,7 @@ def outcome(
     )
 
 
-def of_attack(text: str, attack: Attack) -> PluginRecord:
+def describe_attack(text: str, attack: Attack) -> PluginRecord:
     """What tables need to know of an attack."""
     traits = {
         "threat_model": attack.budget.threat_model,
@@ -62,7 +62,7 @@ def of_attack(text: str, attack: Attack) -> PluginRecord:
     return _plugin(text, attack, traits)
 
 
-def of_defense(text: str, protected: Protected) -> PluginRecord:
+def describe_defense(text: str, protected: Protected) -> PluginRecord:
     """What tables need to know of a defense."""
     defense, defended = protected.defense, protected.model
     traits = {
@@ -91,14 +91,14 @@ def _plugin(text: str, plugin: Attack | Defense, traits: Mapping[str, object]) -
     )
 
 
-def of_queries(attacked: Crafted) -> dict[str, float]:
+def count_queries(attacked: Crafted) -> dict[str, float]:
     """Mean and largest number of queries over the attacked images."""
-    found = {}
+    queries = {}
     for name, counts in (("forwards", attacked.forwards), ("backwards", attacked.backwards)):
         of_attacked = counts[attacked.eligible].double()
-        found[f"{name}_mean"] = round(float(of_attacked.mean()), 3) if len(of_attacked) else 0.0
-        found[f"{name}_max"] = float(of_attacked.max()) if len(of_attacked) else 0.0
-    return found
+        queries[f"{name}_mean"] = round(float(of_attacked.mean()), 3) if len(of_attacked) else 0.0
+        queries[f"{name}_max"] = float(of_attacked.max()) if len(of_attacked) else 0.0
+    return queries
 
 
 def environment(setting: Setting, draws: int) -> dict[str, str]:

@@ -10,12 +10,12 @@ import torch
 from bench.contracts import Attack, Classifier, Plugin
 from bench.core.checkpoints import Checkpoint
 from bench.core.tensor_cache import cache_path, cached
-from bench.engine import provenance as records
 from bench.engine.audit import audit
 from bench.engine.craft import Crafted, Progress, craft
 from bench.engine.interference import unchanged
 from bench.engine.judge import certified, judge, refute, spare_lost, strongest
 from bench.engine.protect import Protected, protect
+from bench.engine.provenance import make_outcome
 from bench.engine.setting import Setting
 from bench.engine.testbed import Testbed, testbed_of
 from bench.plugins.fingerprints import plugin_key
@@ -83,7 +83,7 @@ def evaluate(
 
     seconds = attacked.seconds | {"train": protected.cost.get("seconds", 0)}
     seconds["total"] = perf_counter() - started
-    outcome = records.outcome(cell, testbed, attack, protected, attacked, facts, DRAWS[cell.effort], seconds)
+    outcome = make_outcome(cell, testbed, attack, protected, attacked, facts, DRAWS[cell.effort], seconds)
     return Computed(outcome, testbed, attack, protected, attacked)
 
 

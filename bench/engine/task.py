@@ -18,7 +18,7 @@ from bench.engine.judge import CertificateError
 from bench.engine.latency import measure_latency
 from bench.engine.pictures import patch_png
 from bench.engine.plan import CellTask, LatencyTask, Task
-from bench.engine.provenance import of_attack
+from bench.engine.provenance import describe_attack
 from bench.engine.run import run_cell
 from bench.engine.testbed import testbed_of
 from bench.memory import out_of_memory
@@ -108,7 +108,7 @@ def failure(task: Task, status: Status, reason: str, spoiled: bool = False) -> D
 def _attack(task: CellTask) -> PluginRecord | None:
     """The attack, so that its board can name it although it has no number; None if it cannot even be made."""
     try:
-        return of_attack(task.cell.attack, make_attack(task.setting.local(task.cell.attack), task.cell.effort))
+        return describe_attack(task.cell.attack, make_attack(task.setting.local(task.cell.attack), task.cell.effort))
     except Exception:
         return None
 

@@ -21,12 +21,12 @@ HIDDEN_INPUTS = {
 """Name in `Facts.noted` -> the check of the evaluation that it violates, which bars a rank, and what it says."""
 
 
-def warnings_of(facts: Facts, classes: int = 0) -> list[str]:
+def warnings_of(facts: Facts, classes: int) -> list[str]:
     """What makes the numbers of this cell doubtful, with figures.
 
     Args:
         facts: of the cell.
-        classes: of the data set; 0 if unknown.
+        classes: how many the data set has.
     """
     doubts = [f"{check}: {text}" for name, (check, text) in HIDDEN_INPUTS.items() if name in facts.noted]
     for name, images in ((NON_FINITE_CLEAN, "clean"), (NON_FINITE_ATTACKED, "attacked")):

@@ -14,7 +14,7 @@ from torch import Tensor
 from bench.contracts import Artifact, CertifiedDefense, Classifier, InputError, Streams
 from bench.core import budgets
 from bench.engine.protect import Protected
-from bench.engine.provenance import of_defense
+from bench.engine.provenance import describe_defense
 from bench.models import load_model
 from bench.plugins.registry import add_file, make_defense
 from bench.sandbox import wire
@@ -53,7 +53,7 @@ class Server:
         model = self.defense.protect(self.model, learned)
         views = self.defense.attacker_views(self.model, learned)
         self._views = {"": model} | {f"view {name}": view for name, view in views.items()}
-        described = of_defense(message["defense"], Protected(self.defense, learned, model, torch.empty(0)))
+        described = describe_defense(message["defense"], Protected(self.defense, learned, model, torch.empty(0)))
         return {
             "defense": asdict(described),
             "certifies": isinstance(self.defense, CertifiedDefense),

@@ -19,11 +19,11 @@ from torch import Tensor
 from bench.contracts import Attack, Goal, InputError, answers
 from bench.core.goals import predicted
 from bench.core.text import plain
-from bench.engine import provenance as records
 from bench.engine.audit import AuditError, audit
 from bench.engine.craft import Crafted
 from bench.engine.judge import judge, spare_lost
 from bench.engine.protect import Protected, protect
+from bench.engine.provenance import make_outcome
 from bench.engine.setting import Setting, cell_of, name_files
 from bench.engine.testbed import Testbed, testbed_of
 from bench.errors import RefusedError
@@ -32,7 +32,6 @@ from bench.plugins.registry import canonical_text, make_attack, make_defense
 from bench.records.metrics import attacked_accuracy, worst_case
 from bench.records.schema import Cell, Effort, Outcome, PluginRecord, Tier
 from bench.records.store import Store
-from bench.records.warnings import warnings_of
 from bench.report import write_report
 from bench.submit.bundle import check_tensors, unpack
 from bench.submit.sandboxed import behind_walls, protected_by
@@ -217,8 +216,8 @@ def _judged(cell: Cell, testbed: Testbed, attack: Attack, protected: Protected, 
     if cell.tier == "adaptive":
         crafted = spare_lost(crafted, protected, testbed)
     facts = judge(attack, protected, crafted, crafted, testbed)
-    made = records.outcome(cell, testbed, attack, protected, crafted, facts, 1, {})
-    return replace(made, queries={}, warnings=warnings_of(facts))
+    made = make_outcome(cell, testbed, attack, protected, crafted, facts, 1, {})
+    return replace(made, queries={})
 
 
 def _worst(row: list[Outcome]) -> float:

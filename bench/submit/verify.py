@@ -15,7 +15,7 @@ from bench.core.text import plain
 from bench.engine.independence import FEW, hidden_input
 from bench.engine.judge import CertificateError
 from bench.engine.protect import Protected
-from bench.engine.provenance import of_attack
+from bench.engine.provenance import describe_attack
 from bench.engine.run import Computed, evaluate
 from bench.engine.testbed import Testbed, testbed_of
 from bench.errors import InputError, RefusedError
@@ -238,7 +238,7 @@ def _stripped(cell: Cell, facts: Facts, defense: RemoteDefense, testbed: Testbed
         cell=cell,
         status="ok",
         classes=testbed.classes,
-        attack=of_attack(cell.attack, make_attack(cell.attack, cell.effort)),
+        attack=describe_attack(cell.attack, make_attack(cell.attack, cell.effort)),
         defense=defense.about.defense,
         facts=facts,
         warnings=warnings_of(facts, testbed.classes),

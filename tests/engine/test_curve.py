@@ -31,7 +31,7 @@ def test_a_parameter_of_the_attacks_or_else_of_a_defense_is_varied() -> None:
 
 
 @pytest.mark.parametrize(
-    ("over", "told"),
+    ("over", "reason"),
     [
         ("area=0.1,0.2", "at least 3"),
         ("area", "at least 3"),
@@ -39,8 +39,8 @@ def test_a_parameter_of_the_attacks_or_else_of_a_defense_is_varied() -> None:
         ("quality=1,2,3", "named 'quality'"),
     ],
 )
-def test_what_makes_no_curve_is_refused(over: str, told: str) -> None:
-    with pytest.raises(InputError, match=re.escape(told)):
+def test_what_makes_no_curve_is_refused(over: str, reason: str) -> None:
+    with pytest.raises(InputError, match=re.escape(reason)):
         along(over, "patch", "lgs")
 
 
@@ -48,20 +48,20 @@ def test_a_roc_curve_has_the_area_of_scikit_learn_and_holds_it_in_its_interval()
     drawn = np.random.default_rng(0)
     positive = np.arange(10) == drawn.integers(0, 10, 300)[:, None]
     scores = (drawn.normal(size=(300, 10)) + positive).round(1)  # with ties
-    found = trace(positive, scores)
-    assert found.auc == pytest.approx(roc_auc_score(positive.ravel(), scores.ravel()), abs=1e-4)
-    assert found.low < found.auc < found.high
-    assert len(found.false_positives) <= 101
-    assert auc(found.false_positives, found.true_positives) == pytest.approx(found.auc, abs=0.003)
-    assert trace(positive, scores) == found
+    curve = trace(positive, scores)
+    assert curve.auc == pytest.approx(roc_auc_score(positive.ravel(), scores.ravel()), abs=1e-4)
+    assert curve.low < curve.auc < curve.high
+    assert len(curve.false_positives) <= 101
+    assert auc(curve.false_positives, curve.true_positives) == pytest.approx(curve.auc, abs=0.003)
+    assert trace(positive, scores) == curve
 
 
 @pytest.mark.parametrize(("shift", "area"), [(10.0, 1.0), (-10.0, 0.0)])
 def test_what_is_told_apart_for_certain_has_all_of_the_area_or_none(shift: float, area: float) -> None:
     clean = np.linspace(0, 1, 50)
     scores = np.stack([clean, clean + shift], 1)
-    found = trace(np.broadcast_to([False, True], scores.shape), scores)
-    assert (found.auc, found.low, found.high) == (area, area, area)
+    curve = trace(np.broadcast_to([False, True], scores.shape), scores)
+    assert (curve.auc, curve.low, curve.high) == (area, area, area)
 
 
 def test_the_command_computes_draws_and_measures_and_the_check_holds(tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ def task(attack: str, defense: str, tier: Tier = "adaptive") -> CellTask:
 
 
 def outcomes(*tasks: CellTask, workers: int = 0, timeout: float | None = None) -> list[Outcome]:
-    found = [done.record for done in execute([*tasks], [HOSTILE], workers, timeout, lambda task, share, doing: None)]
-    assert all(isinstance(record, Outcome) for record in found)
-    return found  # type: ignore[return-value]
+    records = [done.record for done in execute([*tasks], [HOSTILE], workers, timeout, lambda task, share, doing: None)]
+    assert all(isinstance(record, Outcome) for record in records)
+    return records  # type: ignore[return-value]
 
 
 @pytest.fixture(autouse=True)
@@ -173,12 +173,14 @@ def test_a_process_that_is_ended_costs_one_cell_and_its_true_reason_is_told(expe
         "end-it-soon": ("ok", ""),
     }
     tasks = [task(f"hostile:way={way}", "none") for way in ways]
-    found = {one.cell.attack: one for one in outcomes(*tasks, CellTask(NEIGHBOUR, SETTING), workers=2, timeout=20)}
+    records = {
+        record.cell.attack: record for record in outcomes(*tasks, CellTask(NEIGHBOUR, SETTING), workers=2, timeout=20)
+    }
     for way, (status, reason) in ways.items():
-        record = found[f"hostile:way={way}"]
+        record = records[f"hostile:way={way}"]
         assert record.status == status, record
         assert reason in record.reason
-    assert found[NEIGHBOUR.attack].facts == expected
+    assert records[NEIGHBOUR.attack].facts == expected
 
 
 def test_a_file_that_changes_things_as_it_is_imported_is_refused(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_no_image_withstands_the_informed_attacker_that_the_other_one_turns(
         facts = computed(replace(CELL, attack=attack, defense=defense, tier=tier)).facts  # type: ignore[arg-type]
         assert facts is not None
         right[tier] = facts.defended_attacked
-    assert all(told <= untold for told, untold in zip(right["adaptive"], right["oblivious"], strict=True))
+    assert all(adaptive <= oblivious for adaptive, oblivious in zip(right["adaptive"], right["oblivious"], strict=True))
     assert sum(right["adaptive"]) < sum(right["oblivious"])
 
 
@@ -184,9 +184,9 @@ def test_a_rejection_counts_as_a_defense_only_where_the_image_was_changed() -> N
     facts = judge(attack, protected, crafted, crafted, testbed)
     assert facts.defended_attacked == facts.defended_attacked_8bit == [1.0] * 4 + [0.0] * 6
     assert facts.rejected_attacked == [1.0] * 10
-    told = spare_lost(crafted, protected, testbed)
-    assert torch.equal(told.adversarial, testbed.images)
-    assert judge(attack, protected, crafted, told, testbed).defended_attacked == [0.0] * 10
+    spared = spare_lost(crafted, protected, testbed)
+    assert torch.equal(spared.adversarial, testbed.images)
+    assert judge(attack, protected, crafted, spared, testbed).defended_attacked == [0.0] * 10
     wanted = testbed_of(replace(SETTING, images=10, goal="targeted:3"))
     assert torch.equal(spare_lost(crafted, protected, wanted).adversarial, adversarial)
 

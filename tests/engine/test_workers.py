@@ -35,14 +35,14 @@ def bench(*words: str, folder: Path, check: bool = True, **more: Any) -> subproc
 
 def records(folder: Path) -> dict[str, Any]:
     """The records of cells below a results folder, without times."""
-    found = {}
+    outcomes = {}
     for path in sorted((folder / "records").rglob("*.json")):
         if not path.name.startswith("latency-"):
             tree = json.loads(path.read_text())
             tree.pop("seconds")
             tree.pop("date")
-            found[path.name] = tree
-    return found
+            outcomes[path.name] = tree
+    return outcomes
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,8 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Complet
         folder=folder,
         check=False,
     )
-    found = {one["cell"]["attack"].removeprefix("faulty:way="): one for one in records(folder / "results").values()}
-    return done, found
+    outcomes = {one["cell"]["attack"].removeprefix("faulty:way="): one for one in records(folder / "results").values()}
+    return done, outcomes
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_a_failing_attack_is_a_status_with_its_reason_and_no_number(
 
 
 def test_the_other_cells_finish_and_the_exit_code_tells_of_failures(faults: tuple[Any, dict[str, Any]]) -> None:
-    done, found = faults
-    assert found["fgsm"]["status"] == "ok"
+    done, outcomes = faults
+    assert outcomes["fgsm"]["status"] == "ok"
     assert done.returncode == 1
     assert "as asked" in done.stderr
 
@@ -116,18 +116,18 @@ def test_a_failing_defense_is_a_status_too(tmp_path: Path) -> None:
         folder=tmp_path,
         check=False,
     )
-    found = {one["cell"]["defense"]: one["status"] for one in records(tmp_path / "results").values()}
-    assert found == {"broken": "error", "none": "ok"}
+    outcomes = {one["cell"]["defense"]: one["status"] for one in records(tmp_path / "results").values()}
+    assert outcomes == {"broken": "error", "none": "ok"}
     assert done.returncode == 1
 
 
 def test_a_broken_certificate_stops_the_run(tmp_path: Path) -> None:
     words = ("--attack", "ifgsm,fgsm", "--defense", "overconfident,jpeg", "--tier", "oblivious")
     done = bench("run", "--plugin", str(FAULTY), *words, *SMALL, folder=tmp_path, check=False)
-    found = {(one["cell"]["attack"], one["cell"]["defense"]): one for one in records(tmp_path / "results").values()}
-    assert "CERTIFICATE BROKEN" in found["ifgsm", "overconfident"]["reason"]
-    assert found["ifgsm", "overconfident"]["facts"] is None
-    assert set(found) == {("ifgsm", "none"), ("ifgsm", "overconfident")}, "the cells behind it are not computed"
+    outcomes = {(one["cell"]["attack"], one["cell"]["defense"]): one for one in records(tmp_path / "results").values()}
+    assert "CERTIFICATE BROKEN" in outcomes["ifgsm", "overconfident"]["reason"]
+    assert outcomes["ifgsm", "overconfident"]["facts"] is None
+    assert set(outcomes) == {("ifgsm", "none"), ("ifgsm", "overconfident")}, "the cells behind it are not computed"
     assert done.returncode == 1
 
 
@@ -147,7 +147,7 @@ def test_an_interrupt_keeps_what_was_done_and_says_how_to_go_on(tmp_path: Path) 
     while len(list((tmp_path / "results").rglob("fgsm*.json"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "The same command resumes" in told
+    assert "The same command resumes" in errors
     assert {one["status"] for one in records(tmp_path / "results").values()} == {"ok"}
