@@ -48,8 +48,10 @@ class ToyClassifier(Classifier):
         rng = torch.Generator().manual_seed(0)
         shape = (8, 3, 5, 5)
         self.filters = nn.Conv2d(3, 8, 5, stride=2, padding=2, bias=False, device="meta")
-        self.filters.weight = nn.Parameter(torch.randn(shape, generator=rng, dtype=dtype) / 4, requires_grad=False)
-        self.head = nn.Parameter(torch.randn(8 * 16, CLASSES, generator=rng, dtype=dtype), requires_grad=False)
+        filters = torch.randn(shape, generator=rng, dtype=torch.float64) / 4
+        head = torch.randn(8 * 16, CLASSES, generator=rng, dtype=torch.float64)
+        self.filters.weight = nn.Parameter(filters.to(dtype), requires_grad=False)
+        self.head = nn.Parameter(head.to(dtype), requires_grad=False)
 
     def forward(self, images: Images, rng: Streams) -> Tensor:
         """Logits of shape (n, 4)."""

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional as F
 
 from bench.contracts import Goal
+from bench.core.goals import NO_CLASS, predicted
 
 LOGITS = torch.tensor([[3.0, 1.0, 0.5], [0.0, 2.0, 5.0], [1.0, 1.5, 1.25]], dtype=torch.float64)
 LABELS = torch.tensor([0, 1, 1])
@@ -71,3 +73,13 @@ def test_rows_of_a_goal_are_the_goal_of_those_rows() -> None:
     assert goal.targets is not None
     assert goal.targets.tolist() == [2, 1]
     assert goal.rejects
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_are_not_finite_are_no_class_and_reach_every_goal(value: float) -> None:
+    logits = torch.tensor([[1.0, value, 0.0], [0.0, 1.0, 0.0]])
+    assert predicted(logits).tolist() == [NO_CLASS, 1]
+    labels = torch.tensor([1, 1])
+    for goal in (Goal(labels), Goal(labels, torch.tensor([2, 2])), Goal(labels, rejects=True)):
+        assert goal.reached(logits).tolist() == [True, False]
+        assert goal.eligible(logits).tolist() == [False, True]
