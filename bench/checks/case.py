@@ -66,11 +66,16 @@ class Case:
     def __init__(self, plugin: Attack | Defense) -> None:
         self.plugin = plugin
         self.classifier = ToyClassifier()
-        self.images = smooth_images(COUNT, torch.float64)
+        self._images = smooth_images(COUNT, torch.float64)
         self.streams = Streams.of(0, torch.arange(COUNT))
         self.labels = answers(self.classifier, self.images, self.streams).argmax(1)
         self.labels[-1] = (self.labels[-1] + 1) % CLASSES  # one image that the classifier gets wrong
         self.goal = Goal(self.labels)
+
+    @property
+    def images(self) -> Images:
+        """A copy of the toy images, which a plugin may spoil."""
+        return self._images.clone()
 
     @cached_property
     def testbed(self) -> Testbed:
@@ -122,7 +127,7 @@ class Case:
         """Adversarial images of some of the toy images, and the model that was asked."""
         rng = Streams.of(seed, torch.arange(COUNT))[rows]
         model = Model(self.classifier, rng.derive("model"))
-        adversarial = self.attack(model, self.images[rows].clone(), self.goal[rows], rng.derive("attack"))
+        adversarial = self.attack(model, self.images[rows], self.goal[rows], rng.derive("attack"))
         return adversarial, model
 
 

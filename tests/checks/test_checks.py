@@ -8,11 +8,26 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 import bench.checks
 from bench.checks import check_plugin
 from bench.checks.run import print_checks
-from bench.contracts import Attack, Budget, Defense, Goal, Images, Linf, Model, Streams, Transform
+from bench.contracts import (
+    Artifact,
+    Attack,
+    Budget,
+    Classifier,
+    Defense,
+    Examples,
+    Goal,
+    Images,
+    Linf,
+    Logits,
+    Model,
+    Streams,
+    Transform,
+)
 from bench.errors import MissingExtraError
 from bench.plugins import registry
 from bench.plugins.registry import addresses, make_attack, make_defense
@@ -76,6 +91,9 @@ class Bad(Attack):
         return (images - 0.05).clamp(0, 1)
 
 
+_SHOWN: list[int] = []
+
+
 @dataclass(frozen=True)
 class BadTransform(Transform):
     """A transform with one fault."""
@@ -94,6 +112,10 @@ class BadTransform(Transform):
             return (images * 7).round() / 7
         if self.fault == "inputs":
             images.clamp_(0.2, 0.8)
+        if self.fault == "memory":
+            shift = 0.1 * len(_SHOWN)
+            _SHOWN.append(1)
+            return (images + shift).clamp(0, 1)
         if self.fault == "constant images":
             return images / images.amax((1, 2, 3), keepdim=True)
         if self.fault == "NaN":
@@ -122,6 +144,9 @@ class BadTransform(Transform):
         (BadTransform("NaN"), "refuses_nan_or_confines_it"),
         (BadTransform("no gradient"), "has_a_gradient"),
         (BadTransform("inputs"), "cleans_images_to_images"),
+        (BadTransform("inputs"), "leaves_the_images_alone"),
+        (BadTransform("memory"), "remembers_no_image"),
+        (BadTransform("neighbours"), "runs_in_a_cell"),
         (BadTransform("false gradient"), "has_the_true_gradient"),
         (BadTransform("another function"), "cleans_images_to_images"),
     ],
@@ -133,6 +158,42 @@ def test_a_fault_is_found_by_the_check_that_is_named_for_it(plugin: Any, finding
 @pytest.mark.parametrize("plugin", [Bad(), BadTransform()])
 def test_a_plugin_without_a_fault_has_no_finding(plugin: Any) -> None:
     assert not any(check_plugin(plugin).values())
+
+
+class Scaled(Classifier):
+    """The model's logits times weights, which are loaded as torch has them: none may be missing or unknown."""
+
+    def __init__(self, model: Classifier, weights: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.model, self.num_classes, self.expected = model, model.num_classes, dtype
+        self.scale = nn.Conv1d(1, 1, 1, bias=False, device="meta").to_empty(device="cpu")
+        self.scale.load_state_dict(weights, strict=True)
+
+    def forward(self, images: Images, rng: Streams) -> Logits:
+        if self.expected and images.dtype != self.expected:
+            raise TypeError(f"expected {self.expected}")
+        logits: Tensor = self.model(images, rng)
+        return logits * self.scale.weight.flatten().detach().to(logits.dtype)
+
+
+@dataclass(frozen=True)
+class Learner(Defense):
+    """Learns a state dict; `fault` names what it cannot do in `bench run`."""
+
+    fault: str = ""
+    title: ClassVar[str] = "learner"
+    kind = "trained"
+
+    def learn(self, model: Classifier, training: Examples, rng: Streams) -> Artifact:
+        return {"weight": torch.full((1, 1, 1), 2.0)}
+
+    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
+        return Scaled(model, learned, torch.float64 if self.fault == "float32" else None)
+
+
+def test_what_passes_runs_in_a_cell_and_what_cannot_run_fails() -> None:
+    assert not any(check_plugin(Learner()).values()), "what learning cost is among what was learned"
+    assert "expected torch.float64" in str(check_plugin(Learner("float32"))["runs_in_a_cell"])
 
 
 @bench.checks.parametrize(PLUGIN)

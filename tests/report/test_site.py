@@ -247,7 +247,7 @@ def test_pictures_that_were_made_are_on_the_page_of_their_cell(tmp_path: Path) -
 
 
 def test_a_sheet_shows_what_was_changed_and_where_the_model_looks() -> None:
-    from bench.engine.pictures import rows_to_show, sheet_of, panels
+    from bench.engine.pictures import panels, rows_to_show, sheet_of
     from bench.engine.run import run_cell
     from bench.engine.setting import Setting
 
