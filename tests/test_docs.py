@@ -37,16 +37,15 @@ def commands(page: str) -> list[str]:
     return [line for line in lines if line.startswith(("bench ", "pytest "))]
 
 
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reader's folder: the pages' plugins, images and weights of the reader's own, and results to compare with."""
-    folder = tmp_path_factory.mktemp("reader")
+@pytest.fixture
+def reader(tmp_path: Path) -> Path:
+    """A reader's folder: the pages' plugins, and images and weights of the reader's own."""
     (plugin,) = [text for text in blocks("README.md", "python") if "class " in text]
-    (folder / "blur.py").write_text(plugin)
-    shutil.copy(ROOT / "tests" / "plugin" / "acme_blur.py", folder)
-    own_images(folder / "own")
-    own_weights(folder / "w.safetensors")
-    return folder
+    (tmp_path / "blur.py").write_text(plugin)
+    shutil.copy(ROOT / "tests" / "plugin" / "acme_blur.py", tmp_path)
+    own_images(tmp_path / "own")
+    own_weights(tmp_path / "w.safetensors")
+    return tmp_path
 
 
 def own_images(folder: Path) -> None:
