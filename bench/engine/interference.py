@@ -61,7 +61,7 @@ def unchanged(
         yield
     except BaseException as error:
         changes = before.restore()
-        if changes and not isinstance(error, InterferenceError):
+        if changes and not isinstance(error, InterferenceError | KeyboardInterrupt):
             raise InterferenceError(f"{_in_words(changes)}; then {type(error).__name__}: {error}") from error
         raise
     if changes := before.restore():

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -80,12 +81,13 @@ def describe_defense(text: str, protected: Protected) -> PluginRecord:
 
 def _plugin(text: str, plugin: Attack | Defense, traits: Mapping[str, object]) -> PluginRecord:
     parts = Spec.parse_chain(text)
+    parameters = {key: value.name if isinstance(value, Path) else value for key, value in plugin.parameters.items()}
     files = {key: value for key, value in parts[0].parameters if len(parts) == 1 and without_hashes(value) != value}
     return PluginRecord(
         name="+".join(part.name for part in parts),
         title=plugin.title,
         paper=plugin.paper,
-        parameters=plugin.parameters | files,
+        parameters=parameters | files,
         traits=dict(traits),
         note=plugin.note,
     )

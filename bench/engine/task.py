@@ -74,7 +74,7 @@ def compute_task(task: Task, progress: Callable[[float, str], None], ready: Call
         else:
             computed = run_cell(task.cell, task.setting, progress)
             record, picture = computed.outcome, patch_png(computed)
-        json.dumps(asdict(record)).encode()  # titles and parameters are whatever a plugin says
+        json.dumps(asdict(record), ensure_ascii=False).encode()  # titles and parameters are whatever a plugin says
         return Done(task, record, picture, spoiled=threading.active_count() > threads)
     except UserInterrupt:
         raise

@@ -120,6 +120,7 @@ def test_an_attack_costs_its_own_cell_only(way: str, expected: Facts) -> None:
         ("hostile-learner:way=nothing", "expected `learn` to return a dict"),
         ("hostile-defense:way=no-classifier", "expected `protect` to return a Classifier"),
         ("hostile-defense:way=shape", "expected logits of shape (10, 10), but got (10, 9)"),
+        ("unreadable", "UnicodeEncodeError: 'utf-8' codec can't encode character"),
         ("hostile-defense:way=exit", "tried to end the run: SystemExit: 0 (hostile.py:"),
     ],
 )
@@ -128,6 +129,12 @@ def test_a_defense_costs_its_own_cell_only(defense: str, reason: str, expected: 
     assert record.status == "error"
     assert reason in record.reason
     assert neighbour.facts == expected
+
+
+def test_a_record_names_no_folder_of_a_parameter() -> None:
+    (record,) = outcomes(task("fgsm", "with-file"))
+    assert record.defense is not None, record.reason
+    assert record.defense.parameters["file"] == "hostile.py"
 
 
 def test_what_is_learned_and_is_no_tensor_is_named() -> None:

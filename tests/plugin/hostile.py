@@ -275,15 +275,29 @@ class HostileLearner(Defense):
 
 
 @dataclass(frozen=True)
+class Unreadable(HostileDefense):
+    """Has a title that no file can hold."""
+
+    name: ClassVar[str] = "unreadable"
+    title: ClassVar[str] = "\udc80"
+
+
+@dataclass(frozen=True)
+class WithFile(HostileDefense):
+    """Has a path among its parameters, which is nothing bad.
+
+    Attributes:
+        file: some file.
+    """
+
+    file: Path = Path(__file__)
+    name: ClassVar[str] = "with-file"
+
+
+@dataclass(frozen=True)
 class Loaded(HostileDefense):
     """A neighbour that the others may be after."""
 
     name: ClassVar[str] = "loaded"
     title: ClassVar[str] = "loaded"
     presets: ClassVar[dict[str, Any]] = {"paper": {}}
-
-
-def write_into(results: Path) -> None:
-    """Leaves a file among the records."""
-    (results / "records").mkdir(parents=True, exist_ok=True)
-    (results / "records" / "stray.json").write_text("no record")
