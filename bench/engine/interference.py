@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench.contracts import Attack, Defense, Plugin
+from bench.engine.process_state import ProcessState
 from bench.engine.testbed import Testbed
 from bench.plugins.registry import FILE_MODULE
 
@@ -27,9 +24,7 @@ _LIBRARIES = (
 )  # fmt: skip
 _OUR_PLUGINS = ("bench.attacks.", "bench.defenses.")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_PYTHON_RANDOM = "Python's global random numbers"
-"""These are put back without a word: checkers of types draw from them at every call."""
-
+_COMPILER = tuple(str(Path(torch.__file__).with_name(name)) for name in ("_compile.py", "_dynamo"))
 _IMMUTABLE_TYPE = 1 << 8
 """The flag of classes whose attributes Python itself protects."""
 
@@ -86,19 +81,14 @@ class _Surroundings:
         self._own = {type(plugin).__module__ for plugin in plugins}
         self._shared = (testbed, defended, learned)
         self._content = _content(*self._shared)
-        self._process = {name: read() for name, (read, _) in _PROCESS.items()}
+        self._process = ProcessState()
         self._loaded = set(sys.modules)
         self._attributes = [(holder, dict(vars(holder)), _identities(holder)) for holder in _holders(testbed)]
         self._presets = {kind: repr(kind.presets) for kind in _plugin_classes()}
 
     def restore(self) -> list[str]:
         """Puts back what can be put back; names all that had changed."""
-        changes = []
-        for name, (read, write) in _PROCESS.items():
-            if not _same(read(), self._process[name]):
-                write(self._process[name])
-                changes += [name] if name != _PYTHON_RANDOM else []
-        changes += self._restore_modules()
+        changes = self._process.restore() + self._restore_modules()
         changes += [f"{kind.__name__}.presets" for kind, text in self._presets.items() if repr(kind.presets) != text]
         now = _content(*self._shared)
         return changes + [name for name, value in self._content.items() if now[name] != value]
@@ -169,9 +159,9 @@ def _put_back(holder: type | ModuleType, before: Mapping[str, Any], own: set[str
 
 
 def _is_by_torch(value: object) -> bool:
-    """Whether torch itself has put this into its modules: the first step of an optimiser replaces `manual_seed`."""
+    """Whether torch's compiler has put this into its modules: the first step of an optimiser wraps `manual_seed`."""
     code = getattr(value, "__code__", None)
-    return code is not None and Path(torch.__file__).parent in Path(code.co_filename).parents
+    return code is not None and code.co_filename.startswith(_COMPILER)
 
 
 def _is_code(value: object) -> bool:
@@ -230,71 +220,3 @@ def _settings_of(part: nn.Module) -> dict[str, object]:
         name: value for name, value in vars(part).items() if isinstance(value, str | int | float | tuple)
     }
     return simple | {name: weight.requires_grad for name, weight in part.named_parameters(recurse=False)}
-
-
-def _same(value: Any, other: Any) -> bool:
-    if isinstance(value, Tensor):
-        return torch.equal(value, other)
-    if isinstance(value, list):
-        return len(value) == len(other) and all(map(_same, value, other))
-    return repr(value) == repr(other) if isinstance(value, tuple) else value == other
-
-
-def _numpy_state() -> list[Any]:
-    state: Any = np.random.get_state()  # noqa: NPY002  # the global generator is what this is about
-    return [value.tolist() if isinstance(value, np.ndarray) else value for value in state]
-
-
-def _set_numpy_state(state: list[Any]) -> None:
-    np.random.set_state(tuple(state))  # noqa: NPY002
-
-
-def _cuda_states() -> list[Tensor]:
-    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]  # torch
-
-
-def _environment() -> dict[str, str]:
-    """Without what libraries set for themselves when they are imported."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("KMP_", "TORCHINDUCTOR_"))}
-
-
-def _set_environment(variables: dict[str, str]) -> None:
-    for name in _environment().keys() - variables.keys():
-        del os.environ[name]
-    os.environ.update(variables)
-
-
-def _set_device(device: torch.device) -> None:
-    torch.set_default_device(None if device.type == "cpu" else device)
-
-
-def _set_handlers(handlers: dict[int, Any]) -> None:
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-def _handlers() -> dict[int, Any]:
-    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
-
-
-_PROCESS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "torch's default type": (torch.get_default_dtype, torch.set_default_dtype),
-    "torch's default device": (torch.get_default_device, _set_device),
-    "the gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "the number of threads": (torch.get_num_threads, torch.set_num_threads),
-    "the precision of matrix products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    "the choice of deterministic algorithms": (
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
-    ),
-    "torch's global random numbers": (torch.get_rng_state, torch.set_rng_state),
-    "torch's global random numbers on the GPU": (_cuda_states, torch.cuda.set_rng_state_all),
-    "NumPy's global random numbers": (_numpy_state, _set_numpy_state),
-    _PYTHON_RANDOM: (random.getstate, random.setstate),
-    "how NumPy treats overflow": (np.geterr, lambda state: np.seterr(**state)),
-    "the environment": (_environment, _set_environment),
-    "the working directory": (os.getcwd, os.chdir),
-    "sys.path": (lambda: list(sys.path), lambda path: sys.path.__setitem__(slice(None), path)),
-    "signal handlers": (_handlers, _set_handlers),
-}
-"""Name -> how a part of the state of the process is read, and set."""
