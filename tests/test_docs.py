@@ -138,12 +138,12 @@ def test_every_name_of_the_package_exists(page: str) -> None:
     imported = re.findall(r"from (bench[\w.]*) import (.+)", PAGES[page])
     names |= {f"{module}.{name.strip()}" for module, listed in imported for name in listed.split(",")}
     for name in names - {"bench.py"}:
-        found: object = importlib.import_module("bench")
+        value: object = importlib.import_module("bench")
         for place, part in enumerate(name.split(".")[1:], 2):
             try:
-                found = getattr(found, part)
+                value = getattr(value, part)
             except AttributeError:
-                found = importlib.import_module(".".join(name.split(".")[:place]))
+                value = importlib.import_module(".".join(name.split(".")[:place]))
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -48,17 +48,17 @@ RULE = rule()
 
 
 def imports(module: str) -> set[str]:
-    """The modules of the project that one imports, anywhere in its code."""
-    path, found = MODULES[module], set()
+    """The modules of the project that a module imports, anywhere in its code."""
+    path, names = MODULES[module], set()
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
             base = ".".join([*above, *filter(None, [node.module])])
-            found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base for alias in node.names}
-    return {name for name in found if name.split(".")[0] == "bench"} - {module}
+            names |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base for alias in node.names}
+    return {name for name in names if name.split(".")[0] == "bench"} - {module}
 
 
 def wing(module: str) -> str:
@@ -89,7 +89,7 @@ def test_everything_that_is_imported_exists() -> None:
     assert {name for module in MODULES for name in imports(module)} <= set(MODULES)
 
 
-def test_there_are_no_circles() -> None:
+def test_there_are_no_import_cycles() -> None:
     TopologicalSorter({module: imports(module) for module in MODULES}).prepare()
 
 

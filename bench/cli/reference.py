@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from bench.contracts import Attack, Defense, Transform, UniversalAttack
+from bench.core.text import markdown_table
 from bench.errors import MissingExtraError
 from bench.plugins.docstrings import parse_docstring
 from bench.plugins.registry import Kind, addresses, load_plugin
@@ -25,21 +26,20 @@ def reference_page(kind: Kind) -> str:
 
 def _section(kind: Kind, name: str) -> str:
     plugin = load_plugin(kind, name)
-    told, _ = parse_docstring(inspect.getdoc(plugin) or "")
+    summary, _ = parse_docstring(inspect.getdoc(plugin) or "")
     attributes: dict[str, str] = {}
-    for one in reversed(plugin.__mro__):  # parameters may be told where they are inherited from
-        attributes |= parse_docstring(inspect.cleandoc(one.__doc__ or ""))[1]
-    lines = [f"## {name}", "", f"**{_escaped(plugin.title)}**. {_escaped(told)}", ""]
+    for base in reversed(plugin.__mro__):  # the docstring of a base may describe its parameters
+        attributes |= parse_docstring(inspect.cleandoc(base.__doc__ or ""))[1]
+    lines = [f"## {name}", "", f"**{_escaped(plugin.title)}**. {_escaped(summary)}", ""]
     lines += [f"- {label}: {value}" for label, value in _traits(plugin) if value]
-    parameters = fields(plugin)
+    parameters = [
+        (f"`{field.name}`", _default(field), _escaped(attributes.get(field.name, ""))) for field in fields(plugin)
+    ]
     if parameters:
-        lines += ["", "| parameter | default | meaning |", "|---|---|---|"]
-        lines += [
-            f"| `{one.name}` | {_default(one)} | {_escaped(attributes.get(one.name, ''))} |" for one in parameters
-        ]
-    if plugin.presets:
-        lines += ["", "| preset | sets |", "|---|---|"]
-        lines += [f"| `{preset}` | {_values(values)} |" for preset, values in plugin.presets.items()]
+        lines += ["", markdown_table(("parameter", "default", "meaning"), parameters, "lll").rstrip()]
+    presets = [(f"`{preset}`", _values(values)) for preset, values in plugin.presets.items()]
+    if presets:
+        lines += ["", markdown_table(("preset", "sets"), presets, "ll").rstrip()]
     return "\n".join([*lines, ""])
 
 
@@ -67,11 +67,11 @@ def _traits(plugin: type[Any]) -> list[tuple[str, str]]:
 
 
 def _views(plugin: type[Any]) -> str:
-    """What its `attacker_views` says, beside the names of a transform's own views."""
+    """The names of a transform's own views, and what its `attacker_views` says."""
     own = plugin.attacker_views not in (Defense.attacker_views, Transform.attacker_views)
-    told = [" and ".join(f"`{view}`" for view in plugin.views)] if issubclass(plugin, Transform) else []
-    told += [parse_docstring(inspect.cleandoc(plugin.attacker_views.__doc__ or ""))[0]] if own else []
-    return ". ".join(told) or "the defended model"
+    texts = [" and ".join(f"`{view}`" for view in plugin.views)] if issubclass(plugin, Transform) else []
+    texts += [parse_docstring(inspect.cleandoc(plugin.attacker_views.__doc__ or ""))[0]] if own else []
+    return ". ".join(texts) or "the defended model"
 
 
 def _default(field: Any) -> str:
@@ -80,7 +80,7 @@ def _default(field: Any) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, tuple):
-        return "`" + ":".join(f"{one:g}" if isinstance(one, float) else str(one) for one in value) + "`"
+        return "`" + ":".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value) + "`"
     return f"`{value:.6g}`" if isinstance(value, float) else f"`{value}`"
 
 

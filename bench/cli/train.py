@@ -15,7 +15,7 @@ from bench.engine.testbed import Testbed, testbed_of
 from bench.plugins.registry import make_defense
 from bench.plugins.specs import split_specs
 
-_UNITS = {"seconds": "s", "peak_mib": "MiB of memory at the peak", "images": "images", "epochs": "epochs"}
+_UNITS = {"seconds": "s", "peak_mib": "MiB of peak memory", "images": "images", "epochs": "epochs"}
 
 
 def train_defenses(setting: Setting, defenses: str, seeds: list[int]) -> None:
@@ -40,8 +40,8 @@ def train_defenses(setting: Setting, defenses: str, seeds: list[int]) -> None:
         for seed in seeds:
             testbed = testbed_of(replace(setting, seed=seed))
             for text, defense in made.items():
-                told = _trained(text, defense, testbed, bar)
-                console.print(f"{text} (seed {seed}): {told}", markup=False, soft_wrap=True)
+                result = _trained(text, defense, testbed, bar)
+                console.print(f"{text} (seed {seed}): {result}", markup=False, soft_wrap=True)
 
 
 def _check(text: str, defense: Defense, testbed: Testbed) -> None:
@@ -58,12 +58,12 @@ def _trained(text: str, defense: Defense, testbed: Testbed, bar: Progress) -> st
     task = bar.add_task(f"{text}: training", total=1)
     now = False
 
-    def told(share: float, doing: str) -> None:
+    def on_progress(share: float, doing: str) -> None:
         nonlocal now
         now = True
         bar.update(task, completed=share)
 
-    learned = learn(defense, testbed, told)
+    learned = learn(defense, testbed, on_progress)
     bar.remove_task(task)
     costs = ", ".join(f"{value:.4g} {_UNITS[name]}" for name, value in learned.cost.items())
     return f"trained {'now' if now else 'before'}: {costs}" if learned.cost else "learns nothing"
