@@ -8,6 +8,7 @@ import re
 import secrets
 import shlex
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -31,6 +32,7 @@ except ImportError:  # Windows
 _OUTCOME = TypeAdapter(Outcome)
 _LATENCY = TypeAdapter(Latency)
 _LATENCY_PREFIX = "latency-"
+_HOUR = 3600
 
 
 class Store:
@@ -47,6 +49,9 @@ class Store:
             self.records.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.records):
                 pass
+            for part in self.folder.rglob(".*.part"):  # of a process that was killed while it wrote
+                if time.time() - part.stat().st_mtime > _HOUR:
+                    part.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(
                 f"The results folder {self.folder} cannot be written: {error.strerror or error}."

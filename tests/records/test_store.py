@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -210,3 +211,14 @@ def test_two_processes_do_not_work_on_a_locked_folder_at_once(tmp_path: Path) ->
         with pytest.raises(subprocess.TimeoutExpired):
             other.wait(3)
     assert other.communicate()[0] == "in\n"
+
+
+def test_what_a_killed_process_left_half_written_is_deleted_when_it_is_old(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.prepare()
+    old, new = (tmp_path / "records" / f".{name}.part" for name in ("old", "new"))
+    for part in (old, new):
+        part.write_text("{")
+    os.utime(old, (0, 0))
+    store.prepare()
+    assert (old.exists(), new.exists()) == (False, True)
