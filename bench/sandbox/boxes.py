@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,7 +86,7 @@ class Boxes:
         """Ends the process."""
         self._box.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Boxes:
         return self
 
     def __exit__(self, *raised: object) -> None:

@@ -8,7 +8,7 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, ClassVar, Self, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -83,13 +83,13 @@ class Remote(Classifier):
         self._asker: object = ATTACKERS
         self._answered: set[int] | None = None
 
-    def elsewhere(self) -> Self:
+    def elsewhere(self) -> Remote:
         """The same model in a process of its own."""
         other = copy.copy(self)
         other._asker = object()
         return other
 
-    def unused(self) -> Self:
+    def unused(self) -> Remote:
         """The same model for a judge: no process of it is asked twice about an image of the data set."""
         other = self.elsewhere()
         other._answered = set()

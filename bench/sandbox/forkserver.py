@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -55,6 +56,9 @@ def _child(plan_file: Path, read: int, write: int, errors: int) -> None:
         os.close(errors)
         questions, answers = Connection(read, writable=False), Connection(write, readable=False)
         plan = json.loads(plan_file.read_text(encoding="utf-8"))
+        code = str(Path(plan["plugin"]).parent)
+        os.environ |= dict.fromkeys(("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR"), code)
+        tempfile.tempdir = code  # libraries want these to exist, though nothing can be written there
         readable, listed, labels = ([Path(path) for path in plan[name]] for name in ("readable", "listed", "labels"))
         readable.append(Path("/proc/self").resolve())
         try:

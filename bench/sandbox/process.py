@@ -19,7 +19,7 @@ from functools import cache
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -218,7 +218,7 @@ class Box:
                 pipe.close()
         self._folder.cleanup()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Box:
         return self
 
     def __exit__(self, *raised: object) -> None:

@@ -106,7 +106,9 @@ def verify(
         return Verdict("unverified", plain(str(error)), compared, bundle)
     if wrong := [measure for measure in compared if not measure.right]:
         return Verdict("mismatch", "; ".join(map(in_words, wrong)), compared, bundle)
-    return Verdict("verified", f"{again} of {len(outcomes)} cells computed again", compared, bundle, outcomes)
+    empty = sum(outcome.facts is None for outcome in bundle.outcomes)
+    note = f", of which {empty} had no number in the bundle" if empty else ""
+    return Verdict("verified", f"{again} of {len(outcomes)} cells computed again{note}", compared, bundle, outcomes)
 
 
 def sample(outcomes: Sequence[Outcome], share: float, chooser: random.Random) -> list[Outcome]:

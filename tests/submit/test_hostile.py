@@ -253,7 +253,7 @@ CODE: dict[str, tuple[str, VerdictStatus, str]] = {
     ),
     "reads elsewhere": (inside(f"open({str(PLUGIN)!r}).read()"), "refused", "looked outside its folder"),
     "writes a file": (inside("open('/tmp/bench-x', 'w')"), "refused", "not permitted"),
-    "wants a temporary file": (inside("import tempfile; tempfile.TemporaryFile()"), "refused", "temporary directory"),
+    "wants a temporary file": (inside("import tempfile; tempfile.TemporaryFile()"), "refused", "not permitted"),
     "forks": (inside("import os; os.fork()"), "refused", "started or signalled a process"),
     "signals its parent": (inside("import os; os.kill(os.getppid(), 9)"), "refused", "signalled a process"),
     "reads the labels": (
@@ -352,6 +352,7 @@ def test_cells_that_a_submitter_calls_failed_are_computed_and_nothing_is_taken_o
 
     verdict = verify(packed(tmp_path / "b.zip", records(content(bundle), hide)), limits=QUICK)
     assert verdict.status == "verified", verdict.reason
+    assert verdict.reason.endswith("of which 1 had no number in the bundle")
     assert [outcome.facts.defended_attacked for outcome in verdict.outcomes if outcome.facts] == [
         honest[outcome.cell].facts.defended_attacked for outcome in verdict.outcomes
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from bench.engine.testbed import testbed_of
 from bench.errors import RefusedError
 from bench.plugins import registry
 from bench.plugins.registry import add_file, make_defense
+from bench.sandbox.boxes import Boxes
 from bench.sandbox.client import Remote, RemoteDefense, ViewTraits, remote_defense
 from bench.sandbox.process import Box, Limits
 from bench.sandbox.system_calls import ALLOWED, MACHINES, OPEN, RESTRICTED, TO_ITSELF
+from bench.sandbox.wire import Answer
 from bench.submit.protocol import load_protocol
 from bench.submit.verify import verify
 
@@ -67,6 +69,21 @@ def test_the_kernel_holds_code_that_goes_around_python(tmp_path: Path) -> None:
         assert box.ask(PROTECT)[0]["defense"]["title"] == "Acme blur"
         assert {"limits", "Landlock", "seccomp"} <= set(box.walls)
     assert not list(tmp_path.iterdir())
+
+
+LIBRARIES = """
+import tempfile
+import torch._dynamo
+import torch._inductor.codecache
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+cache_dir(), tempfile.gettempdir()
+"""
+
+
+@walled
+def test_libraries_that_want_folders_to_write_to_can_be_imported() -> None:
+    with Box({"acme_blur.py": PLUGIN.read_bytes() + LIBRARIES.encode()}, QUICK) as box:
+        assert box.ask(PROTECT)[0]["views"]
 
 
 MEMORY = """
@@ -215,15 +232,15 @@ def test_a_certificate_that_an_attack_breaks_is_refused(bundle: Path, tmp_path: 
     assert "the certificate is broken" in verdict.reason
 
 
-class FakeBoxes:
+class FakeBoxes(Boxes):
     """Remembers what it is asked, and by whom."""
 
     def __init__(self, answer: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.asked: list[dict[str, torch.Tensor]] = []
+        self.asked: list[Mapping[str, torch.Tensor]] = []
         self.askers: list[object] = []
         self.answer = answer
 
-    def ask(self, asker: object, message: dict[str, Any], tensors: dict[str, torch.Tensor]) -> tuple[Any, Any]:
+    def ask(self, asker: object, message: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Answer:
         self.askers.append(asker)
         self.asked.append(tensors)
         return {}, {"logits": self.answer(tensors["images"])}
@@ -234,7 +251,7 @@ def means(images: torch.Tensor) -> torch.Tensor:
 
 
 def fake(boxes: FakeBoxes, random: bool = False) -> Remote:
-    return Remote(boxes, "", ViewTraits(False, False, random, 1), 3)  # type: ignore[arg-type]  # a stand-in
+    return Remote(boxes, "", ViewTraits(False, False, random, 1), 3)
 
 
 def test_neither_the_order_of_the_rows_nor_the_streams_tell_which_image_it_is() -> None:
