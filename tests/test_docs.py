@@ -132,6 +132,15 @@ def test_the_example_in_python_prints_a_table_of_the_results(reader: Path) -> No
     assert "lgs" in done.stdout
 
 
+def test_the_example_of_a_plugins_own_tests_passes(reader: Path) -> None:
+    (code,) = [text for text in blocks("README.md", "python") if "parametrize" in text]
+    (reader / "test_blur.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q"], cwd=reader, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_name_of_the_package_exists(page: str) -> None:
     names = set(re.findall(r"\bbench(?:\.[a-z_]\w*)+(?!/|\w)", PAGES[page]))
