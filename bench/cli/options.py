@@ -83,7 +83,6 @@ class MatrixOptions(InputOptions):
         """What to compute; raises InputError before any work is done."""
         from bench.engine.plan import plan
 
-        check_timeout(self.workers, self.timeout)
         tiers: tuple[Tier, ...] = TIERS if self.tier == "both" else (self.tier,)
         setting = replace(self.setting(), batch_size=batch_size)
         return plan(setting, attack, defense, tiers, seeds_of(self.seed), self.effort, store)
@@ -137,12 +136,6 @@ def seeds_of(text: str) -> list[int]:
     if min(seeds) < 0:
         raise InputError(f"Expected seeds from 0 for --seed, but got {text!r}.")
     return seeds
-
-
-def check_timeout(workers: int, timeout: float | None) -> None:
-    """Raises InputError where nobody could end a cell that takes too long."""
-    if timeout and not workers:
-        raise InputError("Expected --workers 1 or more with --timeout: only another process can be stopped.")
 
 
 def checked_device(text: str) -> str:

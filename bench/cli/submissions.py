@@ -18,7 +18,6 @@ from bench.cli.options import (
     TimeoutOption,
     WorkersOption,
     add_plugins,
-    check_timeout,
     image_count,
     with_options,
 )
@@ -78,7 +77,6 @@ def submit_command(
     from bench.cli.progress import run_plan
     from bench.submit.submit import submit
 
-    check_timeout(workers, timeout)
     bundle = out or Path(f"{file.stem}.zip")
     whole = submit(
         file,

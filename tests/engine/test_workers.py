@@ -143,11 +143,11 @@ def test_an_interrupt_keeps_what_was_done_and_says_how_to_go_on(tmp_path: Path) 
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
-    while len(list((tmp_path / "results").rglob("fgsm*.json"))) < 2 and time.monotonic() < deadline:
+    while len(list((tmp_path / "results").rglob("fgsm*.json"))) < 2:
+        assert process.poll() is None
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == 1
     assert "The same command resumes" in errors
     assert {one["status"] for one in records(tmp_path / "results").values()} == {"ok"}
