@@ -1,4 +1,4 @@
-"""What a step of `patch` and of `lavan` costs beside the model's own forward and backward pass; the goal is 1.10."""
+"""Cost of a step of `patch` and `lavan`, relative to one forward and backward pass of the model; the goal is 1.10."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a batch brings `greedyfool`: images a second in a batch of 16 over one at a time; the goal is 8.
+"""Speed-up of `greedyfool` by batching: images per second in a batch of 16 over one at a time; the goal is 8.
 
 No attack gains more than its model does. The bound is the same ratio for the bare passes that the attack asked for,
-row for row: on a CPU core it is far below the goal, since stage 2 asks about eleven lengths at once even of one image.
+row for row. On a CPU core it is far below the goal, since stage 2 tries about eleven lengths at once even for one image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.plugins.registry import make_attack
 
 
 class Recorder(Classifier):
-    """As the classifier inside; keeps how many rows came in each pass, and whether a gradient was wanted."""
+    """Wraps a classifier and notes the rows of each pass, and whether it was for a gradient."""
 
     def __init__(self, inside: Classifier) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Recorder(Classifier):
 
 
 def replayed(classifier: Classifier, image: Tensor, passes: list[tuple[int, bool]]) -> float:
-    """Seconds of these passes alone."""
+    """Seconds that these passes take on their own."""
     started = time.perf_counter()
     for rows, gradient in passes:
         images = image.expand(rows, -1, -1, -1).clone().requires_grad_(gradient)

@@ -1,4 +1,4 @@
-"""What PatchCleanser's rounds cost: the first beside its forward passes, the second beside trying every pair."""
+"""Cost of PatchCleanser's rounds: the first relative to its forward passes, the second to trying every pair."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COUNT, REPEATS = 16, 3
 
 
 class Convolutions(Classifier):
-    """A small network; the larger the network, the less the masking counts."""
+    """A small network, since masking matters less for a large one."""
 
     num_classes = 10
 

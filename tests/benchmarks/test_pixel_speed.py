@@ -1,4 +1,4 @@
-"""What `pixel` costs beside the bare forward passes, and how soon the pixel searches succeed beside ART's."""
+"""Cost of `pixel` relative to bare forward passes, and time to success of the pixel searches relative to ART's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def photos(count: int) -> tuple[Classifier, Tensor, Tensor]:
-    """The default model, and photos that it classifies rightly."""
+    """The default model, and photos that it classifies correctly."""
     data = load_dataset("photos")
     model = load_model("photos-cnn", num_classes=len(data.classes), image_shape=data.image_shape)
     indices = choose(data.test, 2 * count)
@@ -35,7 +35,7 @@ def photos(count: int) -> tuple[Classifier, Tensor, Tensor]:
 
 
 class Unmoved(Classifier):
-    """As the classifier inside, but class 0 always wins."""
+    """Wraps a classifier so that class 0 always wins."""
 
     def __init__(self, inside: Classifier) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Unmoved(Classifier):
 
 
 def test_forwards_of_pixel_over_the_best_bare_forwards(benchmark: Any) -> None:
-    """The goal is 0.95: the queries of `pixel` in a second ÷ the bare model's at its best batch size."""
+    """Queries per second of `pixel`, relative to the bare model at its best batch size; the goal is 0.95."""
     inside, images, _ = photos(4)
     classifier, goal, rng = Unmoved(inside), Goal(torch.zeros(4, dtype=torch.int64)), Streams.of(0, torch.arange(4))
     population, generations, rounds = (400, 4, 5) if benchmark.enabled else (20, 1, 1)
@@ -81,7 +81,7 @@ def art(classifier: Classifier, images: Tensor, labels: Tensor, generations: int
 
 
 def torchattacks(classifier: Classifier, images: Tensor, labels: Tensor, generations: int) -> Tensor:
-    """That of torchattacks: population 400 as well, not its default of 10; it puts models back to training."""
+    """That of torchattacks, also with population 400 instead of its default 10; it puts models into training mode."""
     package = pytest.importorskip("torchattacks", reason="it pins old packages, so tox -e torchattacks alone has it")
     attack = package.OnePixel(Plain(classifier, 1).eval(), pixels=1, steps=generations, popsize=400)
     made: Tensor = attack(images, labels)
@@ -89,7 +89,7 @@ def torchattacks(classifier: Classifier, images: Tensor, labels: Tensor, generat
 
 
 class Plain(torch.nn.Module):
-    """The classifier as other libraries want it, for values up to `top`."""
+    """The classifier in the form that other libraries expect, for values up to `top`."""
 
     def __init__(self, inside: Classifier, top: float) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Plain(torch.nn.Module):
 @pytest.mark.parametrize("library", [art, torchattacks])
 @pytest.mark.parametrize("text", ["corner-pixel", "pixel"])
 def test_time_over_that_of_a_library_to_the_same_success(benchmark: Any, text: str, library: Any) -> None:
-    """The goal is 1/5 of the faster one's time, image by image, with up to 100 generations."""
+    """Time per image with up to 100 generations; the goal is 1/5 of the faster library's."""
     count, generations = (4, 100) if benchmark.enabled else (1, 1)
     classifier, images, labels = photos(count)
     goal, rng = Goal(labels), Streams.of(0, torch.arange(count))

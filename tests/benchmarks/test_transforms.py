@@ -1,8 +1,8 @@
-"""What transforms cost at 224×224 on two threads, beside the libraries that a user would pick, in one run.
+"""Cost of transforms at 224×224 on two threads, compared with usual libraries in the same run.
 
-The figures go to `extra_info`: milliseconds an image, and the ratio. Goals, for a machine of its own: LGS 0.6 ms,
+The figures go to `extra_info`: milliseconds per image, and the ratio. Goals, on an idle machine: LGS 0.6 ms,
 JPEG 0.33 ms, median 0.15 ms, bilateral 0.5 ms, TVM 0.55 of scikit-image's loop, DW 1.2 forward and backward passes
-(before the cleaned image is looked at). On a machine that is busy otherwise, two threads are slower than one.
+(before the cleaned image is classified). On a busy machine two threads are slower than one.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ def images() -> torch.Tensor:
 
 
 def seconds(work: Callable[[], object], repeats: int = 9) -> float:
-    """The best of some repeats: whatever else runs on the machine only adds to it."""
+    """The best of several repeats, since other load only adds time."""
     times = []
     for _ in range(repeats):
         start = perf_counter()
@@ -88,7 +88,7 @@ def test_speed_of_transform(benchmark: BenchmarkFixture, images: torch.Tensor, t
 
 
 class Net(Classifier):
-    """A network of a usual shape, with random weights; it looks at one place, as an attacked one at its patch."""
+    """A network of usual shape with random weights that looks at one place, as an attacked one at its patch."""
 
     num_classes = 10
 
