@@ -1,7 +1,7 @@
 """Speed-up of `greedyfool` by batching: images per second in a batch of 16 over one at a time; the goal is 8.
 
 No attack gains more than its model does. The bound is the same ratio for the bare passes that the attack asked for,
-row for row. On a CPU core it is far below the goal, since stage 2 tries about eleven lengths at once even for one image.
+row for row. On a CPU core it is far below the goal, since stage 2 tries about eleven lengths at once, even for one.
 """
 
 from __future__ import annotations
