@@ -82,10 +82,10 @@ def _signed(outcome: Outcome, bundle: Bundle) -> Outcome:
 
 def _verdict_text(verdict: Verdict) -> str:
     """What was computed again, for readers."""
-    told = {
+    content = {
         "status": verdict.status,
         "reason": verdict.reason,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "compared": [asdict(one) | {"cell": str(one.cell)} for one in verdict.compared],
+        "compared": [asdict(measure) | {"cell": str(measure.cell)} for measure in verdict.compared],
     }
-    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -159,19 +159,17 @@ def _files(path: Path) -> dict[str, bytes]:
                 _check_entry(entry)
             texts = [entry.file_size for entry in entries if entry.filename.endswith(".json")]
             if len(entries) > FILES or sum(entry.file_size for entry in entries) > BYTES or sum(texts) > TEXT_BYTES:
-                raise RefusedError(
-                    f"the bundle has more than {FILES} files, {BYTES} bytes or {TEXT_BYTES} bytes of JSON"
-                )
+                raise RefusedError(f"the bundle has more than {FILES} files, {BYTES} bytes or {TEXT_BYTES} of JSON")
             if len({entry.filename for entry in entries}) != len(entries):
                 raise RefusedError("the bundle has two files of one name")
-            found = {entry.filename: archive.read(entry) for entry in entries}
+            files = {entry.filename: archive.read(entry) for entry in entries}
     except RefusedError:
         raise
     except Exception as error:  # zipfile raises what its parts raise: zlib.error, struct.error, OverflowError, …
         raise RefusedError(f"{path.name} is not a whole zip file: {error}") from error
-    if _MANIFEST not in found:
+    if _MANIFEST not in files:
         raise RefusedError(f"the bundle has no {_MANIFEST}")
-    return found
+    return files
 
 
 def _check_directory(path: Path) -> None:
@@ -179,9 +177,10 @@ def _check_directory(path: Path) -> None:
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, io.SEEK_END) - 2**16 - 22))
         tail = file.read()
-    end = tail.rfind(b"PK\5\6")
+    mark = b"PK\5\6"
+    end = len(tail) - 22 if tail[-22:-18] == mark and tail[-2:] == b"\0\0" else tail.rfind(mark)  # as zipfile finds it
     length = int.from_bytes(tail[end + 12 : end + 16], "little") if end >= 0 else 0
-    if length > 200 * FILES or b"PK\6\7" in tail:  # the mark of a zip beyond 4 GiB, which gives another length
+    if length > 200 * FILES or tail[max(0, end - 20) : max(0, end - 16)] == b"PK\6\7":  # a zip beyond 4 GiB
         raise RefusedError(f"the bundle has more than {FILES} files, or is of a kind for more than 4 GiB")
 
 
@@ -198,9 +197,12 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
 
 
 def _check(manifest: Manifest) -> None:
-    """What stands in the manifest in free words."""
-    name, *rest = (spec.name for spec in Spec.parse_chain(manifest.defense))
-    if not NAME.fullmatch(name) or rest or not manifest.defense.isprintable():
+    """Whether the manifest's texts are such as may be shown."""
+    try:
+        names = [spec.name for spec in Spec.parse_chain(manifest.defense)]
+    except InputError:
+        names = []
+    if len(names) != 1 or not NAME.fullmatch(names[0]) or not manifest.defense.isprintable():
         raise RefusedError(f"expected a name of small letters, digits and hyphens, but got {manifest.defense!r}")
     if manifest.link and not re.fullmatch(r"https://[!-~]{3,300}", manifest.link):
         raise RefusedError(f"expected a link that begins with https://, but got {manifest.link!r}")

@@ -30,19 +30,20 @@ def verdict_markdown(verdict: Verdict) -> str:
     head = "attack", "attacker", "images", "measure", "recorded", "again", "difference (95 %)", ""
     rows = [
         [
-            escape_markdown(one.cell.attack),
-            one.cell.tier,
-            "others" if one.other_images else "same",
-            escape_markdown(one.measure),
-            f"{100 * one.recorded:.1f}",
-            f"{100 * one.again:.1f}",
-            _gap(one),
-            "right" if one.right else "**wrong**",
+            escape_markdown(measure.cell.attack),
+            measure.cell.tier,
+            "others" if measure.other_images else "same",
+            escape_markdown(measure.measure),
+            f"{100 * measure.recorded:.1f}",
+            f"{100 * measure.again:.1f}",
+            _gap(measure),
+            "right" if measure.right else "**wrong**",
         ]
-        for one in verdict.compared
+        for measure in verdict.compared
     ]
     return f"**{verdict.status}**: {escape_markdown(verdict.reason)}\n\n{markdown_table(head, rows, 'l' * len(head))}"
 
 
-def _gap(one: Compared) -> str:
-    return f"{100 * one.gap.value:+.1f} ({100 * one.gap.low:+.1f} to {100 * one.gap.high:+.1f})"
+def _gap(compared: Compared) -> str:
+    gap = compared.gap
+    return f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"

@@ -72,7 +72,7 @@ def verify(
     Args:
         path: the bundle.
         share: of the cells that are computed again, above 0; always at least one for each attack and tier, and each
-            cell that has no number or one of other code or data than those here.
+            cell that has no number, or a number of other code or data than those here.
         seed: which cells, and which other images; by default nobody can know.
         limits: for the processes of the defense.
         progress: called with what is being done.
@@ -125,16 +125,16 @@ def _protocol(bundle: Bundle) -> Protocol:
         raise RefusedError(f"this version knows no protocol {name!r}; it knows {', '.join(protocol_names())}")
     protocol = load_protocol(name)
     if bundle.manifest.digest != protocol.digest:
-        raise RefusedError(f"the bundle was made with another protocol of the name {name!r} than the published one")
+        raise RefusedError(f"the bundle's protocol {name!r} is not the published one")
     return protocol
 
 
 def _check_records(bundle: Bundle, protocol: Protocol) -> None:
     """Whether the records are the protocol's, of this code, and agree with each other."""
     expected = protocol.cells(bundle.manifest.defense)
-    differing = [str(cell) for cell in set(expected) ^ {outcome.cell for outcome in bundle.outcomes}]
-    if differing or len(bundle.outcomes) != len(expected):
-        raise RefusedError(f"the records are not those of the protocol {protocol.name!r}, such as {min(differing)}")
+    if differing := set(expected) ^ {outcome.cell for outcome in bundle.outcomes}:
+        example = min(map(str, differing))
+        raise RefusedError(f"the records are not those of the protocol {protocol.name!r}, such as {example}")
     for seed in protocol.seeds:
         if fault := contradiction([outcome for outcome in bundle.outcomes if outcome.cell.seed == seed]):
             raise MismatchError(fault)
@@ -150,7 +150,7 @@ def _chosen(
 
 
 def _comparable(outcome: Outcome, testbed: Testbed, bundle: Bundle) -> bool:
-    """Whether a record has numbers, of the code and the data that are here."""
+    """Whether a record has numbers, and of the code and data that are here."""
     if outcome.facts is None:
         return False
     if outcome.facts.index != testbed.indices.tolist() or outcome.facts.label != testbed.labels.tolist():

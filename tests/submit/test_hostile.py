@@ -102,11 +102,12 @@ FORGED: dict[str, tuple[Forge, VerdictStatus, str]] = {
     "a link that runs code": (lambda files: manifest(files, link="javascript:alert(1)"), "refused", "https://"),
     "a name that is a path": (lambda files: manifest(files, defense="../x"), "refused", "small letters"),
     "a name that is markup": (lambda files: manifest(files, defense="<b>"), "refused", "small letters"),
+    "an empty name": (lambda files: manifest(files, defense=""), "refused", "small letters"),
     "a chain": (lambda files: manifest(files, defense="acme-blur+lgs"), "refused", "small letters"),
     "an unknown schema": (lambda files: manifest(files, schema=9), "refused", "schema 9"),
     "an unknown key": (lambda files: manifest(files, verdict="verified"), "refused", "not what it should be"),
     "an unknown protocol": (lambda files: manifest(files, protocol="v999"), "refused", "knows no protocol 'v999'"),
-    "a protocol of its own": (lambda files: manifest(files, digest="0" * 12), "refused", "another protocol"),
+    "a protocol of its own": (lambda files: manifest(files, digest="0" * 12), "refused", "not the published one"),
     # records that cannot be true
     "a missing cell": (without_a_cell, "refused", "not those of the protocol"),
     "a cell twice": (with_another_cell, "refused", "record of another cell"),
