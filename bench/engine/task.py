@@ -64,7 +64,7 @@ def compute_task(task: Task, progress: Callable[[float, str], None], ready: Call
     Raises:
         UserInterrupt: the user wants to stop.
     """
-    threads = threading.active_count()
+    threads = threading.enumerate()
     try:
         testbed_of(task.setting)
         ready()
@@ -75,7 +75,7 @@ def compute_task(task: Task, progress: Callable[[float, str], None], ready: Call
             computed = run_cell(task.cell, task.setting, progress)
             record, picture = computed.outcome, patch_png(computed)
         json.dumps(asdict(record), ensure_ascii=False).encode()  # titles and parameters are whatever a plugin says
-        return Done(task, record, picture, spoiled=threading.active_count() > threads)
+        return Done(task, record, picture, spoiled=_has_left_a_thread(threads))
     except UserInterrupt:
         raise
     except NotApplicableError as error:
@@ -91,6 +91,12 @@ def compute_task(task: Task, progress: Callable[[float, str], None], ready: Call
         return failure(task, "out-of-memory" if out_of_memory(error) else "error", error_text(error))
     except BaseException as error:  # SystemExit and its like end a process, which is not for a plugin to do
         return failure(task, "error", f"a plugin tried to end the run: {error_text(error)}", spoiled=True)
+
+
+def _has_left_a_thread(before: list[threading.Thread]) -> bool:
+    """Whether a plugin's thread lives on; the one that watches progress bars of libraries does no harm."""
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    return any(not type(thread).__module__.startswith("tqdm.") for thread in left)
 
 
 def failure(task: Task, status: Status, reason: str, spoiled: bool = False) -> Done:
