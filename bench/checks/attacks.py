@@ -13,7 +13,7 @@ from bench.engine.audit import audit, audit_artifact
 
 def gives_images_within_its_budget(case: Case) -> None:
     """Adversarial images have the shape and type of the images, and pass the audit of `bench run`."""
-    adversarial, _ = case.attacked()
+    adversarial, _ = case.first_attack
     audit(case.attack, case.images, adversarial, range(len(case.images)))
 
 
@@ -33,29 +33,29 @@ def leaves_its_inputs_alone(case: Case) -> None:
 
 def leaves_ineligible_images_alone(case: Case) -> None:
     """A misclassified image comes back bit for bit, without a query."""
-    adversarial, model = case.attacked()
+    adversarial, model = case.first_attack
     expect(torch.equal(adversarial[-1], case.images[-1]), "expected the misclassified image to come back as it was")
     expect(model.forwards[-1] == 0, f"expected no query for it, but {int(model.forwards[-1])} were made")
 
 
 def repeats_itself(case: Case) -> None:
     """The same seed gives the same images."""
-    expect(torch.equal(case.attacked()[0], case.attacked()[0]), "expected the same images for the same seed")
+    expect(torch.equal(case.first_attack[0], case.attack_again()[0]), "expected the same images for the same seed")
 
 
 def does_not_depend_on_the_batch(case: Case) -> None:
     """An image is attacked in the same way alone and among others (float64), unless the attack says otherwise."""
     if isinstance(case.plugin, Attack) and not case.plugin.per_image:
         return
-    together = case.attacked()[0]
-    apart = torch.cat([case.attacked(slice(0, 2))[0], case.attacked(slice(2, 6))[0]])
+    together = case.first_attack[0]
+    apart = torch.cat([case.attack_again(slice(0, 2))[0], case.attack_again(slice(2, 6))[0]])
     different = (together != apart).flatten(1).any(1)
     expect(not different.any(), f"expected the same images whatever the batch; {int(different.sum())} of 6 differ")
 
 
 def asks_no_more_than_it_says(case: Case) -> None:
     """`access` is the most that it uses."""
-    _, model = case.attacked()
+    _, model = case.first_attack
     access = case.attack.access
     if access != "gradients":
         expect(model.backwards.sum() == 0, f"expected no gradients from an attack with access={access!r}")

@@ -123,9 +123,14 @@ class Case:
         """What an adaptive attacker differentiates."""
         return self.defense.attacker_views(self.classifier, self.learned.artifact)
 
-    def attacked(self, rows: slice = slice(None), seed: int = 0) -> tuple[Images, Model]:
-        """Adversarial images of some of the toy images, and the model that was asked."""
-        rng = Streams.of(seed, torch.arange(COUNT))[rows]
+    @cached_property
+    def first_attack(self) -> tuple[Images, Model]:
+        """Adversarial images of the toy images, and the model that was asked."""
+        return self.attack_again()
+
+    def attack_again(self, rows: slice = slice(None)) -> tuple[Images, Model]:
+        """The same for some of the toy images, computed again."""
+        rng = self.streams[rows]
         model = Model(self.classifier, rng.derive("model"))
         adversarial = self.attack(model, self.images[rows], self.goal[rows], rng.derive("attack"))
         return adversarial, model

@@ -45,7 +45,7 @@ def changes_nothing_that_others_use(case: Case) -> None:
     """The state of the process, other modules, images and weights stay as they are; randomness comes from `rng`."""
     with unchanged(case.testbed, [case.plugin]):
         if isinstance(case.plugin, Attack):
-            case.attacked()
+            _ = case.first_attack
         else:
             answers(case.defense.protect(case.classifier, case.learned.artifact), case.images, case.streams)
 
