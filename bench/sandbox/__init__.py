@@ -7,7 +7,7 @@ The layers, from the outside in:
 2. One process at a time (`boxes`). Attackers share one; each judgement gets a fresh one, so that nothing that was
    learned from gradients or from clean images helps on attacked ones.
 3. Limits: seconds for each answer and in all, processor time, memory, number of open files and of threads. No file can
-   be written, so disk needs no limit, and nothing but mapped memory, which the kernel counts, can be filled.
+   be written, so disk needs no limit; memory is private, so the limit counts all of it.
 4. Landlock (Linux 5.13 or newer): the kernel lets it read the interpreter, the packages and its own code, and open
    nothing else.
 5. seccomp: the kernel allows the system calls in `system_calls` and refuses all others: sockets, processes, locks,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import platform
 import resource
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bench.sandbox.system_calls import ALLOWED, CLONE, CLONE3, MACHINES, OPEN, RESTRICTED, TO_ITSELF
+from bench.sandbox.system_calls import ALLOWED, CLONE, CLONE3, MACHINES, MMAP, OPEN, RESTRICTED, TO_ITSELF
 
 FORBIDDEN = "forbidden: "
 """How the line on the standard error begins in which the process says what it was ended for."""
@@ -62,7 +63,6 @@ def shut_in(readable: Iterable[Path], listed: Iterable[Path], processor: int, me
     for what, limit in (
         (resource.RLIMIT_CPU, processor),
         (resource.RLIMIT_DATA, memory + 1024 * int(used["VmData"].split()[0])),
-        (resource.RLIMIT_AS, memory + 1024 * int(used["VmSize"].split()[0])),
         (resource.RLIMIT_FSIZE, MESSAGES),
         (resource.RLIMIT_NOFILE, 256),
         (resource.RLIMIT_CORE, 0),
@@ -141,6 +141,8 @@ def _seccomp() -> None:
             program += [(end, 0, 0, refuse), (end, 0, 0, _ALLOW)]
     program += [(equal, 0, 5, CLONE[column]), (load, 0, 0, 16), (any_bit, 1, 0, _NAMESPACES)]
     program += [(any_bit, 1, 0, _THREAD), (end, 0, 0, refuse), (end, 0, 0, _ALLOW)]
+    program += [(equal, 0, 5, MMAP[column]), (load, 0, 0, 16 + 8 * 3), (any_bit, 0, 2, mmap.MAP_SHARED)]
+    program += [(any_bit, 0, 1, mmap.MAP_ANONYMOUS), (end, 0, 0, refuse), (end, 0, 0, _ALLOW)]
     program += [(equal, 0, 1, CLONE3), (end, 0, 0, absent)]  # its flags cannot be seen; libraries then use `clone`
     program += [(end, 0, 0, refuse)]
     code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)

@@ -32,7 +32,7 @@ from bench.sandbox.isolation import FORBIDDEN, IsolationError
 
 _SYSTEM = (
     "/lib /lib64 /usr/lib /usr/lib64 /usr/local/lib /usr/share/zoneinfo /etc/ld.so.cache /etc/localtime /dev/null "
-    "/dev/urandom /dev/zero /proc/cpuinfo /proc/meminfo /proc/stat /proc/sys/vm/overcommit_memory "
+    "/dev/urandom /proc/cpuinfo /proc/meminfo /proc/stat /proc/sys/vm/overcommit_memory "
     "/sys/devices/system/cpu /sys/devices/system/node"
 )
 T = TypeVar("T")
