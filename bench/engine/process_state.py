@@ -17,6 +17,9 @@ _PYTHON_RANDOM = "Python's global random numbers"
 """These are put back without a word: checkers of types draw from them at every call."""
 
 
+_SET_BY_LIBRARIES = ("KMP_", "TORCHINDUCTOR_", "LD_LIBRARY_PATH", "QT_QPA_")
+
+
 class ProcessState:
     """The state at one moment."""
 
@@ -55,8 +58,8 @@ def _cuda_states() -> list[Tensor]:
 
 
 def _environment() -> dict[str, str]:
-    """Without what libraries set for themselves when they are imported."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("KMP_", "TORCHINDUCTOR_"))}
+    """Without what libraries such as OpenCV and torch set for themselves when they are imported."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_SET_BY_LIBRARIES)}
 
 
 def _set_environment(variables: dict[str, str]) -> None:
