@@ -47,7 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "accept": accept_command,
     "import-attack": import_attack_command,
 }
-_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+_FIXABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _LOOK_ALIKES = {
     "δ": "d",
     "β": "b",
@@ -77,12 +77,10 @@ def main() -> None:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in _NOT_WRITABLE:
+        if error.errno not in _FIXABLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        typer.echo(
-            f"Error: {where}{error.strerror}. Saved records are kept; run the command again to resume.", err=True
-        )
+        typer.echo(f"Error: {where}{error.strerror}. What was saved before is kept.", err=True)
         sys.exit(2)
 
 

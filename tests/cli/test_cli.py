@@ -212,3 +212,9 @@ def test_a_wrong_choice_of_an_option_names_the_right_ones(tmp_path: Path) -> Non
     done = bench("run", "--tier", "both-ways", folder=tmp_path)
     assert done.returncode == 2
     assert "oblivious" in done.stderr
+
+
+def test_a_file_that_cannot_be_written_is_one_line_with_exit_code_2(results: Path) -> None:
+    done = bench("export", "--out", "nowhere/table.csv", folder=results)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: nowhere/table.csv: No such file or directory.")
