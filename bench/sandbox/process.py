@@ -36,7 +36,7 @@ _SYSTEM = (
     "/sys/devices/system/cpu /sys/devices/system/node"
 )
 T = TypeVar("T")
-_START = 120
+_START = 300
 """Seconds until a process must have raised its walls."""
 
 

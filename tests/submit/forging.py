@@ -20,7 +20,7 @@ from bench.sandbox.isolation import lacking
 from bench.sandbox.process import Limits
 
 PLUGIN = Path(__file__).parent.parent / "plugin" / "acme_blur.py"
-QUICK = Limits(answer=20, memory=2**30)
+QUICK = Limits(answer=300, memory=2**30)
 walled = pytest.mark.skipif(bool(lacking()), reason=f"this machine cannot isolate untrusted code: {lacking()}")
 Files = dict[str, bytes]
 Record = dict[str, Any]
