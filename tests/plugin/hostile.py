@@ -95,8 +95,8 @@ WAYS: dict[str, Any] = {
     "default-type": lambda model: torch.set_default_dtype(torch.float64),
     "no-gradients": lambda model: torch.set_grad_enabled(False),
     "threads": lambda model: torch.set_num_threads(torch.get_num_threads() + 1),
-    "seed-torch": lambda model: torch.manual_seed(5),
-    "seed-numpy": lambda model: np.random.seed(5),  # noqa: NPY002
+    "seed-torch": lambda model: torch.manual_seed(int(torch.randint(2**31, ()))),
+    "seed-numpy": lambda model: np.random.seed(np.random.randint(2**31)),  # noqa: NPY002
     "seed-python": lambda model: random.seed(5),
     "environment": lambda model: os.environ.update(BENCH_CACHE="/nowhere"),
     "folder": lambda model: os.chdir("/"),
