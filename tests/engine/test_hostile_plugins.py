@@ -175,19 +175,21 @@ def test_a_process_that_is_ended_costs_one_cell_and_its_true_reason_is_told(expe
         "kill": ("error", "was killed, with exit code -9 (SIGKILL)"),
         "crash": ("error", "exit code -11 (SIGSEGV)"),
         "close-the-pipe": ("error", "closed the connection"),
-        "hang": ("timeout", "longer than the 20 s of --timeout"),
-        "flood": ("timeout", "longer than the 20 s of --timeout"),
         "end-it-soon": ("ok", ""),
     }
     tasks = [task(f"hostile:way={way}", "none") for way in ways]
-    records = {
-        record.cell.attack: record for record in outcomes(*tasks, CellTask(NEIGHBOUR, SETTING), workers=2, timeout=20)
-    }
+    records = {record.cell.attack: record for record in outcomes(*tasks, CellTask(NEIGHBOUR, SETTING), workers=2)}
     for way, (status, reason) in ways.items():
         record = records[f"hostile:way={way}"]
         assert record.status == status, record
         assert reason in record.reason
     assert records[NEIGHBOUR.attack].facts == expected
+
+
+def test_a_cell_that_never_ends_is_a_timeout_and_the_next_one_has_a_new_process() -> None:
+    for record in outcomes(*(task(f"hostile:way={way}", "none") for way in ("hang", "flood")), workers=1, timeout=3):
+        assert record.status == "timeout"
+        assert "longer than the 3 s of --timeout" in record.reason
 
 
 def test_a_file_that_changes_things_as_it_is_imported_is_refused(tmp_path: Path) -> None:

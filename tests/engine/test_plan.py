@@ -96,12 +96,12 @@ def test_the_time_of_a_task_begins_when_its_process_is_ready(tmp_path: Path) -> 
     slow = tmp_path / "slow.py"
     slow.write_text(
         "import multiprocessing, time\n"
-        "if multiprocessing.parent_process(): time.sleep(8)\n" + FAULTY.read_text().partition("annotations\n")[2]
+        "if multiprocessing.parent_process(): time.sleep(30)\n" + FAULTY.read_text().partition("annotations\n")[2]
     )
     load_plugins([slow])
     cell = Cell("photos", "photos-cnn", "fgsm", "none", "oblivious", effort="quick", images=4)
     tasks = [CellTask(cell, Setting("photos", "photos-cnn", images=4))]
-    (done,) = execute(tasks, [slow], 1, 8, lambda task, share, doing: None)
+    (done,) = execute(tasks, [slow], 1, 30, lambda task, share, doing: None)
     assert done.record.status == "ok", done.record.reason
     assert multiprocessing.parent_process() is None
     assert torch.is_grad_enabled()

@@ -47,26 +47,13 @@ def records(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
-    """One run in which every attack but the last fails, each in its own way."""
+    """Attacks that fail, each in its own way, and one that does not; what hangs is run apart, with a time limit."""
     folder = tmp_path_factory.mktemp("faults")
-    ways = ("raise", "nan", "shape", "range", "budget", "die", "kill", "memory", "hang")
+    ways = ("raise", "nan", "shape", "range", "budget", "die", "kill", "memory")
     attacks = ",".join([*(f"faulty:way={way}" for way in ways), "fgsm"])
-    done = bench(
-        "run",
-        "--plugin",
-        str(FAULTY),
-        "--attack",
-        attacks,
-        "--defense",
-        "none",
-        "--tier",
-        "oblivious",
-        "--timeout",
-        "20",
-        *SMALL,
-        folder=folder,
-        check=False,
-    )
+    words = ("run", "--plugin", str(FAULTY), "--defense", "none", "--tier", "oblivious", *SMALL)
+    done = bench(*words, "--attack", attacks, folder=folder, check=False)
+    bench(*words, "--attack", "faulty:way=hang", "--timeout", "3", folder=folder, check=False)
     outcomes = {one["cell"]["attack"].removeprefix("faulty:way="): one for one in records(folder / "results").values()}
     return done, outcomes
 
