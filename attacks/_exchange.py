@@ -24,7 +24,14 @@ OUT, INTO = 2, 4
 
 
 def exchanged(
-    model: Model, images: Images, goal: Goal, pixels: int, eps: float, confidence: float, steps: int
+    model: Model,
+    images: Images,
+    goal: Goal,
+    pixels: int,
+    eps: float,
+    confidence: float,
+    steps: int,
+    start: Images | None = None,
 ) -> tuple[Images, Bool[Tensor, "n"]]:
     """Adversarial images with at most `pixels` changed pixels, and which of them succeed.
 
@@ -36,13 +43,17 @@ def exchanged(
         eps: how far each value may move.
         confidence: the margin that a success must have.
         steps: one gradient and nine queries each.
+        start: images with more pixels changed, to begin with the best of these; none: with the best of all.
     """
     result, success = images.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
     rows, failures = torch.arange(len(images), device=images.device), torch.zeros_like(goal.labels)
-    gradient, _ = input_gradient(model, images, goal, "margin")
-    ends = _ends(images, gradient, eps)
-    chosen = _worth(gradient, ends - images).topk(pixels, dim=1).indices
-    colours = _colours(ends, chosen)
+    gradient, _ = input_gradient(model, images if start is None else start, goal, "margin")
+    first = _ends(images, gradient, eps) if start is None else start
+    worth = _worth(gradient, first - images)
+    if start is not None:
+        worth = worth.masked_fill((start == images).all(1).flatten(1), -torch.inf)
+    chosen = worth.topk(pixels, dim=1).indices
+    colours = _colours(first, chosen)
     for step in range(steps + 1):
         adversarial = paint(images, chosen[:, None], colours[:, None])[:, 0]
         gradient, logits = input_gradient(model, adversarial, goal, "margin")

@@ -7,9 +7,10 @@ Stage 1 adds the pixel with the largest mean_c |g| · weight (g: gradient of the
 with eps under 128/255 one pixel more in each step. Stage 2 drops the weakest pixels again, one after the other: the
 rest is scaled to lengths eps/10, 2 eps/10, …, eps, and the smallest that still succeeds is kept.
 
-With `pixels` as a cap, images that need more are attacked once more: that many pixels at the ends of their range,
-exchanged one for one as gradients suggest (`_exchange.py`; our own, as a cap is not in the paper). The record
-says how many pixels each success took ("pixels").
+Two stages stop early: they drop pixels, but never exchange one for a better one. So after them pixels are exchanged one
+for one as gradients suggest, all at the ends of their range (`_exchange.py`; our own). With `pixels` as a cap, this is
+for images that need more. Without a cap, it is for all that are fooled: with fewer and fewer pixels, until it fails;
+not with a `distortion`, where a pixel more may show less. The record says how many pixels each success took ("pixels").
 
 Departures. The goal is the margin, targeted or not; no class count is built in. Where every weighted gradient is zero,
 the weights are left aside for that step (otherwise the attack stands still). Stage 2 is repeated until no single pixel
@@ -45,8 +46,9 @@ class GreedyFool(Attack):
     Attributes:
         pixels: how many pixels may change, 1 or more; none: any number, and the record says how many it took.
         eps: how far each value may move, as a share of the range, in (0, 1].
-        steps: of stage 1, 1 or more; for eps of 128/255 and more each adds one pixel. As many exchanges under a cap.
+        steps: of stage 1, 1 or more; for eps of 128/255 and more each adds one pixel.
         reductions: tries of stage 2, 0 or more; each is ten or eleven queries.
+        exchanges: exchanges for each number of pixels, 0 or more; with 0 and no cap, the paper's two stages alone.
         confidence: margin between logits that a success must have, 0 or more; more survives filters better.
         distortion: which pixels show less: all the same, by local contrast, or by a network in a file.
         generator: for `distortion=generator`: a file made by torch.export.save; images -> map (n, 1, h, w) in [0, 1].
@@ -59,6 +61,7 @@ class GreedyFool(Attack):
     eps: float = 1.0
     steps: int = 200
     reductions: int = 500
+    exchanges: int = 200
     confidence: float = 1e-3
     distortion: Distortion = "none"
     generator: str = ""
@@ -69,11 +72,12 @@ class GreedyFool(Attack):
     title = "GreedyFool"
     paper = "Dong et al., GreedyFool: Distortion-Aware Sparse Adversarial Attack, NeurIPS 2020, arXiv 2010.13773"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {"steps": 40, "reductions": 40},
+        "quick": {"steps": 40, "reductions": 40, "exchanges": 40},
         "paper": {
             "pixels": None,
             "steps": 10_000,
             "reductions": 3000,
+            "exchanges": 0,
             "confidence": 0.0,
             "distortion": "sigma",
             "pool": "paper",
@@ -88,8 +92,11 @@ class GreedyFool(Attack):
             check_pixels(self.pixels)
         if not 0 < self.eps <= 1:
             raise ValueError(f"eps is a share of the range in (0, 1], such as 10/255; got {self.eps}.")
-        if self.steps < 1 or self.reductions < 0:
-            raise ValueError(f"steps is 1 or more and reductions 0 or more; got {self.steps} and {self.reductions}.")
+        if self.steps < 1 or min(self.reductions, self.exchanges) < 0:
+            raise ValueError(
+                f"steps is 1 or more, reductions and exchanges are 0 or more; got {self.steps}, {self.reductions} and "
+                f"{self.exchanges}."
+            )
         if self.confidence < 0:
             raise ValueError(f"confidence is a margin, 0 or more; got {self.confidence}.")
         if (self.distortion == "generator") != bool(self.generator):
@@ -110,17 +117,43 @@ class GreedyFool(Attack):
         visible = weights(images, self.distortion, self.generator, self.pool)
         adversarial, success = self._increased(model, images, goal, visible)
         self._reduce(model, images, goal, adversarial, success)
-        cap = self.pixels or visible.shape[1]
-        over = changed(images, adversarial).sum(1) > cap
-        if over.any():
-            adversarial[over], success[over] = exchanged(
-                model[over], images[over], goal[over], cap, self.eps, self.confidence, self.steps
-            )
-            self._reduce(model, images, goal, adversarial, success & over)
+        if self.pixels is not None:
+            over = (changed(images, adversarial).sum(1) > self.pixels).nonzero()[:, 0]
+            if len(over):
+                part = model[over], images[over], goal[over]
+                adversarial[over], success[over] = self._exchanged(*part, self.pixels, self.exchanges)
+        elif self.exchanges and self.distortion == "none":
+            self._lower(model, images, goal, adversarial, success)
         count = changed(images, adversarial).sum(1).to(images.dtype)
         model.note("pixels", count.masked_fill(~success, torch.nan))
         model.note("unconverged", ~success)
         return adversarial
+
+    def _lower(self, model: Model, images: Images, goal: Goal, adversarial: Images, those: Bool[Tensor, "n"]) -> None:
+        """Fewer pixels for `those`, written into `adversarial`, until no fewer are found."""
+        failed = torch.zeros_like(goal.labels)  # with so many pixels
+        while True:
+            count = changed(images, adversarial).sum(1)
+            between = (count - failed).masked_fill(~those, 0)
+            cap = torch.where(between > 1, count - (between // 4).clamp(min=1), 0)
+            # Those with the same number go together; the largest numbers first.
+            rows = ((cap == cap.max()) & (cap > 0)).nonzero()[:, 0]
+            if not len(rows):
+                return
+            pixels = int(cap[rows[0]])
+            part = model[rows], images[rows], goal[rows]
+            # From the pixels found so far; half the exchanges, as there are several numbers to try.
+            fewer, success = self._exchanged(*part, pixels, -(-self.exchanges // 2), adversarial[rows])
+            adversarial[rows[success]] = fewer[success]
+            failed[rows[~success]] = pixels
+
+    def _exchanged(
+        self, model: Model, images: Images, goal: Goal, pixels: int, steps: int, start: Images | None = None
+    ) -> tuple[Images, Bool[Tensor, "n"]]:
+        """Adversarial images with so many pixels, fewer where some can be dropped, and which of them succeed."""
+        found, success = exchanged(model, images, goal, pixels, self.eps, self.confidence, steps, start)
+        self._reduce(model, images, goal, found, success)
+        return found, success
 
     def _reduce(self, model: Model, images: Images, goal: Goal, adversarial: Images, those: Bool[Tensor, "n"]) -> None:
         """Stage 2 for `those`, written into `adversarial`."""

@@ -61,8 +61,8 @@ def test_the_budget_is_kept_and_the_record_tells_the_pixels(eps: float, options:
 
 def test_the_reduction_leaves_fewer_pixels_and_a_success() -> None:
     classifier, images, goal = smooth()
-    many, _ = attacked("greedyfool:pixels=none,eps=0.2,reductions=0", classifier, images, goal)
-    few, _ = attacked("greedyfool:pixels=none,eps=0.2", classifier, images, goal)
+    many, _ = attacked("greedyfool:pixels=none,eps=0.2,exchanges=0,reductions=0", classifier, images, goal)
+    few, _ = attacked("greedyfool:pixels=none,eps=0.2,exchanges=0", classifier, images, goal)
     assert (count(images, few) <= count(images, many)).all()
     assert count(images, few).sum() < count(images, many).sum()
     for index in range(8):  # each on its own: the success does not hang on the batch
@@ -151,6 +151,20 @@ def test_a_cap_limits_the_pixels_and_more_of_them_are_never_weaker() -> None:
         successes.append(goal.reached(classifier(adversarial, streams(24))))
     assert all((fewer <= more).all() for fewer, more in itertools.pairwise(successes))
     assert successes[0].sum() < successes[-1].sum() == 24
+
+
+@pytest.mark.parametrize("eps", [1.0, 0.3])
+def test_without_a_cap_no_more_pixels_are_reported_than_a_cap_leaves(eps: float) -> None:
+    classifier, images, goal = smooth(24)
+    needed = attacked(f"greedyfool:pixels=none,eps={eps}", classifier, images, goal)[1].facts["pixels"]
+    greedy = attacked(f"greedyfool:pixels=none,eps={eps},exchanges=0", classifier, images, goal)[1].facts["pixels"]
+    assert (needed <= greedy).all()
+    assert (needed < greedy).any()
+    for pixels in (1, 2, 3, 4):
+        capped = (
+            attacked(f"greedyfool:pixels={pixels},eps={eps}", classifier, images, goal)[1].facts["unconverged"] == 0
+        )
+        assert (needed <= pixels).sum() >= capped.sum()
 
 
 def test_pixels_of_weight_zero_are_never_touched_while_others_are_left() -> None:
@@ -307,6 +321,7 @@ def test_success_with_a_random_model_must_hold_twice() -> None:
         ("greedyfool:eps=2", "share of the range"),
         ("greedyfool:steps=0", "1 or more"),
         ("greedyfool:reductions=-1", "0 or more"),
+        ("greedyfool:exchanges=-1", "0 or more"),
         ("greedyfool:confidence=-1", "0 or more"),
         ("greedyfool:distortion=generator", "belong together"),
         ("greedyfool:generator=x.pt2", "belong together"),
