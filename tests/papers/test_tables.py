@@ -246,7 +246,7 @@ def test_a_record_of_something_else_stands_beside_nothing(other: dict[str, str])
 
 
 def test_the_record_that_is_closest_to_the_paper_is_taken() -> None:
-    exact = "lavan:area=0.01974,confidence=0.99,location=border,steps=1000"
+    exact = "lavan:paper,area=0.01974"
     near = outcome("lavan:area=0.02", "lgs:smoothing=2.3", 0.5, goal="targeted", images=0)
     exactly = outcome(exact, "lgs:smoothing=2.3", 0.6, goal="targeted")
     failed = outcome(exact, "lgs:smoothing=2.3", None, goal="targeted", images=100)
@@ -278,7 +278,7 @@ def test_what_nobody_measured_names_the_command_that_would() -> None:
     assert one.measurement.number is None
     words = table.runs[one.run - 1].split()
     assert words[:2] == ["bench", "run"]
-    assert "lavan:area=0.04027,confidence=0.99,location=border,steps=1000" in words[words.index("--attack") + 1]
+    assert "lavan:paper,area=0.04027" in words[words.index("--attack") + 1]
     assert "lgs:smoothing=1.5" in words[words.index("--defense") + 1].split(",")
     assert words[words.index("--tier") + 1] == "oblivious"
     assert "--targeted" in words
