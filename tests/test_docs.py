@@ -42,6 +42,8 @@ def reader(tmp_path: Path) -> Path:
     """A reader's folder: the pages' plugins, and images and weights of the reader's own."""
     (plugin,) = [text for text in blocks("README.md", "python") if "class " in text]
     (tmp_path / "blur.py").write_text(plugin)
+    (experiment,) = blocks("README.md", "toml")
+    (tmp_path / "experiment.toml").write_text(experiment)
     shutil.copy(ROOT / "tests" / "plugin" / "acme_blur.py", tmp_path)
     own_images(tmp_path / "own")
     own_weights(tmp_path / "w.safetensors")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.experiment_files import ExperimentArgument, experiment_of, write_experiment
 from bench.cli.options import (
     AttacksOption,
     DefensesOption,
@@ -29,6 +30,8 @@ from bench.errors import InputError
 @with_options
 def run_command(
     *,
+    context: typer.Context,
+    experiment: ExperimentArgument = None,
     attack: AttacksOption = "all",
     defense: DefensesOption = "all",
     options: MatrixOptions,
@@ -47,6 +50,8 @@ def run_command(
 
     `bench run --dataset folder:PATH,train=0.3 --model resnet20 --weights FILE`
 
+    `bench run experiment.toml --workers 2`
+
     Cells that were computed before are not computed again; an interrupted run resumes where it stopped.
     """
     from bench.cli.progress import run_plan
@@ -54,7 +59,10 @@ def run_command(
 
     add_plugins(options.plugin)
     store = Store(options.results)
-    plan = options.plan(attack, defense, store, batch_size)
+    with experiment_of(context) as file:
+        plan = options.plan(attack, defense, store, batch_size)
+    if file:
+        write_experiment(context, file, plan.cells, options.results)
     sys.exit(run_plan(plan, store, options.plugin or [], options.workers, options.timeout))
 
 

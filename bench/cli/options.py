@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 ResultsOption = Annotated[Path, typer.Option(help="Folder of the records and tables.")]
 PluginsOption = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with plugins; repeatable.")]
-DatasetOption = Annotated[str, typer.Option(help="A data set; see 'bench list datasets'.")]
-ModelOption = Annotated[str, typer.Option(help="A classifier; see 'bench list models'.")]
+DatasetOption = Annotated[str, typer.Option(help="A data set; see 'bench list datasets'. A run takes several.")]
+ModelOption = Annotated[str, typer.Option(help="A classifier; see 'bench list models'. A run takes several.")]
 WeightsOption = Annotated[Path | None, typer.Option(help="The model's weights: safetensors or a state dict.")]
 DeviceOption = Annotated[str, typer.Option(help="A device of torch: cpu, cuda, cuda:1.")]
 ImagesOption = Annotated[str, typer.Option(help="Number of evaluation images, or 'all'.")]
@@ -47,12 +47,17 @@ class InputOptions:
 
     def setting(self) -> Setting:
         """Where the inputs are; raises InputError for a number or a device that cannot be."""
-        from bench.engine.setting import Setting
+        from bench.engine.setting import Setting, split_weights
 
+        model, weights = split_weights(self.model)
+        if weights and self.weights:
+            raise InputError(
+                f"Expected weights once, but got {self.weights} with --weights and {weights} in the model."
+            )
         return Setting(
             dataset=self.dataset,
-            model=self.model,
-            weights=self.weights,
+            model=model,
+            weights=weights or self.weights,
             mean=_numbers(self.mean, "--mean"),
             std=_numbers(self.std, "--std"),
             device=checked_device(self.device),
@@ -79,13 +84,27 @@ class MatrixOptions(InputOptions):
         aim = f"targeted:{self.target}" if self.target is not None else "targeted" if self.targeted else "untargeted"
         return replace(super().setting(), images=image_count(self.images), goal=aim)
 
+    def settings(self) -> list[Setting]:
+        """One for each data set with each model."""
+        from bench.plugins.specs import split_specs
+
+        models = split_specs(self.model)
+        if self.weights and len(models) > 1:
+            raise InputError(
+                f"Expected one model with --weights {self.weights}, but got {len(models)}. Write the weights with the "
+                f"models: {models[0]}:weights={self.weights},{models[1]}:weights=FILE."
+            )
+        crossed = dict.fromkeys((dataset, model) for dataset in split_specs(self.dataset) for model in models)
+        return [replace(self, dataset=dataset, model=model).setting() for dataset, model in crossed]
+
     def plan(self, attack: str, defense: str, store: Store, batch_size: int | None = None) -> Plan:
         """What to compute; raises InputError before any work is done."""
-        from bench.engine.plan import plan
+        from bench.engine.plan import joined, plan
 
         tiers: tuple[Tier, ...] = TIERS if self.tier == "both" else (self.tier,)
-        setting = replace(self.setting(), batch_size=batch_size)
-        return plan(setting, attack, defense, tiers, seeds_of(self.seed), self.effort, store)
+        settings = [replace(setting, batch_size=batch_size) for setting in self.settings()]
+        seeds = seeds_of(self.seed)
+        return joined(plan(setting, attack, defense, tiers, seeds, self.effort, store) for setting in settings)
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.engine.matrix import compute
-from bench.engine.plan import CellTask, Plan, Task
+from bench.engine.plan import Plan, Task
 from bench.engine.workers import OnProgress
 from bench.records.schema import Latency, Outcome
 from bench.records.store import Store
@@ -37,11 +38,11 @@ def run_plan(plan: Plan, store: Store, plugins: list[Path], workers: int, timeou
     console, notes = Console(), Console(stderr=True)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=WIDE)
-    for line in plan.warnings + plan.left_out + plan.stale:
+    for line in chain(*plan.remarks):
         notes.print(line, style="yellow", markup=False)
     outcomes, latencies, failed = list(plan.done), list(plan.latencies), 0
     if plan.done:
-        notes.print(f"{len(plan.done)} of {_cells(plan)} cells were computed before.", style="dim")
+        notes.print(f"{len(plan.done)} of {len(plan.cells)} cells were computed before.", style="dim")
     try:
         with _progress(plan, notes) as on_progress:
             for done in compute(plan, store, plugins, workers, timeout, on_progress):
@@ -52,15 +53,13 @@ def run_plan(plan: Plan, store: Store, plugins: list[Path], workers: int, timeou
                     latencies.append(done.record)
                 failed += _print_record(done.task, done.record, notes)
     except KeyboardInterrupt:
-        notes.print(f"Interrupted with {len(outcomes)} of {_cells(plan)} cells done. The same command resumes there.")
+        notes.print(
+            f"Interrupted with {len(outcomes)} of {len(plan.cells)} cells done. The same command resumes there."
+        )
         return 1
     write_report(store.folder)
     print_boards(outcomes, latencies, console)
     return 1 if failed else 0
-
-
-def _cells(plan: Plan) -> int:
-    return len(plan.done) + sum(isinstance(task, CellTask) for task in plan.tasks)
 
 
 def _print_record(task: Task, record: Outcome | Latency, notes: Console) -> int:

@@ -72,6 +72,16 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     replaced: dict[Task, list[Cell | Latency]] = field(default_factory=dict)
 
+    @property
+    def cells(self) -> list[Cell]:
+        """All of its cells: those that are done, and those to compute."""
+        return [record.cell for record in self.done] + [task.cell for task in self.tasks if isinstance(task, CellTask)]
+
+    @property
+    def remarks(self) -> tuple[list[str], ...]:
+        """What the user should read."""
+        return self.warnings, self.left_out, self.stale
+
 
 def plan(
     setting: Setting,
@@ -119,6 +129,19 @@ def plan(
                     old = [cell for cell in former_cells(cell, former) if store.path(cell).is_file()]
                     _replace(result, task, old, former)
     _add_latencies(result, testbed, made_defenses, former, store)
+    return result
+
+
+def joined(plans: Iterable[Plan]) -> Plan:
+    """One plan of several, of different settings; what two of them say is said once."""
+    result = Plan()
+    for part in plans:
+        result.tasks.extend(part.tasks)
+        result.done.extend(part.done)
+        result.latencies.extend(part.latencies)
+        result.replaced.update(part.replaced)
+        for lines, more in zip(result.remarks, part.remarks, strict=True):
+            lines.extend(line for line in more if line not in lines)
     return result
 
 

@@ -173,6 +173,16 @@ def _find(name: str, path: Path | None, advice: str) -> Path:
     return path
 
 
+def split_weights(model: str) -> tuple[str, Path | None]:
+    """The model's text without its file of weights, and that file: `resnet20:weights=w.pt` is `resnet20` and `w.pt`."""
+    spec = Spec.parse(model)
+    inside = dict(spec.parameters)
+    if not _is_file(inside.get("weights", "")):
+        return model, None
+    path = Path(inside.pop("weights"))
+    return str(Spec(spec.name, spec.first, tuple(inside.items()))), path
+
+
 def has_weights(model: str, weights: Path | None) -> bool:
     """Whether the model of a cell has the weights in this file, or needs no file if there is none."""
     name = dict(Spec.parse(model).parameters).get("weights", "")
