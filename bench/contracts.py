@@ -422,8 +422,9 @@ class Defense(Plugin, ABC):
         """The defended model."""
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """What an adaptive attacker differentiates: name -> model. Each is attacked, and the strongest result counts.
+        """What an adaptive attacker differentiates: name -> model.
 
+        They are attacked in turn, each with the images that are still right on the defended model; best first.
         By default the defended model. A defense without a useful gradient offers a substitute that has one.
         """
         return {"defended": self.protect(model, learned)}

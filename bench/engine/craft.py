@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from bench.contracts import (
 from bench.core.checkpoints import Checkpoint
 from bench.core.goals import predicted
 from bench.engine.audit import audit_artifact
-from bench.engine.testbed import Testbed
+from bench.engine.testbed import Testbed, TrainingImages
 from bench.memory import out_of_memory
 
 Progress = Callable[[float, str], None]
@@ -37,7 +37,7 @@ class Crafted:
 
     Attributes:
         adversarial: shape and order of the testbed's images.
-        eligible: which images were attacked.
+        eligible: which images were attacked; the others are as they were.
         right: which images the view itself still classifies correctly (asked again, once).
         forwards, backwards: queries for each image.
         noted: facts of each image, NaN where unknown; `zero_gradient` is the share of zero gradients.
@@ -72,16 +72,41 @@ class Crafted:
         seconds = {name: float(value) for name, value in group("seconds.").items()}
         return cls(**whole, noted=group("noted."), artifact=group("artifact."), seconds=seconds)
 
+    def spread(self, rows: Tensor, testbed: Testbed) -> Crafted:
+        """The same for all images of the testbed, if so far it is of these rows alone."""
+
+        def among(everyone: Tensor, values: Tensor) -> Tensor:
+            return everyone.index_copy(0, rows, values)
+
+        nothing = torch.zeros_like(testbed.labels)
+        unknown = torch.full(nothing.shape, torch.nan, device=nothing.device)
+        return replace(
+            self,
+            adversarial=among(testbed.images, self.adversarial),
+            eligible=among(nothing.bool(), self.eligible),
+            right=among(nothing.bool(), self.right),
+            forwards=among(nothing, self.forwards),
+            backwards=among(nothing, self.backwards),
+            noted={name: among(unknown, values) for name, values in self.noted.items()},
+        )
+
 
 def craft(
-    attack: Attack, view: Classifier, testbed: Testbed, draws: int, progress: Progress, checkpoint: Checkpoint
+    attack: Attack,
+    view: Classifier,
+    testbed: Testbed,
+    rows: Tensor,
+    draws: int,
+    progress: Progress,
+    checkpoint: Checkpoint,
 ) -> Crafted:
-    """Attacks every eligible image of the testbed through `view`.
+    """Attacks the eligible ones among some images of the testbed through `view`.
 
     Args:
         attack: a universal one first learns from the testbed's training images.
         view: what is attacked; where it is random, `draws` answers count as one.
         testbed: images, goal and streams.
+        rows: the places of the images to attack; the result is of these alone.
         draws: for expectation over transformation.
         progress: called with the fraction done and what is being done.
         checkpoint: of the same work; after a kill it goes on after the last batch that was saved.
@@ -97,17 +122,17 @@ def craft(
     if isinstance(attack, UniversalAttack):
         attack = attack.given(artifact)
     size, start = testbed.batch_size, sum(len(part["right"]) for part in parts)
-    while start < len(testbed):
+    while start < len(rows):
         started = time.perf_counter()
-        rows = torch.arange(start, min(start + size, len(testbed)), device=testbed.device)
+        batch, tell = rows[start : start + size], _share_of(progress, start, size, len(rows))
         try:
-            parts.append(_batch(attack, view, testbed, rows, draws, progress))
+            parts.append(_batch(attack, view, testbed, batch, draws, tell))
         except (MemoryError, RuntimeError) as error:
             if size == 1 or not out_of_memory(error):
                 raise
             size //= 2
             continue
-        start += len(rows)
+        start += len(batch)
         seconds["attack"] += time.perf_counter() - started
         if checkpoint.due:
             checkpoint.save(state)
@@ -127,14 +152,15 @@ def _on(device: torch.device, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
+def _share_of(progress: Progress, start: int, size: int, whole: int) -> Callable[[float], None]:
+    """What a batch calls with the share of it that is done."""
+    return lambda share: progress((start + share * min(size, whole - start)) / whole, "attacking")
+
+
 def _batch(
-    attack: Attack, view: Classifier, testbed: Testbed, rows: Tensor, draws: int, progress: Progress
+    attack: Attack, view: Classifier, testbed: Testbed, rows: Tensor, draws: int, tell: Callable[[float], None]
 ) -> dict[str, Tensor]:
     """One batch of images, with streams from the start: a batch that is tried again comes out the same."""
-
-    def tell(share: float) -> None:
-        progress((float(rows[0]) + share * len(rows)) / len(testbed), "attacking")
-
     rng = testbed.streams[rows]
     model = Model(view, rng.derive("model"), draws, tell)
     adversarial = attack(model, testbed.images[rows], testbed.goal[rows], rng.derive("attack"))
@@ -158,18 +184,28 @@ def _joined(name: str, parts: list[dict[str, Tensor]]) -> Tensor:
     return torch.cat([part.get(name, torch.full(part["eligible"].shape, torch.nan)) for part in parts])
 
 
+def training_images(attack: UniversalAttack, testbed: Testbed) -> TrainingImages:
+    """What a universal attack learns from; none if it does not learn."""
+    return testbed.training(attack.training_images if attack.learns else 0)
+
+
+def training_goal(training: TrainingImages, model: Classifier, testbed: Testbed) -> Goal:
+    """The testbed's goal for training images, where one class is wanted for all of them or none."""
+    targets = None if testbed.goal.targets is None else testbed.goal.targets[:1].expand(len(training.labels))
+    return Goal(training.labels, targets, model.rejects)
+
+
 def _learn(attack: UniversalAttack, view: Classifier, testbed: Testbed, draws: int, progress: Progress) -> Artifact:
     """The artifact of a universal attack, learned from those training images that are worth attacking."""
     if testbed.goal.targets is not None and bool((testbed.goal.targets != testbed.goal.targets[0]).any()):
         raise NotApplicableError("A universal attack needs one class for all images: --target CLASS.")
-    training = testbed.training(attack.training_images if attack.learns else 0)
+    training = training_images(attack, testbed)
     if attack.learns and not len(training.images):
         raise InputError(
             f"A universal attack learns from training images, but {testbed.name} has none. For a folder, give "
             f"train=FRACTION or train=FOLDER."
         )
-    targets = None if testbed.goal.targets is None else testbed.goal.targets[:1].expand(len(training.labels))
-    goal = Goal(training.labels, targets, view.rejects)
+    goal = training_goal(training, view, testbed)
     rng = training.streams.derive("learning")
     eligible = _worthwhile(attack, view, training.images, goal, rng).nonzero()[:, 0]
     if attack.learns and not len(eligible):

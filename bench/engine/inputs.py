@@ -7,14 +7,25 @@ import platform
 
 import torch
 
-from bench.contracts import Attack, Defense
+from bench.contracts import Attack, Defense, UniversalAttack
 from bench.engine.testbed import Testbed
 from bench.plugins.fingerprints import plugin_fingerprints
+from bench.records.schema import Tier
 
 
-def cell_fingerprints(attack: Attack, defense: Defense, testbed: Testbed) -> dict[str, str]:
+def cell_fingerprints(attack: Attack, defense: Defense, testbed: Testbed, tier: Tier) -> dict[str, str]:
     """Of images, model, attack, defense and the protocol of the engine."""
-    return testbed.fingerprints | plugin_fingerprints("attack", attack) | plugin_fingerprints("defense", defense)
+    of_attack = attack_fingerprints(attack, "oblivious" if defense.kind == "none" else tier)
+    return testbed.fingerprints | of_attack | plugin_fingerprints("defense", defense)
+
+
+def attack_fingerprints(attack: Attack, tier: Tier) -> dict[str, str]:
+    """Of an attack on a defended model, and of how its results through several views become one.
+
+    In older records of universal attacks each image had what was learned through the view that hurt it most.
+    """
+    one_for_all = tier == "adaptive" and isinstance(attack, UniversalAttack)
+    return plugin_fingerprints("attack", attack) | ({"artifact": "one for all"} if one_for_all else {})
 
 
 def latency_fingerprints(defense: Defense, testbed: Testbed) -> dict[str, str]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.contracts import Attack, CertifiedDefense, Classifier, Goal, Images, NotApplicableError
+from bench.contracts import Attack, CertifiedDefense, Goal, Images, NotApplicableError
 from bench.core.goals import predicted
 from bench.engine.craft import Crafted
 from bench.engine.independence import FEW, hidden_input
@@ -26,49 +25,10 @@ class CertificateError(RuntimeError):
     """An attack turned an image within its certified budget: the certificate, and so the benchmark, is wrong."""
 
 
-def strongest(crafted: dict[str, Crafted], defended: Classifier, testbed: Testbed) -> Crafted:
-    """For each image the attacked image that comes nearest to the goal on the defended model itself.
-
-    Args:
-        crafted: view -> what was crafted through it; which view won is noted as `through VIEW`.
-        defended: the model that counts.
-        testbed: images, goal and streams.
-    """
-    if len(crafted) == 1:
-        return next(iter(crafted.values()))
-    goal = Goal(testbed.goal.labels, testbed.goal.targets, defended.rejects)
-    rng = testbed.streams.derive("choosing a view")
-    views = list(crafted.values())
-    margins = torch.stack([goal.margin(fresh_answers(defended, view.adversarial, rng)) for view in views])
-    best = margins.where(~margins.isnan(), -torch.inf).argmin(0)  # logits that are not finite are a success
-
-    def pick(values: list[Tensor]) -> Tensor:
-        stacked = torch.stack(values)
-        return stacked[best, torch.arange(len(best), device=best.device)]
-
-    def total(values: list[Tensor]) -> Tensor:
-        return torch.stack(values).sum(0)
-
-    shared = set.intersection(*(set(view.noted) for view in views))
-    noted = {name: pick([view.noted[name] for view in views]) for name in sorted(shared)}
-    if "zero_gradient" in shared:  # what counts is whether none of the defense's own views has a gradient
-        own = [view.noted["zero_gradient"] for name, view in crafted.items() if name != "bare"]
-        noted["zero_gradient"] = reduce(torch.fmin, own)
-    attacked = torch.stack([view.eligible for view in views]).any(0)
-    through = {
-        f"through {name}": torch.where(attacked, (best == place).double(), torch.nan)
-        for place, name in enumerate(crafted)
-    }
-    return Crafted(
-        adversarial=pick([view.adversarial for view in views]),
-        eligible=attacked,
-        right=pick([view.right for view in views]),
-        forwards=total([view.forwards for view in views]),
-        backwards=total([view.backwards for view in views]),
-        noted=noted | through,
-        artifact=views[int(best.bincount().argmax())].artifact,
-        seconds={name: sum(view.seconds[name] for view in views) for name in views[0].seconds},
-    )
+def lost(protected: Protected, testbed: Testbed) -> Tensor:
+    """Which clean images the defended model gets wrong in every draw; none if a certain class is wanted."""
+    wrong = (predicted(protected.clean) != testbed.labels).all(0)
+    return wrong if testbed.goal.targets is None else torch.zeros_like(wrong)
 
 
 def spare_lost(crafted: Crafted, protected: Protected, testbed: Testbed) -> Crafted:
@@ -76,10 +36,8 @@ def spare_lost(crafted: Crafted, protected: Protected, testbed: Testbed) -> Craf
 
     A clean image that a detector rejects is an error already. Changed, it would count as an attack that was caught.
     """
-    if testbed.goal.targets is not None:
-        return crafted
-    lost = (predicted(protected.clean) != testbed.labels).all(0)
-    return replace(crafted, adversarial=torch.where(lost[:, None, None, None], testbed.images, crafted.adversarial))
+    spared = lost(protected, testbed)[:, None, None, None]
+    return replace(crafted, adversarial=torch.where(spared, testbed.images, crafted.adversarial))
 
 
 def judge(attack: Attack, protected: Protected, oblivious: Crafted, attacked: Crafted, testbed: Testbed) -> Facts:

@@ -125,7 +125,7 @@ def plan(
                 for tier in tiers:
                     cell = cell_of(testbed.setting, testbed.dataset, attack_text, defense_text, tier, effort)
                     task = CellTask(cell, testbed.setting)
-                    _sort_in(result, task, cell_fingerprints(attack, defense, testbed), store)
+                    _sort_in(result, task, cell_fingerprints(attack, defense, testbed, tier), store)
                     old = [cell for cell in former_cells(cell, former) if store.path(cell).is_file()]
                     _replace(result, task, old, former)
     _add_latencies(result, testbed, made_defenses, former, store)

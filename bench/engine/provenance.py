@@ -42,7 +42,7 @@ def make_outcome(
         facts=facts,
         queries=count_queries(attacked),
         warnings=warnings_of(facts, testbed.classes),
-        fingerprints=cell_fingerprints(attack, protected.defense, testbed),
+        fingerprints=cell_fingerprints(attack, protected.defense, testbed, cell.tier),
         provenance=environment(testbed.setting, draws if protected.model.random else 1),
         training={name: round(value, 3) for name, value in protected.cost.items()},
         seconds={name: round(value, 3) for name, value in seconds.items()},

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
-from bench.contracts import Attack, Classifier, Plugin
+from bench.contracts import Attack, Classifier, Plugin, UniversalAttack
 from bench.core.checkpoints import Checkpoint
-from bench.core.tensor_cache import cache_path, cached
+from bench.core.tensor_cache import cache_path, cached, checksum
+from bench.engine.adaptive import BARE, in_turn, one_for_all
 from bench.engine.audit import audit
 from bench.engine.craft import Crafted, Progress, craft
 from bench.engine.interference import unchanged
-from bench.engine.judge import certified, judge, refute, spare_lost, strongest
+from bench.engine.judge import certified, judge, refute, spare_lost
 from bench.engine.protect import Protected, protect
 from bench.engine.provenance import make_outcome
 from bench.engine.setting import Setting
@@ -69,9 +72,9 @@ def evaluate(
     started = perf_counter()
     attack = attack or make_attack(testbed.setting.local(cell.attack), cell.effort)
 
-    oblivious = attacked = _crafted(attack, {"bare": testbed.bare}, None, cell, testbed, progress)
-    if cell.tier == "adaptive":
-        attacked = _crafted(attack, _views(attack, protected, testbed), protected, cell, testbed, progress)
+    oblivious = attacked = _crafted(attack, BARE, testbed.bare, testbed.rows, None, cell, testbed, progress)
+    if cell.tier == "adaptive" and protected.model is not testbed.bare:
+        attacked = _adaptive(attack, oblivious, protected, cell, testbed, progress)
         attacked = spare_lost(attacked, protected, testbed)
 
     progress(1, "judging")
@@ -87,59 +90,68 @@ def evaluate(
     return Computed(outcome, testbed, attack, protected, attacked)
 
 
-def _views(attack: Attack, protected: Protected, testbed: Testbed) -> dict[str, Classifier]:
-    """The models through which an adaptive attacker crafts.
+def _adaptive(
+    attack: Attack, bare: Crafted, protected: Protected, cell: Cell, testbed: Testbed, progress: Progress
+) -> Crafted:
+    """What one who knows the defense submits. Gradients come from its views, scores from the defended model.
 
-    Gradients come from the defense's views, scores from the defended model. The bare model is one of them: an attacker
-    who knows the defense knows the model behind it, and transfer is sometimes the stronger attack.
+    The bare model is a view too: who knows the defense knows the model behind it, and transfer is sometimes stronger.
     """
-    if protected.model is testbed.bare:
-        return {"bare": testbed.bare}
     own = {"defended": protected.model}
     if attack.access == "gradients":
         own = protected.defense.attacker_views(testbed.bare, protected.learned)
-    return own | {"bare": testbed.bare}
+
+    def through(name: str, rows: Tensor) -> Crafted:
+        return _crafted(attack, name, own[name], rows, protected, cell, testbed, progress)
+
+    def applied(given: Attack) -> Crafted:
+        return craft(given, protected.model, testbed, testbed.rows, DRAWS[cell.effort], progress, Checkpoint(None))
+
+    views = {name: partial(through, name) for name, view in own.items() if view is not testbed.bare}
+    if not views:
+        return bare
+    if isinstance(attack, UniversalAttack):
+        crafted = {BARE: bare} | {name: view(testbed.rows) for name, view in views.items()}
+        return one_for_all(attack, crafted, applied, protected, testbed)
+    return in_turn(attack, bare, views, protected, testbed)
 
 
 def _crafted(
     attack: Attack,
-    views: dict[str, Classifier],
+    name: str,
+    view: Classifier,
+    rows: Tensor,
     protected: Protected | None,
     cell: Cell,
     testbed: Testbed,
     progress: Progress,
 ) -> Crafted:
-    """Adversarial images through each view (the strongest for each image), from the cache if they were made before.
+    """Adversarial images of some rows through one view, from the cache if they were made before.
 
-    After a kill it goes on after the last saved batch. A view that is the bare model is crafted once for all defenses.
+    After a kill it goes on after the last saved batch. The bare model has no `protected`: it is crafted once for all
+    defenses.
     """
     draws = DRAWS[cell.effort]
     defended, learned = (protected.model, protected.learned) if protected else (None, None)
     plugins: list[Plugin] = [attack, protected.defense] if protected else [attack]
+    inputs = testbed.fingerprints | {
+        "model": testbed.setting.model,
+        "attack": plugin_key(attack),
+        "view": f"{name} of {plugin_key(protected.defense)}" if protected else BARE,
+        "images": checksum({"rows": rows}),
+        "goal": f"{cell.goal} seed {cell.seed}",
+        "draws": str(draws if view.random else 1),
+        "engine": f"torch {torch.__version__} {testbed.device.type}",
+    }
+    checkpoint = Checkpoint(cache_path("crafted", inputs).with_suffix(".pt"))
 
-    def made(name: str, view: Classifier) -> Crafted:
-        through = "" if view is testbed.bare or protected is None else f" through {name}"
-        inputs = testbed.fingerprints | {
-            "model": testbed.setting.model,
-            "attack": plugin_key(attack),
-            "view": f"{name} of {plugin_key(protected.defense)}" if through and protected else "bare",
-            "goal": f"{cell.goal} seed {cell.seed}",
-            "draws": str(draws if view.random else 1),
-            "engine": f"torch {torch.__version__} {testbed.device.type}",
-        }
+    def tell(share: float, doing: str) -> None:
+        progress(share, f"{doing} through {name}" if protected else doing)
 
-        checkpoint = Checkpoint(cache_path("crafted", inputs).with_suffix(".pt"))
+    def make() -> dict[str, Tensor]:
+        with unchanged(testbed, plugins, defended, learned):  # else wrong images would reach the cache
+            return craft(attack, view, testbed, rows, draws, tell, checkpoint).tensors()
 
-        def tell(share: float, doing: str) -> None:
-            progress(share, doing + through)
-
-        def make() -> dict[str, torch.Tensor]:
-            with unchanged(testbed, plugins, defended, learned):  # else wrong images would reach the cache
-                return craft(attack, view, testbed, draws, tell, checkpoint).tensors()
-
-        tensors = cached("crafted", inputs, make)
-        checkpoint.drop()
-        return Crafted.of_tensors(tensors, testbed.device)
-
-    crafted = {name: made(name, view) for name, view in views.items()}
-    return strongest(crafted, protected.model if protected else testbed.bare, testbed)
+    tensors = cached("crafted", inputs, make)
+    checkpoint.drop()
+    return Crafted.of_tensors(tensors, testbed.device)

@@ -65,6 +65,11 @@ class Testbed:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def rows(self) -> Tensor:
+        """The places of all images, shape (n,)."""
+        return torch.arange(len(self), device=self.device)
+
     def _load_model(self) -> Classifier:
         setting = self.setting
         return load_model(

@@ -50,7 +50,7 @@ def warnings_of(facts: Facts, classes: int) -> list[str]:
     unconverged = [value for value in facts.noted.get("unconverged", []) if value is not None]
     if any(unconverged):
         doubts.append(f"the attack ended without convergence on {sum(unconverged):.0f} of {len(unconverged)} images")
-    bare = [value for value in facts.noted.get("through bare", []) if value is not None]
+    bare = _bare_beside_others(facts)
     if sum(bare) > 0.5 * len(bare):
         doubts.append(
             f"on {sum(bare):.0f} of {len(bare)} images the strongest attack was the one crafted on the bare model: the "
@@ -63,6 +63,14 @@ def warnings_of(facts: Facts, classes: int) -> list[str]:
     if died > 0.01 * len(facts.index):
         doubts.append(f"success on {died} of {len(facts.index)} images dies on the 8-bit grid")
     return doubts
+
+
+def _bare_beside_others(facts: Facts) -> list[float]:
+    """Whether the bare model was the strongest view, for the images that were attacked through another one, too."""
+    views = {name: values for name, values in facts.noted.items() if name.startswith("through ")}
+    bare = views.pop("through bare", [])
+    others = zip(*views.values(), strict=True)
+    return [one for one, own in zip(bare, others, strict=False) if one is not None and set(own) != {None}]
 
 
 def _percent(part: float, whole: float) -> str:

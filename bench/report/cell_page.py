@@ -99,6 +99,48 @@ def strongest_views(pages: Iterable[CellPage]) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for facts in (facts for page in pages for facts in page.sample.facts.values()):
         for name, strongest in facts.noted.items():
-            if name.startswith("through "):
+            if _is_view(name):
                 counts[name.removeprefix("through ")] += sum(value == 1 for value in strongest)
     return dict(counts.most_common())
+
+
+@dataclass(frozen=True)
+class BrokenBy:
+    """How many images each stage of an attack broke, through each view; of a random defense those lost in most draws.
+
+    Attributes:
+        views: the columns; none if there is one view only.
+        rows: stage -> a count for each view, and for all of them together.
+    """
+
+    views: tuple[str, ...]
+    rows: Mapping[str, tuple[int, ...]]
+
+
+def broken_by_stages(page: CellPage) -> BrokenBy | None:
+    """For an attack in stages; None for another one."""
+    counts: Counter[tuple[str, str]] = Counter()
+    views: list[str] = []
+    for facts in page.sample.facts.values():
+        stages = facts.noted.get("stage")
+        through = {name.removeprefix("through "): values for name, values in facts.noted.items() if _is_view(name)}
+        views += [name for name in through if name not in views]
+        for place, reached in enumerate(facts.reached):
+            if stages and reached > 0.5:
+                view = next((name for name, values in through.items() if values[place]), "")
+                counts[_stage_name(stages[place]), view] += 1
+    stages_found = sorted({stage for stage, _ in counts})
+    if not counts:
+        return None
+    rows = {stage: [counts[stage, view] for view in views] for stage in stages_found}
+    totals = {stage: sum(count for (one, _), count in counts.items() if one == stage) for stage in stages_found}
+    return BrokenBy(tuple(views), {stage: (*rows[stage], totals[stage]) for stage in stages_found})
+
+
+def _is_view(note: str) -> bool:
+    return note.startswith("through ")
+
+
+def _stage_name(number: float | None) -> str:
+    """A stage may fail on its view, and what it made may fool the defended model all the same."""
+    return "none of them on its view" if number is None else f"{number:.0f}"

@@ -19,7 +19,7 @@ from bench.records.format import Formatted, format_failure
 from bench.records.schema import TIERS
 from bench.report.board import WORST_CASE, Board
 from bench.report.boards import provenance_summary
-from bench.report.cell_page import costs, measure_labels, strongest_views
+from bench.report.cell_page import broken_by_stages, costs, measure_labels, strongest_views
 from bench.report.checks import NOT_RUN
 from bench.report.legend import check_descriptions, column_names, filters, heading_meanings
 from bench.report.plugin_docs import plugin_docs
@@ -77,8 +77,9 @@ def jinja_environment() -> Environment:
     templates.filters |= {"column_groups": _column_groups, "plain": plain, "words": _words, "sort_key": _sort_key}
     templates.filters |= {"ticked": _ticked, "board_anchor": board_anchor, "cell_url": cell_url}
     functions = (
-        check_descriptions, column_names, commands, costs, filters, findings, format_failure, heading_meanings,
-        measure_labels, model_anchor, plugin_docs, plugin_url, provenance_summary, raised, strongest_views, why_not_run,
+        broken_by_stages, check_descriptions, column_names, commands, costs, filters, findings, format_failure,
+        heading_meanings, measure_labels, model_anchor, plugin_docs, plugin_url, provenance_summary, raised,
+        strongest_views, why_not_run,
     )  # fmt: skip
     templates.globals |= {function.__name__: function for function in functions}
     templates.globals |= {"NOT_RUN": NOT_RUN, "TIERS": TIERS, "WORST_CASE": WORST_CASE}

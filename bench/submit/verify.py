@@ -13,6 +13,7 @@ from typing import Literal
 from bench.contracts import answers
 from bench.core.text import plain
 from bench.engine.independence import FEW, hidden_input
+from bench.engine.inputs import attack_fingerprints
 from bench.engine.judge import CertificateError
 from bench.engine.protect import Protected
 from bench.engine.provenance import describe_attack
@@ -20,7 +21,6 @@ from bench.engine.run import Computed, evaluate
 from bench.engine.testbed import Testbed, testbed_of
 from bench.errors import InputError, RefusedError
 from bench.memory import out_of_memory
-from bench.plugins.fingerprints import plugin_fingerprints
 from bench.plugins.registry import make_attack
 from bench.records.schema import Cell, Facts, Outcome
 from bench.records.warnings import HIDDEN_INPUTS, warnings_of
@@ -161,7 +161,7 @@ def _comparable(outcome: Outcome, testbed: Testbed, bundle: Bundle) -> bool:
 
 def _inputs(cell: Cell, testbed: Testbed) -> dict[str, str]:
     """The fingerprints of what a cell is computed with here, beside its defense."""
-    return testbed.fingerprints | plugin_fingerprints("attack", make_attack(cell.attack, cell.effort))
+    return testbed.fingerprints | attack_fingerprints(make_attack(cell.attack, cell.effort), cell.tier)
 
 
 def _computed(

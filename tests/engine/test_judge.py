@@ -11,7 +11,7 @@ from bench.checks.case import Case
 from bench.contracts import Classifier, Images, Logits, Streams
 from bench.engine.craft import Crafted
 from bench.engine.interference import InterferenceError, unchanged
-from bench.engine.judge import judge, strongest
+from bench.engine.judge import judge
 from bench.engine.protect import Protected, at_work
 from bench.engine.testbed import NonFiniteLogitsError, Testbed
 from bench.plugins.registry import make_attack, make_defense
@@ -77,13 +77,6 @@ def test_a_detector_may_say_that_logits_that_are_not_finite_reject(testbed: Test
     assert "non_finite_attacked" not in facts.noted
 
 
-def test_of_several_views_the_one_without_an_answer_is_the_strongest(testbed: Testbed) -> None:
-    broken = attacked(testbed)
-    views = {"kept": replace(broken, adversarial=testbed.images), "broken": broken}
-    chosen = strongest(views, Fragile(testbed.bare), testbed)
-    assert torch.equal(chosen.adversarial[:3], broken.adversarial[:3])
-
-
 def test_a_bare_model_without_finite_logits_has_no_numbers(testbed: Testbed) -> None:
     broken = Testbed(testbed.setting, testbed.dataset, Fragile(testbed.bare))
     broken.images[1, 0, 0, 0] = 0
@@ -108,3 +101,12 @@ def test_what_a_defense_learned_is_watched(testbed: Testbed) -> None:
         unchanged(testbed, [protected.defense], protected.model, learned),
     ):
         learned["weight"].add_(1)
+
+
+def test_the_bare_model_as_the_best_view_is_a_warning_only_where_another_view_was_tried() -> None:
+    ones = [1.0] * 10
+    facts = Facts(list(range(10)), [1] * 10, [1] * 10, ones, ones, ones, ones, ones, [0.0] * 10)
+    for own, warned in (([None] * 8 + [1.0, 1.0], False), ([0.0] * 8 + [1.0, 1.0], True)):
+        bare = [1.0] * 8 + [0.0] * 2
+        texts = warnings_of(replace(facts, noted={"through bare": bare, "through own": own}), 10)
+        assert any("crafted on the bare model" in text for text in texts) == warned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,15 @@ import torch
 from PIL import Image
 
 from bench.contracts import InputError
+from bench.engine.inputs import cell_fingerprints
 from bench.engine.matrix import compute
 from bench.engine.plan import CellTask, LatencyTask, Plan, plan
 from bench.engine.setting import Setting
+from bench.engine.testbed import testbed_of
 from bench.engine.workers import execute, load_plugins
 from bench.plugins import registry
-from bench.records.schema import Cell, Latency
+from bench.plugins.registry import make_attack, make_defense
+from bench.records.schema import TIERS, Cell, Latency
 from bench.records.store import Store
 from bench.report import write_report
 
@@ -67,6 +71,17 @@ def test_what_learns_is_refused_without_training_images_and_all_leaves_it_out(ob
     assert not {cell.attack for cell in cells} & {"patch", "tnt"}
     assert not {cell.defense for cell in cells} & {"squeeze", "adversarial-training"}
     assert any("squeeze learns from training images" in line for line in result.left_out)
+
+
+def test_only_universal_attacks_on_a_defense_that_they_know_depend_on_how_one_artifact_is_chosen() -> None:
+    testbed = testbed_of(Setting("photos", "photos-cnn", images=4))
+    names, defenses = ("patch", "lavan"), ("none", "jpeg")
+    dependent = [
+        (attack, defense, tier)
+        for attack, defense, tier in product(names, defenses, TIERS)
+        if "artifact" in cell_fingerprints(make_attack(attack), make_defense(defense), testbed, tier)
+    ]
+    assert dependent == [("patch", "jpeg", "adaptive")]
 
 
 def test_a_timing_that_fails_is_a_record_of_its_own_and_is_tried_again(tmp_path: Path) -> None:

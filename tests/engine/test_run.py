@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from bench.contracts import Classifier, Goal, Images, NotApplicableError, Streams
+from bench.engine.adaptive import strongest
 from bench.engine.craft import Crafted
-from bench.engine.judge import judge, spare_lost, strongest
+from bench.engine.judge import judge, spare_lost
 from bench.engine.protect import Protected
 from bench.engine.run import run_cell
 from bench.engine.setting import Setting
@@ -55,7 +56,7 @@ def test_the_facts_of_all_images_are_there_and_agree_with_each_other() -> None:
     assert facts.eligible == facts.defended_clean
     pairs = zip(facts.reached, facts.defended_attacked, facts.eligible, strict=True)
     assert all(reached == (1 - right) * eligible for reached, right, eligible in pairs)
-    assert outcome.queries["backwards_mean"] == 10  # five steps through JPEG, five on the bare model
+    assert 5 < outcome.queries["backwards_mean"] < 10  # five steps on the bare model, five through JPEG where they fail
     assert {outcome.facts.label.count(one) for one in range(10)} == {4}  # type: ignore[union-attr]
 
 
@@ -139,7 +140,8 @@ def test_a_killed_cell_goes_on_behind_its_last_batch(
     monkeypatch.setattr(craft, "_batch", lambda *given: firsts.append(int(given[3][0])) or batch(*given))
     monkeypatch.setattr(craft, "_learn", lambda *given: learnt.append(1) or learn(*given))
     resumed = computed(cell, setting)
-    assert firsts == [24, 32, 0, 8, 16, 24, 32], "the first view goes on, the second begins"
+    assert firsts[:2] == [24, 32], "the first view goes on"
+    assert firsts[2] < 8, "the second begins"
     assert len(learnt) == attack.startswith("patch"), "what the first view learned was learned again"
     assert not list(tmp_path.glob("*.pt")), "the state stayed behind"
 
@@ -263,5 +265,7 @@ def test_a_gradient_has_vanished_only_if_none_of_the_views_has_one() -> None:
         shares = torch.tensor(zero).repeat(count)[:count]
         return Crafted(testbed.images, ones.bool(), ones.bool(), ones, ones, {"zero_gradient": shares})
 
-    views = {"plain": through(1, 1), "tempered": through(0, 1), "bare": through(0, 0)}
-    assert strongest(views, testbed.bare, testbed).noted["zero_gradient"].tolist() == [0, 1] * (count // 2)
+    views = {"bare": through(0, 0), "plain": through(1, 1), "tempered": through(0, 1)}
+    margins = dict.fromkeys(views, torch.zeros(count))
+    noted = strongest(views, margins, torch.zeros(count).bool()).noted
+    assert noted["zero_gradient"].tolist() == [0, 1] * (count // 2)

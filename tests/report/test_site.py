@@ -75,6 +75,17 @@ def test_the_page_of_a_cell_tells_which_view_gave_the_strongest_attack(tmp_path:
     assert "strongest view" not in page(saved(tmp_path / "other", LGS[2]), cell_url(LGS[2].cell))
 
 
+def test_the_page_of_a_cell_tells_what_each_stage_broke_through_which_view(tmp_path: Path) -> None:
+    rest = [None] * 397
+    through = {"through bare": [1.0, 0.0, 0.0, *rest], "through own": [None, 1.0, 1.0, *rest]}
+    reached = [1.0, 1.0, 1.0, *[0.0] * 397]
+    staged = replace(facts(0.4), reached=reached, noted=through | {"stage": [0.0, 2.0, 2.0, *rest]})
+    folder = saved(tmp_path, LGS[2], replace(LGS[3], facts=staged))
+    text = page(folder, cell_url(LGS[3].cell))
+    assert "images broken by stage through bare through own in all 0 1 0 1 2 0 2 2" in text
+    assert "Stages, oblivious" not in text
+
+
 def test_a_page_says_nothing_of_a_tier_that_it_lacks(tmp_path: Path) -> None:
     text = page(saved(tmp_path, LGS[0], LGS[2]), cell_url(LGS[2].cell))
     assert "--tier oblivious" in text
