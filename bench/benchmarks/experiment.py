@@ -28,14 +28,14 @@ def _one_or_more(item: dict[str, Any]) -> tuple[BeforeValidator, Field, WithJson
     return BeforeValidator(_listed), Field(min_length=1), WithJsonSchema(schema)
 
 
-Text = Annotated[str, Field(min_length=1)]
-Texts = Annotated[tuple[Text, ...], *_one_or_more({"type": "string", "minLength": 1})]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], *_one_or_more({"type": "integer", "minimum": 0})]
+_Text = Annotated[str, Field(min_length=1)]
+_Texts = Annotated[tuple[_Text, ...], *_one_or_more({"type": "string", "minLength": 1})]
+_Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], *_one_or_more({"type": "integer", "minimum": 0})]
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 @checked(frozen=True, config=_STRICT)
-class About:
+class Description:
     """What makes an experiment a benchmark: what it is about and what its rows are compared by."""
 
     title: str
@@ -47,7 +47,7 @@ class About:
     counts: str
     """Which number a row is judged by, in words."""
 
-    data: Texts
+    data: _Texts
     """The data sets that it is about, by their names in records; `*` stands for any characters."""
 
     weights: str = ""
@@ -58,25 +58,25 @@ class About:
 class Experiment:
     """An experiment of `bench run`. Keys are its options, with `_` for `-`; lists are crossed with each other."""
 
-    dataset: Texts | None = None
+    dataset: _Texts | None = None
     """Data sets; see `bench list datasets`."""
 
-    model: Texts | None = None
+    model: _Texts | None = None
     """Classifiers; see `bench list models`. One with weights in a file is written NAME:weights=FILE."""
 
-    weights: Text | None = None
+    weights: _Text | None = None
     """The weights of the only model: safetensors or a state dict."""
 
-    mean: Text | None = None
+    mean: _Text | None = None
     """Normalisation inside the models, such as 0.5:0.5:0.5."""
 
-    std: Text | None = None
+    std: _Text | None = None
     """As mean."""
 
-    attack: Texts | None = None
+    attack: _Texts | None = None
     """Attacks, or `all`."""
 
-    defense: Texts | None = None
+    defense: _Texts | None = None
     """Defenses, or `all`."""
 
     tier: Literal["oblivious", "adaptive", "both"] | None = None
@@ -85,7 +85,7 @@ class Experiment:
     targeted: bool | None = None
     """Aim at a random other class for each image."""
 
-    target: Text | None = None
+    target: _Text | None = None
     """Aim at this class: its name or its number."""
 
     effort: Effort | None = None
@@ -94,10 +94,10 @@ class Experiment:
     images: PositiveInt | Literal["all"] | None = None
     """How many evaluation images."""
 
-    seed: Seeds | None = None
+    seed: _Seeds | None = None
     """Seeds of every random number."""
 
-    device: Text | None = None
+    device: _Text | None = None
     """A device of torch: cpu, cuda, cuda:1."""
 
     workers: Annotated[int, Field(ge=0)] | None = None
@@ -109,10 +109,10 @@ class Experiment:
     batch_size: PositiveInt | None = None
     """Images attacked at once."""
 
-    plugin: Texts | None = None
+    plugin: _Texts | None = None
     """Python files with plugins."""
 
-    benchmark: About | None = None
+    benchmark: Description | None = None
     """What is said of a benchmark; `bench run` needs none of it."""
 
     def options(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Experiment:
         }
 
 
-_KEYS = {field.name for kind in (Experiment, About) for field in fields(kind)}
+_KEYS = {field.name for kind in (Experiment, Description) for field in fields(kind)}
 _START = re.compile(r"^(Input|Value|String) should (be|have) | after validation.*")
 """What the messages of pydantic begin and end with."""
 
@@ -166,7 +166,7 @@ def load_experiment(path: Path) -> ExperimentFile:
         raise InputError(f"Expected an experiment file, but {path} cannot be read: {error}.") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not TOML: {error}.") from error
-    for kind, part, front in ((Experiment, tree, ""), (About, tree.get("benchmark"), "benchmark.")):
+    for kind, part, front in ((Experiment, tree, ""), (Description, tree.get("benchmark"), "benchmark.")):
         for key in part if isinstance(part, dict) else ():
             _check_key(path, text, key, kind, front)
     try:
@@ -191,7 +191,7 @@ def schema_text() -> str:
 
 
 def toml_text(values: Mapping[str, Any]) -> str:
-    """Texts, numbers, truth values and lists of them as TOML, a line for each key."""
+    """_Texts, numbers, truth values and lists of them as TOML, a line for each key."""
     return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
 
 
