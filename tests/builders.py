@@ -51,7 +51,7 @@ def outcome(attack: str, defense: str, tier: str, attacked: float | Facts | None
     `more` gives fields of the cell, `attack_traits`, `defense_traits`, and fields of the record.
     """
     name, kind = attack.partition(":")[0], "none" if defense == "none" else "transform"
-    cell = {"dataset": "photos", "model": "photos-cnn", "attack": attack, "defense": defense, "tier": tier}
+    cell = {"dataset": "cifar10", "model": "photos-cnn", "attack": attack, "defense": defense, "tier": tier}
     cell |= {key: more.pop(key) for key in ("dataset", "goal", "effort", "images", "seed") if key in more}
     traits = more.pop("attack_traits", TRAITS.get(name, PATCH))
     steps = {"fgsm": {}, "patch": {"area": 0.05}}.get(name, {"steps": 10})

@@ -14,7 +14,7 @@ from bench.papers.reported import Query, ReportedSetting
 from bench.papers.training_time import training_increase
 from bench.records import metrics
 from bench.records.format import Formatted, format_failure, format_share
-from bench.records.metrics import Estimate
+from bench.records.metrics import Design, Estimate
 from bench.records.samples import Sample, group_by_conditions
 from bench.records.schema import Cell, Facts, Latency, Outcome
 
@@ -24,8 +24,8 @@ BATCH = 32
 
 
 def _complement(measure: Reading) -> Reading:
-    def error(*seeds: Facts) -> Estimate | None:
-        share = measure(*seeds)
+    def error(*seeds: Facts, design: Design) -> Estimate | None:
+        share = measure(*seeds, design=design)
         return None if share is None else Estimate(1 - share.value, 1 - share.high, 1 - share.low, share.n)
 
     return error
@@ -154,7 +154,7 @@ class Measurements:
         if not facts:
             first = sample.failures[0]
             return Measurement(format_failure(first.status, first.reason), origin=origin, measured=cell)
-        estimate = READINGS[query.measure](*facts)
+        estimate = READINGS[query.measure](*facts, design=sample.design)
         if estimate is None or estimate.n == 0:
             return Measurement(Formatted(title="No image counts here."), origin=origin, measured=cell)
         scale = 1 if query.unit == "shares" else 100

@@ -10,11 +10,10 @@ from pathlib import Path
 from bench.core.identity import without_hashes
 from bench.core.text import escape_markdown, markdown_table, signed
 from bench.errors import InputError
-from bench.records.metrics import Estimate, difference, per_image
+from bench.records.metrics import NOTHING, Design, Estimate, difference, per_image
+from bench.records.samples import design_of
 from bench.records.schema import Cell, Facts, Outcome
 from bench.records.store import Store
-
-_NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
 
 
 @dataclass(frozen=True)
@@ -121,19 +120,20 @@ def _records(folder: Path) -> dict[Cell, Outcome]:
 def _change(cell: Cell, before: Outcome | None, after: Outcome | None) -> Change:
     rates = _rate(before), _rate(after)
     if before is None or after is None:
-        return Change(cell, *rates, _NOTHING, _NOTHING, "new" if before is None else "gone")
+        return Change(cell, *rates, NOTHING, NOTHING, "new" if before is None else "gone")
     if before.facts is None or after.facts is None:
         silent = after if after.facts is None else before
-        return Change(cell, *rates, _NOTHING, _NOTHING, silent.status)
+        return Change(cell, *rates, NOTHING, NOTHING, silent.status)
     if any(before.fingerprints.get(name) != after.fingerprints.get(name) for name in ("data", "weights")):
-        return Change(cell, *rates, _NOTHING, _NOTHING, "other data or weights")
-    gaps = [_gap(before.facts, after.facts, name) for name in ("defended_attacked", "defended_clean")]
+        return Change(cell, *rates, NOTHING, NOTHING, "other data or weights")
+    design = design_of(cell, after.defense)
+    gaps = [_gap(before.facts, after.facts, name, design) for name in ("defended_attacked", "defended_clean")]
     return Change(cell, *rates, gaps[0], gaps[1])
 
 
-def _gap(before: Facts, after: Facts, name: str) -> Estimate:
-    old, new = per_image([before], name), per_image([after], name)
-    return difference(new, old) if old and new else _NOTHING
+def _gap(before: Facts, after: Facts, name: str, design: Design) -> Estimate:
+    old, new = (per_image([one], name, design=design) for one in (before, after))
+    return difference(new, old) if old and new else NOTHING
 
 
 def _rate(outcome: Outcome | None) -> float:

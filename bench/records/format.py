@@ -25,6 +25,7 @@ class Formatted:
         value: the number to sort by, None if there is none.
         title: an explanation for a tooltip.
         note: the number of its footnote, 0 if none.
+        spread: the values of several trainings, "" if there is one.
     """
 
     text: str = DASH
@@ -33,6 +34,7 @@ class Formatted:
     value: float | None = None
     title: str = ""
     note: int = 0
+    spread: str = ""
 
     def as_bound(self, sign: str, reason: str) -> Formatted:
         """The same number as a bound (`sign` is ≤ or ≥), with the reason."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.records.metrics import MEASURES
+from bench.records.samples import design_of
 from bench.records.schema import Outcome
 from bench.records.store import Store
 
@@ -35,7 +36,7 @@ def _flat(outcome: Outcome) -> dict[str, Any]:
         row |= {name: record.traits.get(name) if record else None for name in traits}
     row["n"] = len(outcome.facts.index) if outcome.facts else 0
     for name, measure in MEASURES.items():
-        estimate = measure(outcome.facts) if outcome.facts else None
+        estimate = measure(outcome.facts, design=design_of(outcome.cell, outcome.defense)) if outcome.facts else None
         values = (estimate.value, estimate.low, estimate.high) if estimate else (math.nan,) * 3
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
         if name in ("beta", "attack_success"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from bench.core.text import plain
-from bench.records.metrics import PerImage, per_image, worst_case
+from bench.records.metrics import Design, PerImage, per_image, worst_case
 from bench.records.schema import Cell, Facts, Outcome, PluginRecord, Tier
+
+DEMONSTRATION = "photos"
+"""The data set whose classes are crops of one photograph each: it shows how things work, and ranks nothing."""
 
 
 @dataclass(frozen=True, order=True)
@@ -32,6 +35,11 @@ class Conditions:
     def scale(self) -> tuple[str, str, str, int]:
         """What boards with different budgets and goals may share: data set, model, effort and number of images."""
         return self.dataset, self.model, self.effort, self.images
+
+    @property
+    def demonstration(self) -> bool:
+        """Whether the images are crops of a few photographs."""
+        return self.dataset.partition(":")[0] == DEMONSTRATION
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,11 @@ class Sample:
         return bool(self.attack and self.attack.traits.get("universal"))
 
     @property
+    def design(self) -> Design:
+        """What its images and seeds are a sample of."""
+        return design_of(self.cell, self.defense)
+
+    @property
     def family(self) -> str:
         """As `Attack.family`; an attack without one is a family of its own."""
         return str(self.attack.traits.get("family") or self.attack.name) if self.attack else self.cell.attack
@@ -95,12 +108,18 @@ class Sample:
     @cached_property
     def attacked(self) -> PerImage | None:
         """For each image the share of seeds that classify it correctly under attack."""
-        return per_image(list(self.facts.values()), "defended_attacked")
+        return per_image(list(self.facts.values()), "defended_attacked", design=self.design)
 
     @property
     def failures(self) -> list[Outcome]:
         """The records without numbers."""
         return [one for one in self.outcomes if one.cell.seed not in self.facts]
+
+
+def design_of(cell: Cell, defense: PluginRecord | None) -> Design:
+    """What the images and seeds of a cell's row are a sample of."""
+    trained = bool(defense and (defense.traits.get("trained") or defense.traits.get("kind") == "trained"))
+    return Design(cell.dataset.partition(":")[0] == DEMONSTRATION, trained)
 
 
 Samples = dict[tuple[str, str, Tier], Sample]
@@ -135,10 +154,11 @@ def group_by_conditions(outcomes: Iterable[Outcome]) -> tuple[dict[Conditions, S
     return samples, unknown
 
 
-def worst_case_of(samples: Sequence[Sample]) -> dict[int, Facts]:
-    """The facts of the worst case over these attacks, for each seed for which all of them succeeded."""
+def worst_case_of(samples: Sequence[Sample], seeds: Collection[int] | None = None) -> dict[int, Facts]:
+    """The facts of the worst case over these attacks, for each seed (of `seeds`) for which all of them succeeded."""
     facts = [one.facts for one in samples if one.facts]
-    if len(facts) < 2:
-        return facts[0] if facts else {}
-    seeds = sorted(set.intersection(*(set(one) for one in facts)))
-    return {seed: worst_case([one[seed] for one in facts]) for seed in seeds}
+    if not facts:
+        return {}
+    common = set.intersection(*(set(one) for one in facts))
+    kept = sorted(common if seeds is None else common & set(seeds))
+    return {seed: worst_case([one[seed] for one in facts]) if len(facts) > 1 else facts[0][seed] for seed in kept}

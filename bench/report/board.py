@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from bench.core.text import plain
 from bench.records.format import Formatted
@@ -88,6 +90,7 @@ class Row:
     Attributes:
         defense: its name and description.
         rank: "" for the row without a defense, "–" for a row that is not ranked.
+        section: the part of the board that it belongs to, one of `evidence.SECTIONS`.
         why_unranked: the reason why it has no rank, "" if it has one.
         baseline: whether this is the row without a defense.
         clean: accuracy on clean images.
@@ -97,6 +100,7 @@ class Row:
 
     defense: PluginLink
     rank: str
+    section: str
     why_unranked: str
     baseline: bool
     clean: Formatted
@@ -141,6 +145,17 @@ class Board:
     entries: Mapping[EntryKey, Entry]
     footnotes: tuple[str, ...]
     remarks: tuple[str, ...]
+
+    @cached_property
+    def common(self) -> tuple[str, ...]:
+        """The ids of the amber flags that nearly all rows carry, and that are said once for all."""
+        defended = [row for row in self.rows if not row.baseline]
+        counts = Counter(id for row in defended for id in {flag.id for flag in row.raised if flag.colour == "amber"})
+        return tuple(sorted(id for id, count in counts.items() if len(defended) > 2 and count >= 0.75 * len(defended)))
+
+    def own(self, row: Row) -> list[Flag]:
+        """The flags of a row, but for those that nearly all rows carry."""
+        return [flag for flag in row.raised if flag.colour == "red" or flag.id not in self.common]
 
     @property
     def outcomes(self) -> list[Outcome]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from bench.core.text import plain
 from bench.records.format import Formatted, format_difference, format_failure, format_share
-from bench.records.metrics import MEASURES, clean_accuracy
+from bench.records.metrics import IMAGES, MEASURES, Design, clean_accuracy
 from bench.records.samples import Sample, group_by_conditions
 from bench.records.schema import TIERS, Cell, Facts, Latency, Outcome
 from bench.report.board import WORST_CASE, Board, Entry, EntryKey, PluginLink, Row
@@ -47,15 +47,16 @@ def _board(evidence: Evidence) -> Board:
     numbered = columns(evidence, entries)
     rows = tuple(
         Row(
-            defense=PluginLink.of(defense, evidence.records[defense]),
-            rank=rank,
-            why_unranked=why,
-            baseline=evidence.is_bare(defense),
-            clean=format_share(clean_accuracy(*evidence.facts(defense))),
-            cells=tuple(numbers.get(defense, Formatted()) for _, numbers in numbered),
-            flags=tuple(evidence.flags[defense]),
+            defense=PluginLink.of(one.defense, evidence.records[one.defense]),
+            rank=one.rank,
+            section=one.section,
+            why_unranked=one.why,
+            baseline=evidence.is_bare(one.defense),
+            clean=format_share(clean_accuracy(*evidence.facts(one.defense), design=evidence.design(one.defense))),
+            cells=tuple(numbers.get(one.defense, Formatted()) for _, numbers in numbered),
+            flags=tuple(evidence.flags[one.defense]),
         )
-        for defense, rank, why in evidence.ranked()
+        for one in evidence.standings
     )
     attacks = {
         tier: tuple(PluginLink.of(one, evidence.attack(one)) for one in evidence.attacks(tier)) for tier in TIERS
@@ -84,7 +85,7 @@ def _entries(evidence: Evidence) -> tuple[dict[EntryKey, Entry], list[str]]:
             footnotes.append(_footnote(sample))
         entries[key] = entry_of(sample, len(footnotes) if sample.failures else 0)
     for (defense, tier), seeds in evidence.worst.items():
-        numbers = formatted_measures(list(seeds.values())) if seeds else {}
+        numbers = formatted_measures(list(seeds.values()), design=evidence.design(defense)) if seeds else {}
         missing = evidence.missing(defense, tier)
         if numbers and missing:
             why = f"No number against {', '.join(missing)}, which can only make it worse."
@@ -98,18 +99,29 @@ def entry_of(sample: Sample, note: int = 0) -> Entry:
     if not sample.facts:
         first = sample.failures[0]
         return Entry({"attacked_accuracy": format_failure(first.status, first.reason, note)}, sample=sample)
-    return Entry(formatted_measures(list(sample.facts.values()), note), _queries(sample), sample)
+    return Entry(formatted_measures(list(sample.facts.values()), note, sample.design), _queries(sample), sample)
 
 
-def formatted_measures(seeds: Sequence[Facts], note: int = 0) -> dict[str, Formatted]:
-    """All measures that the facts of a cell allow; accuracy under attack gets the footnote."""
+def formatted_measures(seeds: Sequence[Facts], note: int = 0, design: Design = IMAGES) -> dict[str, Formatted]:
+    """All measures that the facts of a cell allow; accuracy under attack gets the footnote, and its spread."""
     numbers = {}
     for name, measure in MEASURES.items():
-        estimate = measure(*seeds)
+        estimate = measure(*seeds, design=design)
         if estimate is not None:
             number = format_difference(estimate) if name in _DIFFERENCES else format_share(estimate, name in _COUNTED)
-            numbers[name] = replace(number, note=note) if name == "attacked_accuracy" else number
+            numbers[name] = number
+            if name == "attacked_accuracy":
+                numbers[name] = replace(number, note=note, spread=_spread(seeds) if design.trainings else "")
     return numbers
+
+
+def _spread(seeds: Sequence[Facts]) -> str:
+    """The accuracy under attack of each training, or the lowest and highest of many."""
+    shares = [100 * sum(one.defended_attacked) / len(one.defended_attacked) for one in seeds]
+    if len(shares) < 2:
+        return ""
+    ends = shares if len(shares) <= 3 else sorted(shares)[:: len(shares) - 1]
+    return f"{'by seed' if len(shares) <= 3 else 'seeds from'} {', '.join(f'{one:.1f}' for one in ends)}"
 
 
 def _footnote(sample: Sample) -> str:
@@ -152,10 +164,26 @@ def _remarks(evidence: Evidence, plugins: Sequence[PluginLink]) -> tuple[str, ..
     }
     if stale := [plain(time.defense) for time in times if is_stale_time(time)]:
         remarks.add(f"Times measured with different code: {', '.join(stale)}.")
+    single: list[str] = []
     seeds = sorted({one.cell.seed for one in evidence.outcomes})
     if len(seeds) > 1:
         named = ", ".join(map(str, seeds))
-        remarks.add(f"Seeds {named}: an image counts with its mean over the seeds, and intervals are over images.")
+        remarks.add(
+            f"Seeds {named}: an image counts with its mean over the seeds. Intervals are over images, and for defenses "
+            "that learn over their trainings, too."
+        )
+    if evidence.conditions.demonstration:
+        remarks.add(
+            "A demonstration: the images are crops of ten photographs, a class each, and no independent samples. "
+            "Intervals are over photographs, and nothing is ranked."
+        )
+    for one in evidence.defenses:
+        if names := [plain(sample.cell.attack) for sample in evidence.further(one)]:
+            remarks.add(f"{plain(one)} met attacks that do not count in its worst case: {', '.join(names)}.")
+        if any(sample.design.trainings and len(sample.facts) == 1 for sample in evidence.row(one)):
+            single.append(plain(one))
+    if single:
+        remarks.add(f"Trained once, so that their intervals do not know the spread of trainings: {', '.join(single)}.")
     return tuple(sorted(remarks))
 
 

@@ -141,13 +141,13 @@ def transfer_wins(row: RowRecords) -> Flag | None:
 
 @check("S15", "monotone in budget")
 def larger_is_weaker(row: RowRecords) -> Flag | None:
-    """The same attack hurts less with a larger budget."""
+    """The same attack hurts less with a larger budget: the attack at the larger one is weak (amber on a defense)."""
     pairs = [
         (small, large)
         for small, large in same_tier(row.direct(row.related))
         if small.cell.goal == large.cell.goal and is_smaller(small, large)
     ]
-    return first_is_stronger(pairs)
+    return first_is_stronger(pairs, red if row.bare else amber)
 
 
 @check("S20", "targeted and untargeted")
@@ -200,7 +200,7 @@ def partial(row: RowRecords) -> Flag | None:
 
 @check("S30", "occlusion control")
 def mere_occlusion(row: RowRecords) -> Flag | None:
-    """A patch does no more than a grey one in its place."""
+    """A patch does no more than a grey one in its place: the attack is weak, or the defense strong (then amber)."""
     effects: dict[str, float] = {}
     for sample in row.direct(row.samples):
         for facts in sample.facts.values():
@@ -210,7 +210,8 @@ def mere_occlusion(row: RowRecords) -> Flag | None:
     if not effects:
         return not_run("No patch attack on this very model.")
     failed = [f"{name}: {signed(100 * effect)} points" for name, effect in effects.items() if effect <= 0]
-    return red(f"What the attack does beyond plain occlusion: {'; '.join(failed)}.") if failed else None
+    flag = red if row.bare else amber
+    return flag(f"What the attack does beyond plain occlusion: {'; '.join(failed)}.") if failed else None
 
 
 @check("S31", "oracle mask")
@@ -233,8 +234,8 @@ def few_images(row: RowRecords) -> Flag | None:
     if row.bare or row.headline is None or row.headline.n == 0:
         return None
     half = (row.headline.high - row.headline.low) / 2
-    text = f"± {100 * half:.1f} points with {row.headline.n} images; shown, not ranked."
-    return amber(text, bars_rank=True) if half > 0.05 else None
+    text = f"± {100 * half:.1f} points with {row.headline.n} images, which widens the ties."
+    return amber(text) if half > 0.05 else None
 
 
 @check("S34", "independence of other images")
@@ -292,7 +293,9 @@ def broken_certificate(row: RowRecords) -> Flag | None:
 def many_false_alarms(row: RowRecords) -> Flag | None:
     """A detector rejects more clean images than it was calibrated for, beyond the interval."""
     nominal = row.defense.parameters.get("false_positive_rate") if row.defense else None
-    rates = [rate for one in row.samples if one.facts and (rate := rejection_clean(*one.facts.values()))]
+    rates = [
+        rate for one in row.samples if one.facts and (rate := rejection_clean(*one.facts.values(), design=one.design))
+    ]
     if nominal is None or not rates or rates[0].low <= nominal:
         return None
     percent = 100 * rates[0].value

@@ -62,7 +62,8 @@ def _measured(
     facts: dict[str, list[Facts]] = {one: evidence.facts(one) for one in evidence.defenses}
     if all(getattr(one, fact) is None for known in facts.values() for one in known):
         return []
-    return [(column, {defense: format_share(measure(*known)) for defense, known in facts.items()})]
+    shares = {one: format_share(measure(*known, design=evidence.design(one))) for one, known in facts.items()}
+    return [(column, shares)]
 
 
 def _times(evidence: Evidence) -> list[tuple[Column, Numbers]]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from bench.core.text import plain
 from bench.records.command import command
+from bench.records.samples import design_of
 from bench.records.schema import Outcome, PluginRecord
 from bench.report.boards import formatted_measures, provenance_summary
 
@@ -18,8 +19,9 @@ def describe(outcome: Outcome) -> str:
     for kind, record in (("attack", outcome.attack), ("defense", outcome.defense)):
         lines += _plugin(kind, record) if record else []
     if outcome.facts:
+        design = design_of(outcome.cell, outcome.defense)
         lines += ["", f"Percent of {len(outcome.facts.index)} images, with 95 % intervals:"]
-        for name, number in formatted_measures([outcome.facts]).items():
+        for name, number in formatted_measures([outcome.facts], design=design).items():
             interval = f"({number.interval})" if number.interval else ""
             lines.append(f"  {name.replace('_', ' '):<20} {number.text:>6} {interval:<18} {number.suffix}".rstrip())
     lines += _section("Queries for an attacked image:", outcome.queries)

@@ -9,7 +9,7 @@ from itertools import permutations
 from typing import Literal
 
 from bench.records.format import format_gap
-from bench.records.metrics import Estimate, difference, per_image
+from bench.records.metrics import Comparison, Estimate, difference, per_image
 from bench.records.samples import Sample, Samples
 from bench.records.schema import Latency, PluginRecord
 
@@ -22,16 +22,15 @@ class Flag:
     """What a check found about a row.
 
     Attributes:
-        colour: red: the number cannot be trusted; amber: read it with care; grey: the check could not run.
+        colour: red: the number cannot be trusted, which bars the row from a rank; amber: read it with care; grey: the
+            check could not run.
         text: the finding, with figures.
-        bars_rank: whether the row is not ranked.
         brief: stands in for a long text where many flags are listed.
         id, title: of the check, which fills them in.
     """
 
     colour: Colour
     text: str
-    bars_rank: bool = False
     brief: str = ""
     id: str = ""
     title: str = ""
@@ -42,7 +41,7 @@ class Flag:
         return replace(self, text=self.brief, brief="") if self.brief else self
 
 
-red = partial(Flag, "red", bars_rank=True)
+red = partial(Flag, "red")
 """A number that cannot be trusted, and bars the row from a rank."""
 amber = partial(Flag, "amber")
 """A number to be read with care."""
@@ -104,7 +103,8 @@ def first_is_stronger(
     stronger = []
     for first, second in pairs:
         if first.attacked and second.attacked:
-            gap = difference(second.attacked, first.attacked)
+            same = first.cell.defense == second.cell.defense
+            gap = Comparison(second.attacked, first.attacked, same_trainings=same).estimate
             if gap.low > 0 and gap.value > tolerance:
                 stronger.append(f"{first.name} leaves {format_gap(gap)} points less than {second.name}")
     return flag("; ".join(stronger) + ".") if stronger else None
@@ -130,7 +130,8 @@ def is_smaller(small: Sample, large: Sample) -> bool:
 def bare_loss(sample: Sample) -> Estimate:
     """The accuracy that the attack takes from the bare model, paired."""
     seeds = list(sample.facts.values())
-    clean, attacked = per_image(seeds, "bare_clean"), per_image(seeds, "bare_attacked")
+    design = replace(sample.design, trainings=False)
+    clean, attacked = (per_image(seeds, name, design=design) for name in ("bare_clean", "bare_attacked"))
     if clean is None or attacked is None:  # both fields are always there
         raise ValueError("Expected facts of the bare model.")
     return difference(clean, attacked)

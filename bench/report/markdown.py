@@ -74,7 +74,7 @@ def _defenses(board: Board) -> str:
     labels = [escape_markdown(one.label) + (f" ({one.tint})" if one.tint else "") for one in board.columns]
     rows = []
     for row in board.rows:
-        flags = ", ".join(f"**{one.id}**" if one.colour == "red" else one.id for one in row.raised)
+        flags = ", ".join(f"**{one.id}**" if one.colour == "red" else one.id for one in board.own(row))
         rows.append([row.rank, _link(row.defense), *map(_number, (row.clean, *row.cells)), flags])
     head = ["rank", "defense", "clean", *labels, "flags"]
     return markdown_table(head, rows, f"ll{'r' * (1 + len(labels))}l")

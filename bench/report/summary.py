@@ -16,10 +16,19 @@ _Member = TypeVar("_Member")
 
 
 def raised(board: Board, brief: bool = True) -> list[tuple[Flag, str]]:
-    """The flags that were raised on a board, red ones first, with the rows that share them."""
-    rows = group((flag.shortened if brief else flag, row.defense.text) for row in board.rows for flag in row.raised)
-    order = sorted(rows, key=lambda flag: (flag.colour != "red", flag.id, rows[flag]))
-    return [(flag, ", ".join(rows[flag])) for flag in order]
+    """The flags that were raised on a board, red ones first, with the rows that share them.
+
+    What nearly all rows share is said once, without its figures if they differ.
+    """
+    lines: list[tuple[Flag, str]] = []
+    for id in board.common:
+        flags = {flag for row in board.rows for flag in row.raised if flag.id == id and flag.colour != "red"}
+        rows = sum(id in {flag.id for flag in row.raised} for row in board.rows)
+        first = max(flags, key=lambda one: sum(one in row.raised for row in board.rows))
+        lines.append((first.shortened if len(flags) == 1 or not brief else first, f"{rows} of {len(board.rows)} rows"))
+    own = group((flag.shortened if brief else flag, row.defense.text) for row in board.rows for flag in board.own(row))
+    lines += [(flag, ", ".join(rows)) for flag, rows in own.items()]
+    return sorted(lines, key=lambda line: (line[0].colour != "red", line[0].id, line[1]))
 
 
 def findings(standings: Sequence[Standing]) -> list[tuple[Flag | None, str, str]]:
@@ -34,7 +43,7 @@ def findings(standings: Sequence[Standing]) -> list[tuple[Flag | None, str, str]
     for board, row in standings:
         flags = [flag.shortened for flag in row.raised]
         lines: list[tuple[Flag | None, str]] = [(flag, flag.text) for flag in flags]
-        if row.why_unranked and not any(flag.bars_rank and flag.id in row.why_unranked for flag in flags):
+        if row.why_unranked and not any(flag.colour == "red" and flag.id in row.why_unranked for flag in flags):
             lines.append((None, row.why_unranked))
         where = board.budget if budgets[board.budget] == 1 else f"{board.budget}, {board.brief}"
         lines_with_boards += [(line, where) for line in lines or [(None, "No check fired.")]]

@@ -29,7 +29,7 @@ def record(defense: str, attacked: list[float], clean: list[float] | None = None
     facts = Facts(
         list(range(N)), [0] * N, [1] * N, one, one, clean, attacked, attacked, [1 - value for value in attacked]
     )
-    cell = Cell("photos", "photos-cnn", "patch", defense, "adaptive", images=N)
+    cell = Cell("cifar10", "photos-cnn", "patch", defense, "adaptive", images=N)
     attack = PluginRecord(
         "patch", "patch", "", {}, {"threat_model": "patch", "budget": "patch ≤ 5 %", "access": "none"}
     )

@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 from bench.errors import InputError
 from bench.records import metrics
 from bench.records.frame import load_results
-from bench.records.metrics import PerImage, difference, mean, ranks, worst_case
+from bench.records.metrics import Design, PerImage, difference, mean, worst_case
 from bench.records.schema import Cell, Facts, Outcome, PluginRecord
 from bench.records.store import Store
 
@@ -179,17 +179,75 @@ def test_the_worst_case_keeps_only_images_that_all_attacks_have() -> None:
     assert worst.defended_attacked == [0, 0]
 
 
-def test_rows_share_a_rank_unless_their_paired_interval_excludes_zero() -> None:
-    high, near, low = [1.0] * 90 + [0.0] * 10, [1.0] * 89 + [0.0] * 11, [1.0] * 40 + [0.0] * 60
-    assert ranks([vector(*low), vector(*near), vector(*high)]) == [3, 1, 1]
+TRAINED = Design(trainings=True)
+TEN_PHOTOGRAPHS = Design(photographs=True)
 
 
-def test_no_row_ranks_above_one_with_a_higher_mean() -> None:
+def trained(*levels: float, n: int = 400) -> list[Facts]:
+    """The facts of several trainings, each with its own accuracy under attack."""
+    rows = []
+    for level in levels:
+        kept = (np.arange(n) % 100 < round(100 * level)).astype(int).tolist()
+        ones = [1] * n
+        rows.append(
+            facts(index=list(range(n)), label=[one % 10 for one in range(n)], eligible=ones, bare_clean=ones,
+                  bare_attacked=[0] * n, defended_clean=ones, defended_attacked=kept, defended_attacked_8bit=kept,
+                  reached=[1 - one for one in kept])
+        )  # fmt: skip
+    return rows
+
+
+def test_the_interval_of_a_trained_row_reaches_from_training_to_training() -> None:
+    rows = trained(0.515, 0.865, 0.55)
+    fixed, estimate = metrics.attacked_accuracy(*rows), metrics.attacked_accuracy(*rows, design=TRAINED)
+    assert fixed is not None
+    assert estimate is not None
+    assert estimate.value == fixed.value == pytest.approx(0.6433, abs=0.01)
+    assert fixed.high - fixed.low < 0.1
+    assert estimate.low < 0.55
+    assert estimate.high > 0.8
+    assert estimate == metrics.attacked_accuracy(*rows, design=TRAINED)
+
+
+def test_the_difference_between_trainings_does_not_widen_what_they_all_lose_alike() -> None:
+    rows = [replace(one, defended_clean=[1] * 400) for one in trained(0.5, 0.5, 0.5)]
+    wide = [replace(one, defended_clean=one.defended_attacked) for one in trained(0.3, 0.9, 0.5)]
+    alike, lost = metrics.delta(*wide, design=TRAINED), metrics.delta(*rows, design=TRAINED)
+    assert alike is not None
+    assert lost is not None
+    assert alike.high - alike.low < 0.03
+    assert lost.value == 0.5
+
+
+def test_crops_of_ten_photographs_count_as_ten() -> None:
+    (row,) = trained(0.6)
+    alone, clustered = metrics.attacked_accuracy(row), metrics.attacked_accuracy(row, design=TEN_PHOTOGRAPHS)
+    assert alone is not None
+    assert clustered is not None
+    assert clustered.value == alone.value
+    assert (clustered.low, clustered.high) == metrics.wilson(alone.value, 10)
+
+
+def test_the_interval_over_photographs_covers_the_mean_of_new_photographs() -> None:
     rng = np.random.default_rng(0)
-    vectors = [vector(*(rng.random(80) < level).astype(float)) for level in rng.random(12)]
-    places = ranks(vectors)
-    by_mean = sorted(zip([mean(one).value for one in vectors], places, strict=True), reverse=True)
-    assert [place for _, place in by_mean] == sorted(places)
+    hits = 0
+    for _ in range(200):
+        levels = np.clip(rng.normal(0.6, 0.3, 10), 0, 1)
+        kept = (rng.random(200) < np.repeat(levels, 20)).astype(float)
+        hidden = PerImage(np.arange(200), kept, np.repeat(np.arange(10), 20))
+        estimate = mean(hidden)
+        hits += estimate.low <= 0.59 <= estimate.high  # the mean of such a level
+    assert hits >= 185
+
+
+def test_attack_success_of_a_random_defense_counts_all_draws() -> None:
+    row = facts(
+        eligible=[1, 0, 1, 0], defended_clean=[1, 0.5, 0.5, 0], defended_attacked=[0.5, 0, 0.5, 0],
+        reached=[0.5, 0, 0.5, 0],
+    )  # fmt: skip
+    estimate = metrics.attack_success(row)
+    assert estimate is not None
+    assert estimate.value == pytest.approx((0.5 + 0.5 * 1 + 0.5 * 0.5) / 2)
 
 
 def _outcome(**given: object) -> Outcome:

@@ -22,10 +22,11 @@ from bench.plugins.specs import split_specs
 from bench.records.command import command, commands
 from bench.records.schema import TIERS, Cell, Facts, Latency, Outcome, PluginRecord
 from bench.records.store import Store
-from bench.report import describe, generate, print_boards, stale_files, write_report
+from bench.report import describe, generate, print_boards, stale_files, summary, write_report
 from bench.report.board import WORST_CASE, Board, PluginLink, Row
 from bench.report.boards import make_boards
 from bench.report.checks import CHECKS, NOT_RUN
+from bench.report.evidence import NO_BETTER
 from bench.report.html import asset, stylesheet
 from bench.report.plugin_docs import plugin_docs
 
@@ -115,7 +116,7 @@ def test_an_attack_that_fails_on_every_defense_stays_on_its_board_and_leaves_it_
 
 
 def test_a_failed_timing_is_shown_as_such(tmp_path: Path) -> None:
-    failed = Latency("photos", "photos-cnn", "lgs", {}, "a machine", status="error", reason="no <clock>")
+    failed = Latency("cifar10", "photos-cnn", "lgs", {}, "a machine", status="error", reason="no <clock>")
     assert "lgs: timing failed: error: no <clock>" in board(*LGS, latencies=(failed,)).remarks
     page = generate(saved(tmp_path, *LGS, failed))[tmp_path / "site" / "defenses" / "lgs.html"]
     assert "error: no &lt;clock&gt;" in page
@@ -132,7 +133,7 @@ def test_a_worst_case_without_an_attack_that_failed_is_a_bound_and_not_ranked() 
 
 
 def test_an_attack_that_only_one_row_has_met_does_not_unrank_the_others() -> None:
-    cells = [*LGS, *both("patch", "jpeg", 0.5, 0.1), *both("sparse-rs", "lgs", 0.9, 0.9)]
+    cells = [*LGS, *both("patch", "jpeg", 0.5, 0.3), *both("sparse-rs", "lgs", 0.9, 0.9)]
     assert row(board(*cells), "jpeg").rank == "2"
 
 
@@ -140,12 +141,75 @@ def test_rows_rank_by_the_adaptive_worst_case_with_ties_and_the_bare_model_has_n
     cells = [*LGS, *both("patch", "jpeg", 0.9, 0.3), *both("patch", "tvm", 0.5, 0.3)]
     one = board(*cells)
     assert [(each.defense.key, each.rank) for each in one.rows] == [
-        ("none", ""),
         ("lgs", "1"),
         ("jpeg", "2="),
         ("tvm", "2="),
+        ("none", ""),
     ]
     assert one.basis == "adaptive"
+
+
+def test_what_is_not_better_than_no_defense_is_below_that_line_and_has_no_rank() -> None:
+    one = board(*LGS, *both("patch", "jpeg", 0.9, 0.205), *both("patch", "tvm", 0.5, 0.1))
+    assert [(each.defense.key, each.rank, each.section) for each in one.rows] == [
+        ("lgs", "1", ""),
+        ("none", "", ""),
+        ("jpeg", "–", NO_BETTER),
+        ("tvm", "–", NO_BETTER),
+    ]
+
+
+def test_without_a_row_for_no_defense_the_facts_about_the_bare_model_draw_the_line() -> None:
+    one = board(outcome("patch", "lgs", "adaptive", 0.4), outcome("patch", "jpeg", "adaptive", 0.2))
+    assert [each.rank for each in one.rows] == ["1", "–"]
+
+
+def test_a_small_sample_bars_nobody_and_a_red_flag_bars_without_helping_others() -> None:
+    few = [outcome("patch", name, "adaptive", level, images=60) for name, level in (("none", 0.2), ("lgs", 0.6))]
+    assert row(board(*few), "lgs").rank == "1"
+    barred = outcome("patch", "tvm", "adaptive", noted(zero_gradient=0.9, level=0.8))
+    one = board(*LGS, *both("patch", "jpeg", 0.6, 0.3), barred)
+    assert [(each.defense.key, each.rank) for each in one.rows[:3]] == [("tvm", "–"), ("lgs", "2"), ("jpeg", "3")]
+    assert row(one, "tvm").why_unranked == "Not ranked because of S06 vanishing gradient."
+
+
+def test_a_demonstration_ranks_nothing_and_says_so() -> None:
+    one = board(*both("patch", "none", 0.2, 0.2, dataset="photos"), *both("patch", "lgs", 0.9, 0.9, dataset="photos"))
+    assert row(one, "lgs").rank == "–"
+    assert any(remark.startswith("A demonstration") for remark in one.remarks)
+    low, high = map(float, row(one, "lgs").cells[0].interval.split("–"))
+    assert high - low > 30
+
+
+def test_a_row_without_a_seed_of_the_others_is_incomplete() -> None:
+    seeds = [one for seed in (0, 1) for name in ("none", "lgs") for one in both("patch", name, 0.5, 0.3, seed=seed)]
+    one = board(*seeds, *both("patch", "jpeg", 0.9, 0.8))
+    assert row(one, "jpeg").why_unranked == "Incomplete: no number against patch with seed 1."
+
+
+def test_a_row_that_more_attacks_hurt_is_not_compared_with_rows_that_never_met_them() -> None:
+    lone = outcome("sparse-rs", "lgs", "adaptive", 0.1)
+    one = board(*LGS, *both("patch", "jpeg", 0.5, 0.3), lone)
+    assert "did not meet" in row(one, "lgs").why_unranked
+    assert row(one, "jpeg").rank == "1"
+
+
+def test_each_training_of_a_defense_is_in_its_row() -> None:
+    traits = {"kind": "trained", "trained": True}
+    cells = [
+        outcome("patch", "fat", "adaptive", level, seed=seed, defense_traits=traits)
+        for seed, level in enumerate((0.515, 0.865, 0.55))
+    ]
+    cell = row(board(*LGS, *cells), "fat").cells[3]
+    assert cell.spread == "by seed 51.5, 86.5, 55.0"
+    assert float(cell.interval.split("–")[0]) < 55 < 80 < float(cell.interval.split("–")[1])
+
+
+def test_what_nearly_all_rows_carry_is_said_once_a_board() -> None:
+    one = board(*LGS, *(each for name in ("jpeg", "tvm", "psd") for each in both("patch", name, 0.5, 0.3)))
+    assert one.common == ("S28",)
+    assert all("S28" not in {flag.id for flag in one.own(each)} for each in one.rows)
+    assert [rows for flag, rows in summary.raised(one) if flag.id == "S28"] == ["5 of 5 rows"]
 
 
 def test_rows_without_an_adaptive_number_are_not_ranked_among_those_that_have_one() -> None:
@@ -179,7 +243,7 @@ def test_rejections_proofs_and_times_have_columns_of_their_own() -> None:
     told = facts(
         0.6, rejected_clean=[0.0] * 380 + [1.0] * 20, rejected_attacked=[0.0] * 400, certified=[1] * 40 + [0] * 360
     )
-    times = Latency("photos", "photos-cnn", "lgs", {1: {"bare": 2.0, "defended": 3.0, "ratio": 1.5}}, "a machine")
+    times = Latency("cifar10", "photos-cnn", "lgs", {1: {"bare": 2.0, "defended": 3.0, "ratio": 1.5}}, "a machine")
     one = board(outcome("patch", "lgs", "oblivious", told), latencies=(times,))
     shown = {column.group: cell.text for column, cell in zip(one.columns, row(one, "lgs").cells, strict=True)}
     assert {key: shown[key] for key in ("proof", "detector", "time")} == {
@@ -207,7 +271,7 @@ def test_stale_records_of_one_board_are_told() -> None:
 
 def test_times_of_other_code_are_told() -> None:
     def told(code: str) -> bool:
-        time = Latency("photos", "photos-cnn", "lgs", {1: {"ratio": 1.5}}, "a machine", {"defense": code})
+        time = Latency("cifar10", "photos-cnn", "lgs", {1: {"ratio": 1.5}}, "a machine", {"defense": code})
         return any("Times measured with different code: lgs" in one for one in board(*LGS, latencies=(time,)).remarks)
 
     assert told("ANOTHER")
@@ -223,9 +287,9 @@ def test_cells_of_several_trainings_or_of_several_makings_of_an_attack_are_told(
     assert not any("disagree about" in one for one in board(*LGS).remarks)
 
 
-def noted(**values: float) -> Facts:
+def noted(level: float = 0.4, **values: float) -> Facts:
     """Facts with these notes about the first half of the images."""
-    return facts(0.4, noted={name: [value] * 200 + [None] * 200 for name, value in values.items()})
+    return facts(level, noted={name: [value] * 200 + [None] * 200 for name, value in values.items()})
 
 
 GOOD = facts(0.4, defended_occluded=[1.0] * 360 + [0.0] * 40)
@@ -245,7 +309,7 @@ FIRE: list[tuple[str, str, list[Outcome]]] = [
     ("S24", "red", [outcome("patch", "lgs", "adaptive", facts(0.9, bare=0.95))]),
     ("S27", "amber", [outcome("patch", "lgs", "adaptive", 0.4, defense_traits={"tuned_on": ["patch"]})]),
     ("S28", "amber", [outcome("patch", "lgs", "oblivious", 0.4)]),
-    ("S30", "red", [outcome("patch", "lgs", "adaptive", WEAK)]),
+    ("S30", "amber", [outcome("patch", "lgs", "adaptive", WEAK)]),
     ("S33", "amber", [outcome("patch", "lgs", "adaptive", facts(0.5, n=100))]),
     ("S08", "red", [outcome("patch", "lgs", "adaptive", noted(unrepeatable=1.0))]),
     ("S34", "red", [outcome("patch", "lgs", "oblivious", noted(depends_on_batch=1.0))]),
@@ -280,7 +344,7 @@ QUIET: list[tuple[str, list[Outcome]]] = [
 def test_a_flag_fires_where_it_must(flag: str, colour: str, outcomes: list[Outcome]) -> None:
     one = board(*outcomes)
     assert raised(one, "lgs").get(flag) == colour
-    if colour == "red" or flag == "S33":
+    if colour == "red":
         assert row(one, "lgs").rank == "–"
 
 
@@ -294,7 +358,7 @@ def test_a_larger_budget_that_hurts_less_is_flagged_on_both_boards() -> None:
     record = PluginRecord("patch", "Patch", "", {"area": 0.1}, larger["attack_traits"])
     cells = [outcome("patch", "lgs", "adaptive", 0.3), outcome("patch:area=0.1", "lgs", "adaptive", 0.6, attack=record)]
     boards, _ = make_boards(cells)
-    assert [raised(one, "lgs").get("S15") for one in boards] == ["red", "red"]
+    assert [raised(one, "lgs").get("S15") for one in boards] == ["amber", "amber"]
 
 
 def test_a_targeted_attack_that_hurts_more_than_an_untargeted_one_is_flagged() -> None:
@@ -311,7 +375,7 @@ def test_a_defense_that_beats_the_true_mask_is_flagged() -> None:
 
 
 def test_a_noisy_clock_is_flagged() -> None:
-    times = Latency("photos", "photos-cnn", "lgs", {1: {"ratio": 1.5, "spread": 4.0}}, "a machine")
+    times = Latency("cifar10", "photos-cnn", "lgs", {1: {"ratio": 1.5, "spread": 4.0}}, "a machine")
     assert raised(board(*LGS, latencies=(times,)), "lgs").get("S35") == "amber"
 
 
@@ -356,7 +420,8 @@ def test_the_terminal_shows_both_attackers_side_by_side_within_100_columns() -> 
 
 def test_the_terminal_fits_two_attacks_times_and_long_names_without_losing_a_digit() -> None:
     times = tuple(
-        Latency("photos", "photos-cnn", one, {1: {"ratio": 1.25}, 32: {"ratio": 1.125}}, "m") for one in ("none", "lgs")
+        Latency("cifar10", "photos-cnn", one, {1: {"ratio": 1.25}, 32: {"ratio": 1.125}}, "m")
+        for one in ("none", "lgs")
     )
     cells = [*LGS, *both("sparse-rs", "none", 0.3, 0.3), *both("sparse-rs", "lgs", 0.7, 0.45)]
     text = printed(*cells, latencies=times)
@@ -471,8 +536,8 @@ def test_the_page_of_a_deleted_record_is_deleted(tmp_path: Path) -> None:
 
 def test_the_model_with_the_most_cells_comes_first() -> None:
     other = both("patch", "none", 0.2, 0.2, dataset="digits")
-    assert [one.conditions.dataset for one in make_boards([*other, *LGS])[0]] == ["photos", "digits"]
-    assert [one.conditions.dataset for one in make_boards([*other, *LGS[:1]])[0]] == ["digits", "photos"]
+    assert [one.conditions.dataset for one in make_boards([*other, *LGS])[0]] == ["cifar10", "digits"]
+    assert [one.conditions.dataset for one in make_boards([*other, *LGS[:1]])[0]] == ["digits", "cifar10"]
 
 
 def test_a_folder_without_records_gives_pages_that_say_so(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_the_page_of_a_cell_tells_numbers_costs_parameters_origin_and_command(tm
         "area=0.05",
         "device cpu",
         "2025-01-02",
-        "bench run --attack patch --defense lgs --dataset photos --model photos-cnn --images all --tier both",
+        "bench run --attack patch --defense lgs --dataset cifar10 --model photos-cnn --images all --tier both",
     ):
         assert words in text, words
     store = Store(folder)
@@ -148,7 +148,7 @@ def test_of_strange_plugins_there_is_nothing_to_tell() -> None:
 def test_the_page_of_a_defense_tells_its_places_flags_cells_and_code(tmp_path: Path) -> None:
     folder = saved(tmp_path, *LGS, *both("patch", "lgs", 0.5, 0.2, dataset="digits"))
     text = page(folder, plugin_url("defense", "lgs"))
-    for words in ("Local gradients smoothing", "photos · photos-cnn", "patch ≤ 5 %", "digits", "class LGS("):
+    for words in ("Local gradients smoothing", "cifar10 · photos-cnn", "patch ≤ 5 %", "digits", "class LGS("):
         assert words in text, words
     assert text.count("S28 diversity : Partial evaluation") == 2  # once for each data set
     assert text.count("patch patch ≤ 5 % standard · 400 images 60.0 55.1–64.7") == 1
@@ -163,7 +163,7 @@ def test_a_finding_that_boards_share_is_listed_once_with_the_boards_it_concerns(
     assert text.count("S28 diversity : Partial evaluation: no score-based attack.") == 1
     assert text.count("S12 black box against white box") == 1
     text = page(saved(tmp_path / "three", *records, third), plugin_url("defense", "lgs"))
-    assert re.search(r"S33 sample size : ± \S+ points with 100 images; shown, not ranked. L∞ ≤ 8/255", text)
+    assert re.search(r"S33 sample size : ± \S+ points with 100 images, which widens the ties. L∞ ≤ 8/255", text)
     assert "No check fired." not in text
 
 

@@ -151,7 +151,9 @@ def curve_svg(curve: Curve, lines: Lines, measure: str, alone: bool = False) -> 
 
 def _estimates(points: Points, measure: str) -> dict[float, Estimate]:
     """Value -> estimate, where there is one."""
-    estimates = {value: MEASURES[measure](*sample.facts.values()) for value, sample in points.items()}
+    estimates = {
+        value: MEASURES[measure](*sample.facts.values(), design=sample.design) for value, sample in points.items()
+    }
     return {value: one for value, one in estimates.items() if one is not None and one.n}
 
 
