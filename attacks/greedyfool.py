@@ -9,8 +9,9 @@ rest is scaled to lengths eps/10, 2 eps/10, …, eps, and the smallest that stil
 
 Two stages stop early: they drop pixels, but never exchange one for a better one. So after them pixels are exchanged one
 for one as gradients suggest, all at the ends of their range (`_exchange.py`; our own). With `pixels` as a cap, this is
-for images that need more. Without a cap, it is for all that are fooled: with fewer and fewer pixels, until it fails;
-not with a `distortion`, where a pixel more may show less. The record says how many pixels each success took ("pixels").
+for images that are left or need more. Without a cap, it is for all that are fooled: with fewer and fewer pixels, until
+it fails; not with a `distortion`, where a pixel more may show less. The record says how many pixels each success took
+("pixels").
 
 Departures. The goal is the margin, targeted or not; no class count is built in. Where every weighted gradient is zero,
 the weights are left aside for that step (otherwise the attack stands still). Stage 2 is repeated until no single pixel
@@ -117,12 +118,12 @@ class GreedyFool(Attack):
         visible = weights(images, self.distortion, self.generator, self.pool)
         adversarial, success = self._increased(model, images, goal, visible)
         self._reduce(model, images, goal, adversarial, success)
-        if self.pixels is not None:
-            over = (changed(images, adversarial).sum(1) > self.pixels).nonzero()[:, 0]
+        if self.pixels is not None and self.pixels < images[0, 0].numel():
+            over = (~success | (changed(images, adversarial).sum(1) > self.pixels)).nonzero()[:, 0]
             if len(over):
                 part = model[over], images[over], goal[over]
                 adversarial[over], success[over] = self._exchanged(*part, self.pixels, self.exchanges)
-        elif self.exchanges and self.distortion == "none":
+        elif self.pixels is None and self.exchanges and self.distortion == "none":
             self._lower(model, images, goal, adversarial, success)
         count = changed(images, adversarial).sum(1).to(images.dtype)
         model.note("pixels", count.masked_fill(~success, torch.nan))

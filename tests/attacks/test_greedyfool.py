@@ -115,7 +115,8 @@ def test_under_a_cap_the_pixels_that_are_worth_most_go_to_the_ends_of_their_rang
     assert model.facts["unconverged"].item() == 0
 
 
-def test_the_exchange_leaves_a_choice_that_the_first_gradient_made_wrongly() -> None:
+@pytest.mark.parametrize("options", ["", ",steps=1"])
+def test_the_exchange_leaves_a_choice_that_the_first_gradient_made_wrongly(options: str) -> None:
     """Pixel 0 promises most where the image is, and turns back on the way; pixel 4 keeps what it promises."""
 
     class Bent(Classifier):
@@ -128,7 +129,7 @@ def test_the_exchange_leaves_a_choice_that_the_first_gradient_made_wrongly() -> 
 
     images = torch.full((1, 1, 3, 3), 0.5, dtype=torch.float64)
     goal = Goal(torch.tensor([0]))
-    adversarial, _ = attacked("greedyfool:pixels=1", Bent(), images, goal)
+    adversarial, _ = attacked(f"greedyfool:pixels=1{options}", Bent(), images, goal)
     assert goal.reached(Bent()(adversarial, streams(1))).all()
     assert (adversarial != images).flatten().nonzero()[:, 0].tolist() == [4]
 
