@@ -19,7 +19,7 @@ Places = Int[np.ndarray, "n"]
 Values = Float[np.ndarray, "n"]
 Trainings = Float[np.ndarray, "s n"]
 Mask = Bool[np.ndarray, "n"]
-RESAMPLES = 2000
+_RESAMPLES = 2000
 """Of a bootstrap."""
 _Z = NormalDist().inv_cdf(0.975)
 
@@ -80,7 +80,7 @@ class PerImage:
 
     @cached_property
     def resampled(self) -> Values:
-        """The mean of each of `RESAMPLES` resamples of the images and of the trainings."""
+        """The mean of each of 2,000 resamples of the images and of the trainings."""
         return self.resampled_with(0 if self.trainings is None else crc32(self.trainings.tobytes()))
 
     def resampled_with(self, stream: int) -> Values:
@@ -102,7 +102,7 @@ class PerImage:
 @lru_cache(maxsize=64)
 def _weights(count: int, stream: int) -> Float[np.ndarray, "r n"]:
     """How much each of `count` things weighs in each resample."""
-    return np.random.default_rng((count, stream)).multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
+    return np.random.default_rng((count, stream)).multinomial(count, np.full(count, 1 / count), _RESAMPLES) / count
 
 
 def mean(vector: PerImage) -> Estimate:

@@ -90,7 +90,7 @@ class Row:
     Attributes:
         defense: its name and description.
         rank: "" for the row without a defense, "–" for a row that is not ranked.
-        section: the part of the board that it belongs to, one of `evidence.SECTIONS`.
+        section: the part of the board that it belongs to, one of `evidence.PARTS`.
         why_unranked: the reason why it has no rank, "" if it has one.
         baseline: whether this is the row without a defense.
         clean: accuracy on clean images.

@@ -56,7 +56,7 @@ def _board(evidence: Evidence) -> Board:
             cells=tuple(numbers.get(one.defense, Formatted()) for _, numbers in numbered),
             flags=tuple(evidence.flags[one.defense]),
         )
-        for one in evidence.standings
+        for one in evidence.placements
     )
     attacks = {
         tier: tuple(PluginLink.of(one, evidence.attack(one)) for one in evidence.attacks(tier)) for tier in TIERS

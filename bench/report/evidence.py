@@ -19,17 +19,17 @@ from bench.report.summary import group
 NO_BETTER = "no better than no defense"
 NOT_COMPARED = "not compared"
 UPPER_BOUND = "upper bound"
-SECTIONS = ("", NO_BETTER, NOT_COMPARED, UPPER_BOUND)
+PARTS = ("", NO_BETTER, NOT_COMPARED, UPPER_BOUND)
 """The parts of a board, in order."""
 
 
 @dataclass(frozen=True)
-class Standing:
+class Placement:
     """Where a row stands.
 
     Attributes:
         rank: "" for the model without a defense, "–" for a row without a rank.
-        section: one of `SECTIONS`.
+        section: one of `PARTS`.
         why: why it has no rank, "" if it has one.
     """
 
@@ -189,7 +189,7 @@ class Evidence:
         }
 
     @cached_property
-    def standings(self) -> list[Standing]:
+    def placements(self) -> list[Placement]:
         """All rows in the order of the board: by section, and within it by the worst case."""
         able = {one: vector for one, vector in self.headlines.items() if not self._why_not_compared(one)}
         barred = {one: text for one in able if (text := self._why_barred(one))}
@@ -199,26 +199,26 @@ class Evidence:
         places = ranks(above, barred)
         shared = [*places.values()]
 
-        def standing(defense: str) -> Standing:
+        def placement(defense: str) -> Placement:
             if self.is_bare(defense):
-                return Standing(defense, "", "", "The model without a defense is what the others are compared with.")
+                return Placement(defense, "", "", "The model without a defense is what the others are compared with.")
             if why := self._why_not_compared(defense):
                 section = UPPER_BOUND if is_oracle(self.records[defense]) else NOT_COMPARED
-                return Standing(defense, DASH, "" if self._demonstration else section, why)
+                return Placement(defense, DASH, "" if self._demonstration else section, why)
             if defense in barred:
-                return Standing(defense, DASH, "" if defense in better else NO_BETTER, barred[defense])
+                return Placement(defense, DASH, "" if defense in better else NO_BETTER, barred[defense])
             if defense not in better:
-                return Standing(defense, DASH, NO_BETTER, "Not better than no defense beyond the paired interval.")
+                return Placement(defense, DASH, NO_BETTER, "Not better than no defense beyond the paired interval.")
             place = places[defense]
-            return Standing(defense, f"{place}{'=' if shared.count(place) > 1 else ''}", "", "")
+            return Placement(defense, f"{place}{'=' if shared.count(place) > 1 else ''}", "", "")
 
-        def order(one: Standing) -> tuple[int, bool, float, str]:
+        def order(one: Placement) -> tuple[int, bool, float, str]:
             bare = self.is_bare(one.defense)
             level = mean(self.headlines[one.defense]).value if one.defense in self.headlines else -1.0
             section = NO_BETTER if bare and not self._demonstration else one.section
-            return SECTIONS.index(section), not bare, -level, one.defense
+            return PARTS.index(section), not bare, -level, one.defense
 
-        return sorted(map(standing, self.defenses), key=order)
+        return sorted(map(placement, self.defenses), key=order)
 
     @property
     def _demonstration(self) -> bool:
