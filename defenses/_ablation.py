@@ -30,6 +30,7 @@ from bench.training import Batch
 from ._examples import choose, fresh, packed, train, unpacked
 from ._passes import in_passes
 from ._ranges import within
+from ._substitute import SubstituteGradient, mean_of
 
 Votes = Bool[Tensor, "n ablations k"]
 Parts = Float[Tensor, "n inputs rows columns"]
@@ -60,24 +61,27 @@ class Voting(Classifier):
 
     An ablation votes for every class with a probability of at least `threshold` or, if that is None, for its best
     class. The logits are the shares of the votes plus the mean probabilities, scaled down so that they only break
-    ties; with `soft` they are the log mean probabilities, which have a useful gradient.
+    ties.
     """
 
-    def __init__(
-        self, net: nn.Module, ablations: Ablations, num_classes: int, threshold: float | None, soft: bool = False
-    ) -> None:
+    def __init__(self, net: nn.Module, ablations: Ablations, num_classes: int, threshold: float | None) -> None:
         super().__init__()
-        self.net, self.ablations, self.threshold, self.soft = net, ablations, threshold, soft
+        self.net, self.ablations, self.threshold = net, ablations, threshold
         self.num_classes, self.passes = num_classes, ablations.count
 
     def forward(self, images: Images, rng: Streams) -> Logits:
-        """Shares of the votes, or log mean probabilities; shape (n, num_classes)."""
+        """Shares of the votes; shape (n, num_classes)."""
         probabilities = self.probabilities(images)
         mean = probabilities.mean(1)
-        if self.soft:
-            return mean.clamp_min(1e-12).log()
         shares = self.votes(probabilities).to(mean.dtype).mean(1)
         return shares + mean / (2 * self.ablations.count)
+
+    def supporting(self, images: Images, rng: Streams, logits: Logits) -> Logits:
+        """Mean log probabilities of the ablations that vote for the answer of `logits`; of all if none does."""
+        probabilities = self.probabilities(images)
+        answer = logits.argmax(1)[:, None, None].expand(-1, probabilities.shape[1], 1)
+        votes = self.votes(probabilities.detach()).gather(2, answer)[..., 0]
+        return mean_of(probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log(), votes)
 
     def probabilities(self, images: Images) -> Float[Tensor, "n ablations k"]:
         """The probability of every class under every ablation."""
@@ -197,8 +201,9 @@ class Voted(CertifiedDefense):
         return self._voting(model, learned)
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """The mean probability over all ablations; and the bare model, whose attack may transfer."""
-        return {"mean": self._voting(model, learned, soft=True), "bare": model}
+        """The votes with the gradient of the ablations that support the answer; and the bare model."""
+        voting = self._voting(model, learned)
+        return {"votes": SubstituteGradient(voting, voting.supporting), "bare": model}
 
     def certify(
         self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget
@@ -209,6 +214,6 @@ class Voted(CertifiedDefense):
             votes = voting.votes(voting.probabilities(images))
         return certified(votes, labels, voting.ablations.retains(), budget)
 
-    def _voting(self, model: Classifier, learned: Artifact, soft: bool = False) -> Voting:
+    def _voting(self, model: Classifier, learned: Artifact) -> Voting:
         net = unpacked(lambda: self.network(learned, model.num_classes), learned)
-        return Voting(net, self.ablations(learned), model.num_classes, self.threshold, soft)
+        return Voting(net, self.ablations(learned), model.num_classes, self.threshold)

@@ -14,8 +14,10 @@ Where the paper is silent: ties go to the lowest class; masks are filled with mi
 that of the budget `patch ≤ area`; by default, the patch may be rotated by any angle, as that budget allows.
 
 The logits are the mean probabilities of the first round, with 2 added to the answer, so that black-box attacks see
-their progress. An adaptive attacker differentiates the logarithm of such means, since every mask that leaves the patch
-visible has to be fooled. Fewer and larger masks (`seen` per axis) show that at a fraction of the cost.
+their progress. An adaptive attacker watches these answers and follows the mean log probabilities under the masks that
+still vote for the answer: each of them has to be fooled, and those that are fooled need no more. Fewer and larger masks
+(`seen` per axis) show that direction at a fraction of the cost. With masks=3, ten pixels by GreedyFool leave none of 8
+CIFAR-10 images this way, and 3 by the mean probability (ResNet-20).
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from bench.contracts import (
 
 from ._passes import in_passes
 from ._ranges import within
+from ._substitute import SubstituteGradient, mean_of
 
 Masks = Bool[Tensor, "m h w"]
 """True where a mask hides the image."""
@@ -86,8 +89,9 @@ class PatchCleanser(CertifiedDefense):
         return _DoubleMasking(self, model)
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """The mean over a first round with few masks; and the bare model."""
-        return {"mean": _MeanMasked(replace(self, masks=min(self.seen, self.masks)), model), "bare": model}
+        """The defended answers with the gradient of a first round with few masks; and the bare model."""
+        few = _Masking(replace(self, masks=min(self.seen, self.masks)), model)
+        return {"defended": SubstituteGradient(self.protect(model, learned), few.supporting), "bare": model}
 
     def certify(
         self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget
@@ -150,12 +154,11 @@ class _Masking(Wrapped):
 
         return in_passes(work, len(owners), tuple(images.shape[1:]))
 
-
-class _MeanMasked(_Masking):
-    def forward(self, images: Images, rng: Streams) -> Logits:
+    def supporting(self, images: Images, rng: Streams, logits: Logits) -> Logits:
+        """Mean log probabilities under the masks that vote for the answer of `logits`; under all if none does."""
         hidden = self.defense.hiding(*images.shape[2:]).to(images.device)
-        mean = self.under(images, hidden, rng).softmax(2).mean(1)
-        return mean.clamp_min(1e-12).log()
+        votes = self.under(images, hidden, rng).log_softmax(2)
+        return mean_of(votes, votes.argmax(2) == logits.argmax(1, keepdim=True))
 
 
 class _DoubleMasking(_Masking):

@@ -12,7 +12,8 @@ space on 8-bit images, ours in RGB without rounding, on a whole batch at once.
 Gradients: that of the median filter is exact. Rounding to a few bits has none, and non-local means of this strength is
 close to the identity, so an adaptive attacker uses the identity for both (arXiv 1802.00420). The attack descends on
 class and rejection at once, or moves the image and its squeezed versions together, so that they agree (He et al. 2017,
-arXiv 1706.04701).
+arXiv 1706.04701); both ways it watches the true answer. Of 20 CIFAR-10 images, ten pixels by GreedyFool leave 10 by the
+first and 6 by the second (ResNet-20, without non-local means; Sparse-RS with 200 queries leaves 6).
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from bench.contracts import Artifact, Classifier, Defense, Examples, Images, Logits, Streams, Wrapped, answers
+from bench.contracts import Artifact, Classifier, Defense, Examples, Images, Logits, Streams, answers
 
 from ._examples import choose
 from ._pixels import pad_mirrored, straight_through
 from ._ranges import within
 from ._rejection import Detecting, Scores, calibrate, check_calibration
+from ._substitute import SubstituteGradient
 from .bit_depth import rounded
 from .median import median
 
@@ -92,8 +94,10 @@ class Squeeze(Defense):
         return Detecting(model, _Scored(self, model).score, learned, squeezers)
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """Class and rejection; all squeezed versions together; and the bare model, whose attack may go undetected."""
-        return {"defended": self.protect(model, learned), "together": _Together(self, model), "bare": model}
+        """Class and rejection, with the gradient of the score or of the versions' agreement; and the bare model."""
+        defended = self.protect(model, learned)
+        agreement = SubstituteGradient(defended, _Scored(self, model).agreement)
+        return {"defended": defended, "agreement": agreement, "bare": model}
 
     def squeezed(self, images: Images) -> list[Images]:
         """The squeezed versions of a batch, each of the same shape."""
@@ -125,18 +129,16 @@ class _Scored(Classifier):
         changes = [(original - self.model(version, rng).softmax(1)).abs().sum(1) for version in squeezed]
         return torch.stack(changes).amax(0)
 
+    def agreement(self, images: Images, rng: Streams, logits: Logits) -> Logits:
+        """For a gradient: mean log probabilities of an image and its squeezed versions, and how far these disagree.
 
-class _Together(Wrapped):
-    """The log mean probabilities of an image and its squeezed versions."""
-
-    def __init__(self, defense: Squeeze, model: Classifier) -> None:
-        super().__init__(model)
-        self.defense = defense
-
-    def forward(self, images: Images, rng: Streams) -> Logits:
-        versions = [images, *self.defense.squeezed(images)]
-        mean = torch.stack([self.model(version, rng).softmax(1) for version in versions]).mean(0)
-        return mean.clamp_min(1e-12).log()
+        Of log probabilities, as those of versions that are sure of another class have no gradient in the score.
+        """
+        each = [self.model(version, rng).log_softmax(1) for version in (images, *self.defense.squeezed(images))]
+        mean, classes = torch.stack(each).mean(0), self.model.num_classes
+        own = each[0][:, :classes].argmax(1, keepdim=True)
+        disagreement = mean[:, :classes].amax(1, keepdim=True) - mean.gather(1, own)
+        return torch.cat([mean[:, :classes], disagreement + mean[:, classes:].sum(1, keepdim=True)], 1)
 
 
 def non_local_means(images: Images, search: int, similar: int, strength: float) -> Images:

@@ -60,6 +60,27 @@ class Hash(Classifier):
         return (hidden[:, :, None] * self.second).sum(1) * 3
 
 
+class Sure(Classifier):
+    """Dark and bright as above, but with probabilities that are 0 and 1 to float32."""
+
+    num_classes = 2
+
+    def forward(self, images: Tensor, rng: Streams) -> Tensor:
+        return Brightness()(images, rng) * 10
+
+
+class ColumnNet(nn.Module):
+    """Dark and bright, for parts of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(5.0))
+
+    def forward(self, parts: Tensor) -> Tensor:
+        mean = (parts.mean((1, 2, 3)) - 0.5) * self.scale
+        return torch.stack([-mean, mean], 1)
+
+
 def shades(count: int, side: int = 8, spread: float = 0.3, channels: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Noisy images around a shade of grey, and whether they are bright."""
     generator = torch.Generator().manual_seed(seed)
@@ -209,6 +230,36 @@ def test_the_view_has_a_gradient_that_leads_somewhere(case: Case) -> None:
             (gradient,) = torch.autograd.grad(loss(view(watched, streams(6))).sum(), watched)
             assert gradient.isfinite().all()
             assert (gradient.flatten(1).abs().amax(1) > 0).all()
+
+
+def test_an_attacker_sees_the_true_answers_while_following_a_substitute(case: Case) -> None:
+    defense, model, learned = case
+    images, _ = shades(6)
+    defended = defense.protect(model, learned)(images, streams(6))
+    views = defense.attacker_views(model, learned)
+    del views["bare"]
+    for view in views.values():
+        assert torch.equal(view(images.clone().requires_grad_(), streams(6)), defended)
+
+
+def test_masks_that_are_sure_still_show_the_attacker_a_way() -> None:
+    images = torch.full((1, 1, 8, 8), 0.99).requires_grad_()
+    (view, _) = made("patchcleanser:masks=3").attacker_views(Sure(), {}).values()
+    (gradient,) = torch.autograd.grad(Goal(torch.tensor([1])).margin(view(images, streams(1))).sum(), images)
+    assert (gradient[..., 0, :] > 0).all()
+
+
+def test_parts_that_no_longer_vote_for_the_answer_get_no_more_of_the_gradient() -> None:
+    certified = plugin_module("defenses._ablation")
+    windows = plugin_module("defenses.derandomized_smoothing").Windows(4, 4, 4, 1)  # each of four columns
+    voting = certified.Voting(ColumnNet(), windows, 2, 0.5)
+    images = torch.full((1, 1, 4, 4), 0.9)
+    images[..., 0] = 0.1  # this column votes for the other class already
+    watched = images.requires_grad_()
+    followed = voting.supporting(watched, streams(1), voting(images.detach(), streams(1)))
+    (gradient,) = torch.autograd.grad(followed[0, 1] - followed[0, 0], watched)
+    assert (gradient[..., 0] == 0).all()
+    assert (gradient[..., 1:] > 0).all()
 
 
 def test_learning_again_gives_the_same_and_leaves_the_global_generator_alone() -> None:

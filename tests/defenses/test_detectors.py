@@ -254,12 +254,38 @@ def test_who_attacks_sentinet_with_all_overlays_counts_as_it_does() -> None:
     assert (gradient != 0).any()
 
 
+THRESHOLD = {"threshold": torch.tensor(1.0), "spread": torch.tensor(1.0)}
+
+
 def test_squeezed_versions_that_agree_are_turned_together() -> None:
-    defense = make_defense("squeeze:search=0,median=0,bits=8")
-    images = torch.arange(256).reshape(1, 1, 16, 16).expand(2, 3, 16, 16) / 255
-    view = defense.attacker_views(Lamps(), {"threshold": torch.tensor(1.0), "spread": torch.tensor(1.0)})["together"]
-    wanted = Lamps()(images, streams(2)).log_softmax(1)
-    torch.testing.assert_close(view(images, streams(2)), wanted)
+    images = (torch.arange(256).reshape(1, 1, 16, 16).expand(2, 3, 16, 16) / 255).requires_grad_()
+    view = make_defense("squeeze:search=0,median=0,bits=8").attacker_views(Lamps(), THRESHOLD)["agreement"]
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    (followed,) = torch.autograd.grad((view(images, streams(2))[:, :4] * weights).sum(), images)
+    (wanted,) = torch.autograd.grad((Lamps()(images, streams(2)).log_softmax(1) * weights).sum(), images)
+    torch.testing.assert_close(followed, wanted)
+
+
+def test_versions_that_are_sure_of_different_classes_still_show_the_attacker_a_way() -> None:
+    class Sure(Classifier):
+        num_classes = 2
+
+        def forward(self, images: Tensor, rng: Streams) -> Tensor:
+            mean = images.mean((1, 2, 3)) - 0.5
+            return torch.stack([-mean, mean], 1) * 2000
+
+    defense = make_defense("squeeze:search=0,median=0,bits=1")
+    images = torch.full((1, 1, 10, 10), 0.49)
+    images[..., :4] = 0.9  # bright, but dark once its values are rounded to black and white
+    watched, goal = images.requires_grad_(), Goal(torch.tensor([0]), rejects=True)
+    gradients = {}
+    for name, view in defense.attacker_views(Sure(), THRESHOLD).items():
+        logits = view(watched, streams(1))
+        if name != "bare":
+            assert torch.equal(logits, defense.protect(Sure(), THRESHOLD)(images, streams(1)))
+            (gradients[name],) = torch.autograd.grad(goal.margin(logits).sum(), watched)
+    assert not gradients["defended"].any()
+    assert (gradients["agreement"] < 0).all(), "brighter, so that the rounded image is bright too"
 
 
 def test_grad_cam_of_a_network_with_global_means_is_its_class_activation_map() -> None:

@@ -215,3 +215,15 @@ def test_the_jacobian_of_total_variation_follows_smooth_changes_of_the_image(nam
         told.append(float((gradient * direction).sum()))
     assert float(torch.corrcoef(torch.tensor([told, seen]))[0, 1]) > 0.95
     assert 0.7 < float(torch.tensor(told).norm() / torch.tensor(seen).norm()) < 1.4
+
+
+def test_five_pixels_of_a_window_that_the_attacker_of_the_median_is_shown_move_it() -> None:
+    images = 0.5 + 0.02 * torch.rand(1, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    watched = images.clone().requires_grad_()
+    centre = views(make_defense("median"))["bpda"](watched, streams(1))[0, 12]
+    (gradient,) = torch.autograd.grad(centre, watched)
+    assert gradient.sum().isclose(torch.tensor(1.0))
+    values, five = gradient.flatten().topk(5)
+    assert (values > 0).all(), "only five of nine pixels can move their median"
+    blackened = images.flatten().index_fill(0, five, 0.0).reshape(images.shape)
+    assert make_defense("median").clean(blackened, streams(1))[0, 0, 2, 2] == 0
