@@ -40,7 +40,7 @@ COMMANDS = {
     "train": ["train", "--defense", "retrained:epochs=12,autoencoder:epochs=6", *DATA],
     "curve": ["curve", "--attack", "ifgsm:steps=10", "--over", "eps=0.01,0.03,0.1", *SMALL],
     "report": ["report"],
-    "submit": ["submit", str(PLUGIN), "--protocol", "smoke"],
+    "submit": ["submit", str(PLUGIN), "--benchmark", "smoke"],
 }
 VICTIMS = ("group", "parent", "worker")
 UNSTEADY = {"date", "seconds", "training", "checksum"}

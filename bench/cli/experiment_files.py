@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.benchmarks.experiment import ExperimentFile, load_experiment, toml_text
+from bench.benchmarks.named import FIXED, benchmark_path, load_benchmark
 from bench.core.files import write_text
 from bench.core.identity import without_hashes
 from bench.errors import InputError
 from bench.records.schema import Cell
+
+if TYPE_CHECKING:
+    from bench.engine.setting import Setting
 
 _FILE = "bench.experiment"
 """Where the context of a command keeps the file that its options come from."""
@@ -22,9 +26,7 @@ _FILE = "bench.experiment"
 def _take(context: typer.Context, path: Path | None) -> Path | None:
     """Makes what a file says the defaults of the command's options."""
     if path is not None:
-        file = load_experiment(path)
-        context.meta[_FILE] = file
-        context.default_map = file.experiment.options()
+        context.meta[_FILE] = _give(context, path)
     return path
 
 
@@ -36,10 +38,44 @@ ExperimentArgument = Annotated[
 ]
 
 
-def from_file(context: typer.Context) -> list[str]:
-    """The options of a command that a file gives, and no word of the command line."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    return [name for name, source in sources.items() if source and source.name == "DEFAULT_MAP"]
+def _take_benchmark(context: typer.Context, name: str | None) -> str | None:
+    """Makes what a benchmark says the defaults of the command's options."""
+    if name is not None:
+        _give(context, benchmark_path(name))
+    return name
+
+
+def _give(context: typer.Context, path: Path) -> ExperimentFile:
+    if context.default_map is not None:
+        raise InputError("Expected an experiment file or a benchmark, but got both.")
+    file = load_experiment(path)
+    context.default_map = file.experiment.options()
+    return file
+
+
+BenchmarkOption = Annotated[
+    str | None,
+    typer.Option(callback=_take_benchmark, is_eager=True, help="A named benchmark; see 'bench list benchmarks'."),
+]
+
+
+def check_benchmark(context: typer.Context, name: str, settings: list[Setting]) -> None:
+    """Raises InputError if this would not be the benchmark: other attacks or images, other data, untrained weights."""
+    from bench.engine.on_benchmark import check_inputs
+
+    given = [key for key in FIXED if _source(context, key) == "COMMANDLINE"]
+    if given:
+        raise InputError(
+            f"--{given[0]} is not for the benchmark {name!r}, which fixes it. Leave it out, or copy "
+            f"{benchmark_path(name)} and run your own file."
+        )
+    check_inputs(load_benchmark(name), settings)
+
+
+def _source(context: typer.Context, key: str) -> str:
+    """Where the value of an option comes from, as click calls it."""
+    source = context.get_parameter_source(key)
+    return source.name if source else ""
 
 
 @contextmanager
@@ -50,7 +86,7 @@ def experiment_of(context: typer.Context) -> Iterator[ExperimentFile | None]:
         yield None
         return
     try:
-        _check_names(file, from_file(context))
+        _check_names(file, [key for key in context.params if _source(context, key) == "DEFAULT_MAP"])
         yield file
     except InputError as error:
         raise error if str(file.path) in str(error) else InputError(f"In {file.path}: {error}") from error

@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.experiment_files import ExperimentArgument, experiment_of, write_experiment
+from bench.cli.experiment_files import (
+    BenchmarkOption,
+    ExperimentArgument,
+    check_benchmark,
+    experiment_of,
+    write_experiment,
+)
 from bench.cli.options import (
     AttacksOption,
     DefensesOption,
@@ -32,6 +38,7 @@ def run_command(
     *,
     context: typer.Context,
     experiment: ExperimentArgument = None,
+    benchmark: BenchmarkOption = None,
     attack: AttacksOption = "all",
     defense: DefensesOption = "all",
     options: MatrixOptions,
@@ -52,6 +59,8 @@ def run_command(
 
     `bench run experiment.toml --workers 2`
 
+    `bench run --benchmark photos-patch --defense lgs`
+
     Cells that were computed before are not computed again; an interrupted run resumes where it stopped.
     """
     from bench.cli.progress import run_plan
@@ -59,6 +68,8 @@ def run_command(
 
     add_plugins(options.plugin)
     store = Store(options.results)
+    if benchmark:
+        check_benchmark(context, benchmark, options.settings())
     with experiment_of(context) as file:
         plan = options.plan(attack, defense, store, batch_size)
     if file:

@@ -8,22 +8,25 @@ from typing import Annotated, Final
 
 import typer
 
+from bench.benchmarks.named import benchmark_names, load_benchmark
 from bench.cli.options import PluginsOption, add_plugins
 from bench.errors import InputError
 from bench.plugins.registry import Kind, addresses, first_line
 from bench.plugins.specs import check_known
 
-SECTIONS: Final = ("attacks", "defenses", "datasets", "models")
+SECTIONS: Final = ("attacks", "defenses", "datasets", "models", "benchmarks")
 _PACKAGE = Path(__file__).parent.parent
 _TABLES = {"datasets": ("data/load.py", "DATASETS"), "models": ("models/zoo.py", "MODELS")}
 
 
 def list_command(
-    what: Annotated[str, typer.Argument(help="attacks, defenses, datasets, models, or everything.")] = "everything",
+    what: Annotated[
+        str, typer.Argument(help="attacks, defenses, datasets, models, benchmarks, or everything.")
+    ] = "everything",
     markdown: Annotated[bool, typer.Option("--markdown", help="The full reference of attacks or defenses.")] = False,
     plugin: PluginsOption = None,
 ) -> None:
-    """List the attacks, defenses, data sets and models.
+    """List the attacks, defenses, data sets, models and benchmarks.
 
     Examples: `bench list defenses`, `bench list attacks --markdown`
     """
@@ -46,7 +49,9 @@ def overview(what: str) -> str:
 
 
 def _section(name: str) -> str:
-    if name in _TABLES:
+    if name == "benchmarks":
+        summaries = {key: load_benchmark(key).about.title for key in benchmark_names()}
+    elif name in _TABLES:
         summaries = loader_summaries(*_TABLES[name])
     else:
         summaries = plugin_summaries("attack" if name == "attacks" else "defense")

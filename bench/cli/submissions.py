@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bench.cli.options import (
+    DeviceOption,
     EffortOption,
     ImagesOption,
     InputOptions,
     PluginsOption,
     ResultsOption,
     TimeoutOption,
+    WeightsOption,
     WorkersOption,
     add_plugins,
+    checked_device,
     image_count,
     with_options,
 )
@@ -26,9 +29,12 @@ from bench.errors import InputError
 from bench.records.schema import Tier
 
 if TYPE_CHECKING:
+    from bench.engine.on_benchmark import Inputs
     from bench.submit.verify import Verdict
 
 BundleArgument = Annotated[Path, typer.Argument(help="A bundle that 'bench submit' wrote.")]
+DataOption = Annotated[str | None, typer.Option("--dataset", help="The benchmark's data, if they are in a folder.")]
+NetworkOption = Annotated[str | None, typer.Option("--model", help="Another model than the benchmark's.")]
 ShareOption = Annotated[float, typer.Option(min=0, max=1, help="Share of the cells to compute again.")]
 
 
@@ -65,14 +71,20 @@ def submit_command(
     file: Annotated[Path, typer.Argument(help="The Python file with the defense.")],
     out: Annotated[Path | None, typer.Option(help="The bundle; by default NAME.zip here.")] = None,
     defense: Annotated[str | None, typer.Option(help="Which one, with parameters, if the file has several.")] = None,
-    protocol: Annotated[str, typer.Option(help="The standard protocol.")] = "v1",
-    weights: Annotated[list[Path] | None, typer.Option(help="safetensors that the code reads; repeatable.")] = None,
+    benchmark: Annotated[str, typer.Option(help="A benchmark; see 'bench list benchmarks'.")] = "v1",
+    dataset: DataOption = None,
+    model: NetworkOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = "cpu",
+    code_weights: Annotated[list[Path] | None, typer.Option(help="safetensors that the code reads.")] = None,
     workers: WorkersOption = 1,
     timeout: TimeoutOption = None,
 ) -> None:
-    """Run the standard protocol on a defense and pack everything into a bundle.
+    """Compute a benchmark for a defense and pack everything into a bundle.
 
-    Example: `bench submit my_blur.py`
+    Examples: `bench submit my_blur.py`
+
+    `bench submit my_blur.py --benchmark cifar10-patch --dataset folder:PATH,name=cifar10-mine --weights FILE`
     """
     from bench.cli.progress import run_plan
     from bench.submit.submit import submit
@@ -82,8 +94,9 @@ def submit_command(
         file,
         bundle,
         defense,
-        protocol,
-        weights,
+        benchmark,
+        code_weights,
+        inputs=_inputs(dataset, model, weights, device),
         compute=lambda plan, store, plugins: run_plan(plan, store, plugins, workers, timeout),
     )
     typer.echo(f"wrote {bundle}")
@@ -93,19 +106,28 @@ def submit_command(
 def verify_command(
     bundle: BundleArgument,
     share: ShareOption = 0.25,
+    dataset: DataOption = None,
+    model: NetworkOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = "cpu",
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a table for a pull request.")] = False,
 ) -> None:
     """Check a bundle and compute a random part of it again; its code runs behind walls.
 
     Example: `bench verify my_blur.zip --share 0.5`
     """
-    sys.exit(0 if _verdict(bundle, share, markdown).status == "verified" else 1)
+    inputs = _inputs(dataset, model, weights, device)
+    sys.exit(0 if _verdict(bundle, share, markdown, inputs).status == "verified" else 1)
 
 
 def accept_command(
     bundle: BundleArgument,
     results: ResultsOption = Path("results"),
     share: ShareOption = 0.25,
+    dataset: DataOption = None,
+    model: NetworkOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = "cpu",
     replace_other: Annotated[
         bool, typer.Option("--replace", help="Replace a defense of the same name but other code.")
     ] = False,
@@ -116,7 +138,7 @@ def accept_command(
     """
     from bench.submit.accept import accept
 
-    verdict = _verdict(bundle, share, False)
+    verdict = _verdict(bundle, share, False, _inputs(dataset, model, weights, device))
     for path in accept(verdict, results, replace_other):
         typer.echo(f"wrote {path}")
 
@@ -156,10 +178,16 @@ def import_attack_command(
         typer.echo(f"wrote {path}")
 
 
-def _verdict(bundle: Path, share: float, markdown: bool) -> Verdict:
+def _inputs(dataset: str | None, model: str | None, weights: Path | None, device: str) -> Inputs:
+    from bench.engine.on_benchmark import Inputs
+
+    return Inputs(dataset, model, weights, checked_device(device))
+
+
+def _verdict(bundle: Path, share: float, markdown: bool, inputs: Inputs) -> Verdict:
     from bench.submit import verdict_text
     from bench.submit.verify import verify
 
-    verdict = verify(bundle, share, progress=lambda line: typer.echo(line, err=True))
+    verdict = verify(bundle, share, progress=lambda line: typer.echo(line, err=True), inputs=inputs)
     typer.echo(verdict_text.verdict_markdown(verdict) if markdown else "\n".join(verdict_text.verdict_lines(verdict)))
     return verdict

@@ -67,7 +67,7 @@ def _check_name(bundle: Bundle, folder: Path, replace_other: bool) -> None:
 def _signed(outcome: Outcome, bundle: Bundle) -> Outcome:
     """The record with where it comes from. What its training and its cells took on other machines is left out."""
     origin = {
-        "submission": f"{bundle.manifest.protocol} by {bundle.manifest.author or 'unnamed'}",
+        "submission": f"{bundle.manifest.benchmark} by {bundle.manifest.author or 'unnamed'}",
         "bundle": bundle.checksum,
     }
     return replace(

@@ -24,7 +24,7 @@ from bench.plugins.specs import Spec
 from bench.records.schema import Outcome
 from bench.records.store import parse_outcome
 
-BUNDLE_SCHEMA = 1
+BUNDLE_SCHEMA = 2
 FILES, BYTES, TEXT_BYTES = 500, 2**28, 2**25
 """The most files of a bundle, the most bytes of all of them, unpacked, and of those that are JSON."""
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
@@ -42,14 +42,14 @@ class Manifest:
 
     Attributes:
         defense: its text, as in cells.
-        protocol, digest: of the protocol that it was computed with.
+        benchmark, digest: the name of the benchmark that it was computed for, and the digest of its file.
         author, link, description: for readers; a link begins with https://.
         files: name -> SHA-256 of every other file in it.
         schema: of the bundle.
     """
 
     defense: str
-    protocol: str
+    benchmark: str
     digest: str
     author: str
     link: str

@@ -1,4 +1,4 @@
-"""From a file with a defense to a bundle: the cells of a protocol, computed and packed."""
+"""From a file with a defense to a bundle: the cells of a benchmark, computed and packed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 from safetensors.torch import save
 
+from bench.benchmarks.named import Benchmark, load_benchmark
+from bench.engine.on_benchmark import Inputs, cells_on, check_inputs
 from bench.engine.plan import CellTask, Plan, Task, plan
 from bench.engine.protect import protect
 from bench.engine.testbed import testbed_of
@@ -18,7 +20,6 @@ from bench.plugins.registry import add_file, canonical_text, load_plugin
 from bench.plugins.specs import Spec
 from bench.records.store import Store
 from bench.submit.bundle import NAME, Manifest, check_tensors, pack, unpack
-from bench.submit.protocol import Protocol, load_protocol
 
 Compute = Callable[[Plan, Store, list[Path]], int]
 """Computes a plan into a store with plugins from files; returns 0 if no cell failed."""
@@ -28,12 +29,13 @@ def submit(
     file: Path,
     out: Path,
     defense: str | None = None,
-    protocol: str = "v1",
+    benchmark: str = "v1",
     weights: list[Path] | None = None,
     *,
+    inputs: Inputs = Inputs(),  # noqa: B008  # it is frozen
     compute: Compute,
 ) -> bool:
-    """Computes the missing cells of a protocol and packs all of them.
+    """Computes the missing cells of a benchmark and packs all of them.
 
     The records stay beside the bundle, in a folder named like it with `-records`; an interrupted run resumes from them.
 
@@ -42,8 +44,9 @@ def submit(
             author, link and description.
         out: the bundle.
         defense: its text, if the file has several or it has parameters.
-        protocol: the protocol's name.
+        benchmark: the benchmark's name.
         weights: safetensors beside the file that the code reads.
+        inputs: where the benchmark's data and model are.
         compute: computes a plan.
 
     Returns:
@@ -59,22 +62,22 @@ def submit(
     if not NAME.fullmatch(Spec.parse(text).name):
         raise InputError(f"Expected a name of small letters, digits and hyphens, but got {Spec.parse(text).name!r}.")
     beside = _weights(file, weights or [])
-    chosen = load_protocol(protocol)
-    store = Store(out.with_name(out.stem + "-records"))
-    attacks = ",".join(chosen.attacks)
-    setting = chosen.setting(chosen.seeds[0])
-    planned = plan(setting, attacks, text, chosen.tiers, chosen.seeds, chosen.effort, store)
+    chosen = load_benchmark(benchmark)
+    settings = {seed: inputs.setting(chosen, seed) for seed in chosen.seeds}
+    check_inputs(chosen, list(settings.values()))
+    store, first = Store(out.with_name(out.stem + "-records")), settings[chosen.seeds[0]]
+    planned = plan(first, ",".join(chosen.attacks), text, chosen.tiers, chosen.seeds, chosen.effort, store)
     # The times of another machine cannot be verified.
     tasks: list[Task] = [task for task in planned.tasks if isinstance(task, CellTask)]
     whole = compute(replace(planned, tasks=tasks), store, [file]) == 0
     files = {f"code/{file.name}": file.read_bytes()} | beside
-    for cell in chosen.cells(text):
+    for cell in cells_on(chosen, testbed_of(first), text):
         path = store.path(cell)
         if not path.is_file():
             raise InputError(f"The run was interrupted before {cell}. The same command resumes there.")
         files[f"records/{cell.slug}.json"] = path.read_bytes()
-    for seed in chosen.seeds:
-        learned = protect(testbed_of(chosen.setting(seed)), text, lambda share, doing: None).learned
+    for seed, setting in settings.items():
+        learned = protect(testbed_of(setting), text, lambda share, doing: None).learned
         if learned:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in learned.items()}
             files[f"learned/seed-{seed}.safetensors"] = save(tensors)
@@ -111,7 +114,7 @@ def _weights(file: Path, paths: list[Path]) -> dict[str, bytes]:
     return contents
 
 
-def _manifest(file: Path, text: str, protocol: Protocol) -> Manifest:
+def _manifest(file: Path, text: str, benchmark: Benchmark) -> Manifest:
     about = {"author": "", "link": "", "description": ""}
     stub = file.with_suffix(".toml")
     if stub.is_file():
@@ -122,7 +125,7 @@ def _manifest(file: Path, text: str, protocol: Protocol) -> Manifest:
         if set(given) - set(about) or not all(isinstance(value, str) for value in given.values()):
             raise InputError(f"Expected texts named {', '.join(about)} in {stub}, but got {given}.")
         about |= given
-    return Manifest(text, protocol.name, protocol.digest, about["author"], about["link"], about["description"])
+    return Manifest(text, benchmark.name, benchmark.digest, about["author"], about["link"], about["description"])
 
 
 def manifest_text(manifest: Manifest) -> str:

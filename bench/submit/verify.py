@@ -10,14 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from bench.benchmarks.named import Benchmark, benchmark_names, load_benchmark
 from bench.contracts import answers
 from bench.core.text import plain
 from bench.engine.independence import FEW, hidden_input
 from bench.engine.inputs import attack_fingerprints
 from bench.engine.judge import CertificateError
+from bench.engine.on_benchmark import Inputs, cells_on, check_inputs
 from bench.engine.protect import Protected
 from bench.engine.provenance import describe_attack
 from bench.engine.run import Computed, evaluate
+from bench.engine.setting import Setting
 from bench.engine.testbed import Testbed, testbed_of
 from bench.errors import InputError, RefusedError
 from bench.memory import out_of_memory
@@ -30,7 +33,6 @@ from bench.sandbox.process import Limits
 from bench.submit.agreement import Compared, MismatchError, compare_other_images, compare_with_record, in_words
 from bench.submit.bundle import Bundle, unpack
 from bench.submit.consistency import contradiction
-from bench.submit.protocol import Protocol, load_protocol, protocol_names
 from bench.submit.sandboxed import behind_walls, protected_by
 
 VerdictStatus = Literal["verified", "mismatch", "unverified", "refused"]
@@ -66,6 +68,7 @@ def verify(
     seed: int | None = None,
     limits: Limits | None = None,
     progress: Callable[[str], None] = lambda line: None,
+    inputs: Inputs = Inputs(),  # noqa: B008  # it is frozen
 ) -> Verdict:
     """Verifies a bundle; the code in it runs behind walls only.
 
@@ -76,9 +79,10 @@ def verify(
         seed: which cells, and which other images; by default nobody can know.
         limits: for the processes of the defense.
         progress: called with what is being done.
+        inputs: where the benchmark's data and model are; nothing in a bundle chooses what is loaded here.
 
     Raises:
-        InputError: the share is out of range.
+        InputError: the share is out of range, or these are not such as the bundle's benchmark is about.
     """
     if not 0 < share <= 1:
         raise InputError(f"Expected a share of the cells above 0 and up to 1, but got {share:g}.")
@@ -86,17 +90,19 @@ def verify(
     chooser = random.Random(secrets.randbits(64) if seed is None else seed)
     try:
         bundle = unpack(path)
-        protocol = _protocol(bundle)
-        _check_records(bundle, protocol)
-        for number in protocol.seeds:
+        benchmark = _benchmark(bundle)
+        settings = {number: inputs.setting(benchmark, number) for number in benchmark.seeds}
+        check_inputs(benchmark, list(settings.values()))
+        _check_records(bundle, benchmark, testbed_of(settings[benchmark.seeds[0]]))
+        for number, setting in settings.items():
             recorded = [outcome for outcome in bundle.outcomes if outcome.cell.seed == number]
-            testbed = testbed_of(protocol.setting(number))
+            testbed = testbed_of(setting)
             chosen = _chosen(recorded, share, chooser, testbed, bundle)
             progress(f"computing {len(chosen)} of {len(recorded)} cells again, with the defense behind walls")
             with behind_walls(bundle, testbed, limits) as defense:
                 publishable = _computed(defense, recorded, chosen, testbed, compared, progress)
                 first = chooser.choice([outcome for outcome in publishable if outcome.cell in chosen])
-                compared += _on_other_images(first, defense, protocol, chooser, progress)
+                compared += _on_other_images(first, defense, setting, chooser, progress)
                 outcomes, again = [*outcomes, *publishable], again + len(chosen)
     except RefusedError as error:
         return Verdict("refused", plain(str(error)), compared, bundle)
@@ -119,23 +125,26 @@ def sample(outcomes: Sequence[Outcome], share: float, chooser: random.Random) ->
     return [one for group in strata.values() for one in chooser.sample(group, math.ceil(share * len(group)))]
 
 
-def _protocol(bundle: Bundle) -> Protocol:
-    name = bundle.manifest.protocol
-    if name not in protocol_names():
-        raise RefusedError(f"this version knows no protocol {name!r}; it knows {', '.join(protocol_names())}")
-    protocol = load_protocol(name)
-    if bundle.manifest.digest != protocol.digest:
-        raise RefusedError(f"the bundle's protocol {name!r} is not the published one")
-    return protocol
+def _benchmark(bundle: Bundle) -> Benchmark:
+    name = bundle.manifest.benchmark
+    if name not in benchmark_names():
+        raise RefusedError(f"this version knows no benchmark {name!r}; it knows {', '.join(benchmark_names())}")
+    benchmark = load_benchmark(name)
+    if bundle.manifest.digest != benchmark.digest:
+        raise RefusedError(f"the bundle's benchmark {name!r} is not the published one")
+    return benchmark
 
 
-def _check_records(bundle: Bundle, protocol: Protocol) -> None:
-    """Whether the records are the protocol's, of this code, and agree with each other."""
-    expected = protocol.cells(bundle.manifest.defense)
+def _check_records(bundle: Bundle, benchmark: Benchmark, testbed: Testbed) -> None:
+    """Whether the records are the benchmark's on the data and model here, of this code, and agree with each other."""
+    expected = cells_on(benchmark, testbed, bundle.manifest.defense)
     if differing := set(expected) ^ {outcome.cell for outcome in bundle.outcomes}:
         example = min(map(str, differing))
-        raise RefusedError(f"the records are not those of the protocol {protocol.name!r}, such as {example}")
-    for seed in protocol.seeds:
+        raise RefusedError(
+            f"the records are not those of the benchmark {benchmark.name!r} with the data and the model here, such as "
+            f"{example}"
+        )
+    for seed in benchmark.seeds:
         if fault := contradiction([outcome for outcome in bundle.outcomes if outcome.cell.seed == seed]):
             raise MismatchError(fault)
 
@@ -249,11 +258,11 @@ def _stripped(cell: Cell, facts: Facts, defense: RemoteDefense, testbed: Testbed
 
 
 def _on_other_images(
-    first: Outcome, defense: RemoteDefense, protocol: Protocol, chooser: random.Random, progress: Callable[[str], None]
+    first: Outcome, defense: RemoteDefense, setting: Setting, chooser: random.Random, progress: Callable[[str], None]
 ) -> list[Compared]:
-    """One cell on images of the data set that the protocol does not have."""
+    """One cell on images of the data set that the benchmark does not have."""
     cell = replace(first.cell, seed=chooser.randrange(2**16, 2**31))
     progress(f"computing on other images: {cell.attack}, {cell.tier}")
-    testbed = testbed_of(protocol.setting(cell.seed))
+    testbed = testbed_of(replace(setting, seed=cell.seed))
     _, others = _again(cell, protected_by(defense, testbed), testbed)
     return compare_other_images(first.cell, first.facts, others) if first.facts else []

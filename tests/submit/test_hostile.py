@@ -106,10 +106,10 @@ FORGED: dict[str, tuple[Forge, VerdictStatus, str]] = {
     "a chain": (lambda files: manifest(files, defense="acme-blur+lgs"), "refused", "small letters"),
     "an unknown schema": (lambda files: manifest(files, schema=9), "refused", "schema 9"),
     "an unknown key": (lambda files: manifest(files, verdict="verified"), "refused", "not what it should be"),
-    "an unknown protocol": (lambda files: manifest(files, protocol="v999"), "refused", "knows no protocol 'v999'"),
-    "a protocol of its own": (lambda files: manifest(files, digest="0" * 12), "refused", "not the published one"),
+    "an unknown benchmark": (lambda files: manifest(files, benchmark="v999"), "refused", "knows no benchmark 'v999'"),
+    "a benchmark of its own": (lambda files: manifest(files, digest="0" * 12), "refused", "not the published one"),
     # records that cannot be true
-    "a missing cell": (without_a_cell, "refused", "not those of the protocol"),
+    "a missing cell": (without_a_cell, "refused", "not those of the benchmark"),
     "a cell twice": (with_another_cell, "refused", "record of another cell"),
     "deep JSON": (with_file("records/deep.json", DEEP), "refused", "not a record"),
     "a number of 5,000 digits": (with_file("records/long.json", LONG), "refused", "not a record"),
@@ -401,7 +401,7 @@ class Shift(Defense):
 def test_what_a_defense_learned_is_part_of_its_bundle_and_cannot_be_swapped(tmp_path: Path) -> None:
     (tmp_path / "shift.py").write_text(LEARNER)
     path = tmp_path / "shift.zip"
-    assert submit(tmp_path / "shift.py", path, protocol="tiny", compute=compute_here)
+    assert submit(tmp_path / "shift.py", path, benchmark="tiny", compute=compute_here)
     assert verify(path, limits=QUICK).status == "verified"
     files = content(path)
     swapped = save({"shift": torch.full((3, 32, 32), 0.5)})

@@ -13,7 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
+from bench.benchmarks.named import load_benchmark
 from bench.cli.main import main
+from bench.engine.on_benchmark import Inputs
 from bench.engine.run import run_cell
 from bench.engine.setting import Setting
 from bench.engine.testbed import testbed_of
@@ -26,12 +28,11 @@ from bench.records.store import Store
 from bench.submit.accept import accept
 from bench.submit.bundle import unpack
 from bench.submit.import_attack import import_attack
-from bench.submit.protocol import load_protocol
 from bench.submit.verify import Verdict
 
 from .forging import PLUGIN, content, packed, walled
 
-SETTING = load_protocol("smoke").setting(0)
+SETTING = Inputs().setting(load_benchmark("smoke"), 0)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_adversarial_images_from_anyone_lower_the_row_and_both_values_stay_visib
 
 @walled
 def test_a_submitted_defense_is_broken_behind_walls(bundle: Path, tmp_path: Path) -> None:
-    results, setting = tmp_path / "results", load_protocol("tiny").setting(0)
+    results, setting = tmp_path / "results", Inputs().setting(load_benchmark("tiny"), 0)
     outcomes = unpack(bundle).outcomes
     accept(Verdict("verified", "", (), unpack(bundle), outcomes), results)
     file = attack_file(tmp_path / "a.safetensors", 8 / 255, setting=setting)

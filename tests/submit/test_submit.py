@@ -23,7 +23,6 @@ from bench.submit.accept import accept
 from bench.submit.agreement import compare_other_images
 from bench.submit.bundle import unpack
 from bench.submit.consistency import contradiction
-from bench.submit.protocol import load_protocol
 from bench.submit.scaffold import new
 from bench.submit.submit import submit
 from bench.submit.verdict_text import verdict_lines, verdict_markdown
@@ -70,7 +69,7 @@ def test_a_share_of_nothing_is_refused(bundle: Path) -> None:
 
 def test_the_same_submission_gives_the_same_bundle_and_computes_nothing_twice(bundle: Path) -> None:
     before = bundle.read_bytes()
-    assert submit(PLUGIN, bundle, protocol="tiny", compute=compute_here)
+    assert submit(PLUGIN, bundle, benchmark="tiny", compute=compute_here)
     assert bundle.read_bytes() == before
 
 
@@ -104,21 +103,13 @@ def test_metadata_are_read_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     file.write_bytes(PLUGIN.read_bytes())
     about = file.with_suffix(".toml")
     about.write_text('author = "A <b>"\nlink = "https://example.org"\n')
-    assert submit(file, tmp_path / "out.zip", protocol="tiny", compute=compute_here)
+    assert submit(file, tmp_path / "out.zip", benchmark="tiny", compute=compute_here)
     read = unpack(tmp_path / "out.zip").manifest
     assert (read.author, read.link, read.description) == ("A <b>", "https://example.org", "")
     about.write_text('autor = "A"\n')
     registry._from_files.clear()
     with pytest.raises(InputError, match="author, link, description"):
-        submit(file, tmp_path / "out.zip", protocol="tiny", compute=compute_here)
-
-
-def test_the_standard_protocol_has_a_fixed_content() -> None:
-    standard = load_protocol("v1")
-    assert len(standard.cells("x")) == len(standard.attacks) * 2
-    assert {cell.images for cell in standard.cells("x")} == {200}
-    with pytest.raises(InputError, match="Did you mean 'smoke'"):
-        load_protocol("smok")
+        submit(file, tmp_path / "out.zip", benchmark="tiny", compute=compute_here)
 
 
 def test_records_of_an_honest_run_do_not_contradict_each_other(bundle: Path) -> None:

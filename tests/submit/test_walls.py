@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from bench.benchmarks.named import load_benchmark
 from bench.contracts import CertifiedDefense, Patch, Streams, answers
+from bench.engine.on_benchmark import Inputs
 from bench.engine.testbed import testbed_of
 from bench.errors import RefusedError
 from bench.plugins import registry
@@ -20,7 +22,6 @@ from bench.sandbox.client import Remote, RemoteDefense, ViewTraits, remote_defen
 from bench.sandbox.process import Box, Limits
 from bench.sandbox.system_calls import ALLOWED, MACHINES, OPEN, RESTRICTED, TO_ITSELF
 from bench.sandbox.wire import Answer
-from bench.submit.protocol import load_protocol
 from bench.submit.verify import verify
 
 from .forging import PLUGIN, QUICK, code, content, inside, packed, walled
@@ -142,7 +143,7 @@ def test_the_tables_of_system_calls_have_a_number_for_each_machine_and_no_number
 
 
 def walls(source: dict[str, bytes], text: str) -> RemoteDefense:
-    """A defense of this code behind walls, for the images of the smoke protocol."""
+    """A defense of this code behind walls, for the images of the benchmark smoke."""
     return remote_defense(
         source, QUICK, text=text, checksum="x", model="photos-cnn", shape=(3, 32, 32), classes=10, learned={}
     )
@@ -173,7 +174,7 @@ def test_a_defense_behind_walls_answers_as_it_would_in_the_open() -> None:
         torch.rand(9, 3, 32, 32, generator=torch.Generator().manual_seed(0)),
         Streams.of(0, torch.arange(9)),
     )
-    bare = testbed_of(load_protocol("smoke").setting(0)).bare
+    bare = testbed_of(Inputs().setting(load_benchmark("smoke"), 0)).bare
     add_file(PLUGIN)
     here = make_defense("acme-blur:size=5").protect(bare, {})
     remote = walls({"acme_blur.py": PLUGIN.read_bytes()}, "acme-blur:size=5")
@@ -207,7 +208,7 @@ class Masks(PatchCleanser):
 
 @walled
 def test_a_certificate_behind_walls_is_the_one_in_the_open() -> None:
-    testbed, budget = testbed_of(load_protocol("smoke").setting(0)), Patch(0.01, turned=False)
+    testbed, budget = testbed_of(Inputs().setting(load_benchmark("smoke"), 0)), Patch(0.01, turned=False)
     defense = make_defense("patchcleanser")
     assert isinstance(defense, CertifiedDefense)
     images, labels = testbed.images[3:6], testbed.labels[3:6]  # one without a certificate, two with one
