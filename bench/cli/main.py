@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import typer
 
+from bench.cli.cache import cache_command
 from bench.cli.experiments import curve_command, run_command, show_command, train_command
 from bench.cli.listing import list_command
 from bench.cli.results import compare_command, export_command, report_command, tables_command
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "tables": tables_command,
     "compare": compare_command,
     "export": export_command,
+    "cache": cache_command,
     "check": check_command,
     "new": new_command,
     "submit": submit_command,

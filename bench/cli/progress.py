@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from bench.core.tensor_cache import begin_job
 from bench.engine.matrix import compute
 from bench.engine.plan import Plan, Task
 from bench.engine.workers import OnProgress
@@ -35,6 +36,7 @@ def run_plan(plan: Plan, store: Store, plugins: list[Path], workers: int, timeou
     Returns:
         The exit code: 0, or 1 where a cell failed or the run was interrupted.
     """
+    begin_job()
     console, notes = Console(), Console(stderr=True)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=WIDE)

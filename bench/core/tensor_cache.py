@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import math
 import os
+import platform
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
@@ -16,11 +21,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-LIMIT = 4 * 2**30
-"""Bytes on disk; beyond them the files that were not used for longest are deleted."""
+from bench.errors import InputError
+
+LIMIT_GIB = 10.0
+"""The limit on disk, unless the environment variable BENCH_CACHE_LIMIT gives another one."""
 
 _CHECKSUM = "sha256"
 """Where a file keeps the checksum of its tensors."""
+
+_PATTERNS = ("*.safetensors", "*.pt", "*.part", ".part-*/*", "*.training/*")
+_SILENCE = 86_400.0
+"""Seconds after which a job of another machine counts as dead if it has not used the cache."""
 
 
 def cache_folder() -> Path:
@@ -63,18 +74,23 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _load(path: Path) -> dict[str, Tensor] | None:
+    """The tensors of a file, or None if there is none; one that is damaged is deleted."""
+    begin_job()
+    tensors = _read(path)
+    with suppress(OSError):
+        path.touch() if tensors is not None else path.unlink(missing_ok=True)
+    return tensors
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    """The tensors of a file; None if it is absent or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             expected = (file.metadata() or {}).get(_CHECKSUM)
         tensors: dict[str, Tensor] = load_file(path)
-    except FileNotFoundError:
-        return None
     except Exception:  # damage shows in many ways
-        expected, tensors = "", {}
-    intact = expected == checksum(dict(sorted(tensors.items())))
-    with suppress(OSError):
-        path.touch() if intact else path.unlink(missing_ok=True)
-    return tensors if intact else None
+        return None
+    return tensors if expected == checksum(dict(sorted(tensors.items()))) else None
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -85,21 +101,102 @@ def _save(path: Path, tensors: dict[str, Tensor]) -> None:
             part = Path(folder) / "tensors"
             save_file(tensors, part, {_CHECKSUM: checksum(dict(sorted(tensors.items())))})
             part.replace(path)
-        _prune(path.parent)
+        _prune()
     except (OSError, SafetensorError) as error:
         warnings.warn(f"The cache {path.parent} cannot be written; next time this is made again. {error}", stacklevel=3)
 
 
-def _prune(folder: Path) -> None:
-    """Deletes what was not used for longest, what was left half-written included."""
-    patterns = ("*.safetensors", "*.pt", "*.part", ".part-*/*", "*.training/*")
-    states = {}
-    for file in (file for pattern in patterns for file in folder.glob(pattern)):
+def cache_limit() -> float:
+    """Bytes on disk, from BENCH_CACHE_LIMIT in GiB; raises InputError if that is not a number above 0."""
+    text = os.environ.get("BENCH_CACHE_LIMIT") or str(LIMIT_GIB)
+    try:
+        limit = float(text) * 2**30
+    except ValueError:
+        limit = -1
+    if not limit > 0:
+        raise InputError(f"Expected a number of GiB above 0 in BENCH_CACHE_LIMIT, but got {text!r}.")
+    return limit
+
+
+@dataclass(frozen=True)
+class CachedFile:
+    """A file of the cache: tensors, or the state of unfinished work."""
+
+    path: Path
+    size: int
+    used: float
+
+    @property
+    def kind(self) -> str:
+        """`learned` for what was trained and its unfinished states, `crafted` for images, `part` for what is left."""
+        name = self.path.parent.name if self.path.parent.name.endswith(".training") else self.path.name
+        return name.partition("-")[0] if name[0] != "." and "-" in name else "part"
+
+    @property
+    def intact(self) -> bool:
+        """Whether its tensors have the checksum that it was written with; only whole tensors have one."""
+        return self.path.suffix != ".safetensors" or _read(self.path) is not None
+
+
+def cached_files() -> list[CachedFile]:
+    """All files of the cache but downloaded data sets and the marks of jobs."""
+    files = []
+    for path in (path for pattern in _PATTERNS for path in sorted(cache_folder().glob(pattern))):
         with suppress(OSError):  # another process may have deleted it
-            states[file] = file.stat()
-    total = 0
-    for file, state in sorted(states.items(), key=lambda item: item[1].st_mtime, reverse=True):
-        total += state.st_size
-        if total > LIMIT:
+            state = path.stat()
+            files.append(CachedFile(path, state.st_size, state.st_mtime))
+    return files
+
+
+def begin_job() -> None:
+    """Keeps what is used from now on in the cache for as long as this process lives."""
+    mark = _mark()
+    with suppress(OSError):
+        if not mark.is_file():
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+            mark.write_text(repr(mark.stat().st_mtime))  # of the clock that the files' times have
+            atexit.register(mark.unlink, missing_ok=True)
+        mark.touch()
+
+
+def _mark() -> Path:
+    return cache_folder() / "jobs" / f"{platform.node()}-{os.getpid()}"
+
+
+def _jobs_since() -> float:
+    """When the oldest job began that still runs; infinity without any. Marks of dead jobs are deleted."""
+    begun = [math.inf]
+    for mark in (cache_folder() / "jobs").glob("*-*"):
+        host, _, process = mark.name.rpartition("-")
+        with suppress(OSError, ValueError):
+            lives = _lives(int(process)) if host == platform.node() else time.time() - mark.stat().st_mtime < _SILENCE
+            if lives:
+                begun.append(float(mark.read_text()))
+            else:
+                mark.unlink(missing_ok=True)
+    return min(begun)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
+def _prune() -> None:
+    """Deletes what goes beyond the limit: what was left half-written and crafted before what was trained.
+
+    Of each kind what was not used for longest goes first. What was used since the oldest running job began stays.
+    """
+    total, limit, since = 0, cache_limit(), _jobs_since()
+    files = sorted(cached_files(), key=lambda file: (file.used >= since, file.kind == "learned", file.used))
+    for file in reversed(files):
+        total += file.size
+        if total > limit and file.used < since:
             with suppress(OSError):
-                file.unlink(missing_ok=True)
+                file.path.unlink(missing_ok=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -122,14 +126,64 @@ def test_a_checkpoint_that_cannot_be_written_is_lost_and_nothing_else(
     assert checkpoint.load() is None
 
 
+def keep(*names: str) -> None:
+    for name in names:
+        cached(name, {"n": name}, lambda: {"x": torch.zeros(250)})
+
+
+def kinds(cache: Path) -> set[str]:
+    return {path.name.partition("-")[0] for path in cache.glob("*.safetensors")}
+
+
+def grow_old(cache: Path) -> None:
+    """Makes all files a day older than any job."""
+    for number, path in enumerate(sorted(cache.glob("*.safetensors"))):
+        os.utime(path, (1e9 + number, 1e9 + number))
+
+
 def test_the_cache_deletes_what_was_not_used_for_longest(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep("a", "b", "c")
+    grow_old(cache)
     (cache / ".part-left").mkdir()
     (cache / ".part-left" / "tensors").write_bytes(bytes(5000))
-    monkeypatch.setattr(tensor_cache, "LIMIT", 1900)
-    for name in "abc":
-        cached(name, {"n": name}, lambda: {"x": torch.zeros(150)})
-    assert {path.name[0] for path in cache.glob("*.safetensors")} < {"a", "b", "c"}
+    os.utime(cache / ".part-left" / "tensors", (1e8, 1e8))
+    monkeypatch.setenv("BENCH_CACHE_LIMIT", str(3000 / 2**30))
+    keep("d")
+    assert kinds(cache) == {"c", "d"}
     assert not (cache / ".part-left" / "tensors").exists()
+
+
+def test_what_was_trained_outlives_what_was_crafted_after_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep("learned")
+    keep("crafted", "crafter")
+    for path, used in ((next(cache.glob("learned-*")), 1), *((path, 2) for path in cache.glob("craft*"))):
+        os.utime(path, (used, used))
+    monkeypatch.setenv("BENCH_CACHE_LIMIT", str(3000 / 2**30))
+    keep("new")
+    assert kinds(cache) == {"learned", "new"}
+
+
+def test_nothing_that_a_running_job_has_used_is_deleted(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE_LIMIT", str(1 / 2**30))
+    keep("a", "b", "c")
+    assert kinds(cache) == {"a", "b", "c"}
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    grow_old(cache)
+    (mark,) = (cache / "jobs").iterdir()
+    mark.rename(mark.with_name(f"{platform.node()}-{int(ended.stdout)}"))  # the job has died: nobody needs its files
+    (cache / "jobs" / f"another-machine-{os.getpid()}").write_text("0")  # but this one lives, for all we know
+    keep("d")
+    assert kinds(cache) == {"a", "b", "c", "d"}
+    os.utime(cache / "jobs" / f"another-machine-{os.getpid()}", (0, 0))
+    keep("e")
+    assert kinds(cache) == {"d", "e"}
+
+
+@pytest.mark.parametrize("text", ["much", "0", "-1", "nan"])
+def test_a_limit_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE_LIMIT", text)
+    with pytest.raises(InputError, match="BENCH_CACHE_LIMIT"):
+        tensor_cache.cache_limit()
 
 
 def test_two_mappings_have_one_checksum_only_if_they_are_equal() -> None:
