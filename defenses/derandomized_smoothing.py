@@ -15,7 +15,9 @@ Departures: the paper's network sees the whole image with everything outside the
 the part, so it does not know its position, and an image costs an eighth of the operations. It is a small network of its
 own, trained on the training images; the defended model is not used at all.
 
-The votes have no gradient; an adaptive attacker differentiates the mean probability over all parts.
+The votes have no gradient. An adaptive attacker watches them and follows the mean log probability of the parts that
+still vote for the answer: those that have changed their vote need no more. Of 13 CIFAR-10 images, ten pixels by
+GreedyFool leave 4 this way and 11 by the mean probability; Sparse-RS with 150 queries leaves 5.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Median(Transform):
 
     title = "median"
     paper = "Xu et al. 2018, arXiv 1704.01155"
-    views = ("exact", "bpda")
+    views = ("bpda", "exact")
     presets = {"paper": {"size": 3}}
 
     def __post_init__(self) -> None:

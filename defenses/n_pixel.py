@@ -8,8 +8,10 @@ changed pixels differ clearly from their neighbours, and the image is reconstruc
     3. repeat until nothing is suspect or `passes` are over, which also finds changed pixels next to each other
 
 The border is mirrored without its edge, so a corner pixel is not its own neighbour. The choice of suspects has no
-gradient, but their new values have. The attacker also tries the gradient of the identity (`bpda`): a pixel that is
-replaced now may move until it is not.
+gradient, but their new values have (view `exact`). A changed pixel survives beside another one like it, which the
+gradient of a single pixel never shows: the view `bpda` takes the mean gradient of each 3×3 neighbourhood, so that
+changes come in groups. Of 21 CIFAR-10 images, ten pixels by GreedyFool leave 12 through `exact`, 11 through `bpda` and
+10 through the better of the two (ResNet-20; Sparse-RS with 300 queries leaves 14).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bench.contracts import Images, Streams, Transform
 
@@ -39,7 +42,7 @@ class NPixel(Transform):
 
     title = "N-pixel"
     paper = "Liu et al. 2020 (after the abstract)"
-    views = ("exact", "bpda")
+    views = ("bpda", "exact")
 
     def __post_init__(self) -> None:
         within("a threshold", self.threshold, 0, 1, "0.15 is the default")
@@ -58,6 +61,10 @@ class NPixel(Transform):
             rebuilt = torch.zeros_like(images).movedim(1, -1).index_put((suspects,), (values[3] + values[4]) / 2)
             images = torch.where(suspects[:, None], rebuilt.movedim(-1, 1), images)
         return images
+
+    def backward(self, images: Images, gradient: Images) -> Images:
+        """The mean of the gradient over the pixels around each one."""
+        return F.avg_pool2d(gradient, 3, 1, 1, count_include_pad=False)
 
     def _suspects(self, images: Images, around: list[Tensor]) -> Tensor:
         low = high = around[0]

@@ -14,7 +14,11 @@ image's difference from its 3×3 median, so a small network learns in minutes wh
 
 A denoiser for 32×32 colour images comes with the package, made by `bench train --defense psd:denoiser=trained` from the
 training crops of `photos`. On 200 CIFAR-10 images it restores 93 % of the pixels that were set to extreme colours; one
-trained on 150 CIFAR-10 images restores 67 %. The choice of patches has no gradient, but their new values have.
+trained on 150 CIFAR-10 images restores 67 %.
+
+The choice of patches has no gradient, but their new values have (view `defended`). What is replaced now may change
+until it is not, so the attacker also tries the gradient of the identity (`bpda`). Of 18 CIFAR-10 images, ten pixels by
+GreedyFool leave 15 by the first and 13 by the second; Sparse-RS with 150 queries leaves 13 (ResNet-20).
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ from bench.training import Batch
 from bench.weights_file import shipped_weights
 
 from ._examples import choose, fresh, packed, train, unpacked
-from ._pixels import bounded
+from ._pixels import bounded, straight_through
 from ._ranges import within
 from .median import median
 
@@ -131,13 +135,22 @@ class PSD(Defense):
         train(net, images, labels, training, streams, **settings)
         return packed(net)
 
-    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
+    def protect(self, model: Classifier, learned: Artifact) -> Transformed:
         """The model behind the denoiser."""
         channels = learned["net.layers.0.weight"].shape[1] // 2
         net = unpacked(lambda: Denoiser(channels, self.width, self.depth), learned)
         defended = Transformed(model, lambda images, rng: self._clean(net, images))
         defended.denoiser = net  # a submodule, so that it moves between devices with the model
         return defended
+
+    def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
+        """With the gradient of the identity, and with the exact one."""
+        defended = self.protect(model, learned)
+
+        def straight(images: Images, rng: Streams) -> Images:
+            return straight_through(images, lambda values: defended.clean(values, rng))
+
+        return {"bpda": Transformed(model, straight), "defended": defended}
 
     def _clean(self, net: nn.Module, images: Images) -> Images:
         weights = next(net.parameters())

@@ -14,7 +14,8 @@ groups are fixed, so the answer is deterministic, certificates hold with certain
 partitions passes of a small network that sees (x, 1 − x) of its pixels and zeros elsewhere. A patch covers neighbouring
 pixels, which are in different groups, so patches are hardly ever certified. The defended model is not used at all.
 
-The votes have no gradient; an adaptive attacker differentiates the mean probability over all groups.
+The votes have no gradient. An adaptive attacker watches them and follows the mean log probability of the groups that
+still vote for the answer: those that have changed their vote need no more.
 """
 
 from __future__ import annotations

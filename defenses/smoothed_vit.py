@@ -14,7 +14,8 @@ band needs fewer, some all-black tokens are kept too. Normalisation is timm's fo
 on bands. They are loaded in timm's format, and nothing is trained. Without weights, a fresh ViT is trained on the
 training images; with a few thousand of them, it is far worse than a convolutional network.
 
-The votes have no gradient; an adaptive attacker differentiates the mean probability over all bands.
+The votes have no gradient. An adaptive attacker watches them and follows the mean log probability of the bands that
+still vote for the answer: those that have changed their vote need no more.
 """
 
 from __future__ import annotations

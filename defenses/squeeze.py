@@ -97,7 +97,7 @@ class Squeeze(Defense):
         """Class and rejection, with the gradient of the score or of the versions' agreement; and the bare model."""
         defended = self.protect(model, learned)
         agreement = SubstituteGradient(defended, _Scored(self, model).agreement)
-        return {"defended": defended, "agreement": agreement, "bare": model}
+        return {"agreement": agreement, "defended": defended, "bare": model}
 
     def squeezed(self, images: Images) -> list[Images]:
         """The squeezed versions of a batch, each of the same shape."""

@@ -216,6 +216,18 @@ def test_psd_replaces_whole_patches_only(denoised: tuple[Classifier, torch.Tenso
     assert not (changed & ~near).any()
 
 
+def test_an_attacker_of_psd_may_leave_a_pixel_where_it_is_replaced_until_it_is_not() -> None:
+    defense, (spoilt, _) = make_defense("psd"), planted(smooth())
+    learned = defense.learn(Pixels(), training_of(smooth()), streams(8))
+    cleaned = defense.protect(Pixels(), learned)(spoilt, streams(8))
+    assert not torch.equal(cleaned, spoilt.flatten(1))
+    watched, weights = spoilt.clone().requires_grad_(), noise(*spoilt.shape)
+    view = defense.attacker_views(Pixels(), learned)["bpda"](watched, streams(8))
+    assert torch.equal(view, cleaned)
+    (gradient,) = torch.autograd.grad((view * weights.flatten(1)).sum(), watched)
+    assert torch.equal(gradient, weights)
+
+
 # DW
 
 

@@ -227,3 +227,15 @@ def test_five_pixels_of_a_window_that_the_attacker_of_the_median_is_shown_move_i
     assert (values > 0).all(), "only five of nine pixels can move their median"
     blackened = images.flatten().index_fill(0, five, 0.0).reshape(images.shape)
     assert make_defense("median").clean(blackened, streams(1))[0, 0, 2, 2] == 0
+
+
+def test_the_attacker_of_n_pixel_is_shown_the_neighbours_that_let_a_pixel_survive() -> None:
+    defense = make_defense("n-pixel")
+    images = torch.full((1, 1, 7, 7), 0.5)
+    watched = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(views(defense)["bpda"](watched, streams(1))[0, 24], watched)
+    assert (gradient[..., 2:5, 2:5] > 0).all()
+    alone, pair = images.clone(), images.clone()
+    alone[..., 3, 3] = pair[..., 3, 3:5] = 1.0
+    assert torch.equal(defense.clean(alone, streams(1)), images)
+    assert torch.equal(defense.clean(pair, streams(1)), pair)
