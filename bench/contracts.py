@@ -421,6 +421,16 @@ class Defense(Plugin, ABC):
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:
         """The defended model."""
 
+    def mask(self, model: Classifier, learned: Artifact, images: Images, rng: Streams) -> Bool[Tensor, "n h w"] | None:
+        """Which pixels it takes for attacked, so that a report can say how well it finds them; None if it finds none.
+
+        Args:
+            model, learned: as for `protect`.
+            images: attacked images.
+            rng: one stream for each image.
+        """
+        return None
+
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
         """What an adaptive attacker differentiates: name -> model.
 

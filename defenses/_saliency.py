@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from bench.contracts import Classifier, Images, Logits, Streams
+from bench.contracts import Classifier, Images, Labels, Logits, Streams
 
 from ._passes import logit_gradient
 
@@ -22,17 +22,19 @@ DRAWS, NOISE = 8, 0.1
 
 
 def saliency(
-    model: Classifier, images: Images, rng: Streams, method: SaliencyMethod
+    model: Classifier, images: Images, rng: Streams, method: SaliencyMethod, classes: Labels | None = None
 ) -> tuple[Float[Tensor, "n h w"], Logits]:
-    """|∂ logit of the predicted class / ∂ pixel|, the largest over the channels, and the logits; no graph is kept.
+    """|∂ logit / ∂ pixel|, the largest over the channels, and the logits; no graph is kept.
+
+    The logit is that of the given classes, by default of the predicted ones.
 
     `guided` passes only positive gradients back through every ReLU (Springenberg et al., arXiv 1412.6806), be it a
     module or a function; `smoothgrad` averages over noise (arXiv 1706.03825), with one pass per noisy copy.
     """
     with _Guided() if method == "guided" else nullcontext():
-        gradient, logits = logit_gradient(model, images, rng)
+        gradient, logits = logit_gradient(model, images, rng, classes)
     if method == "smoothgrad":
-        classes, noise = logits.argmax(1), rng.derive("smoothgrad")
+        classes, noise = logits.argmax(1) if classes is None else classes, rng.derive("smoothgrad")
         noisy = [images + NOISE * noise.normal(*images.shape[1:]).to(images) for _ in range(DRAWS)]
         gradient = sum((logit_gradient(model, copy, rng, classes)[0] for copy in noisy), torch.zeros_like(images))
     return gradient.abs().amax(1), logits

@@ -6,8 +6,13 @@ morphology, and that the hole is inpainted. Our version, blind as in Naseer et a
 
     s = saliency of the predicted class, the largest over the channels
     hot = pixels above the `quantile` of s; eroded 3×3 (isolated pixels vanish), dilated twice, holes filled,
-          pieces smaller than `area` of the image dropped, dilated 3×3
+          pieces smaller than `smallest` of the image dropped, dilated 3×3
     x' = x with the hot region inpainted (Bertalmio et al. 2001, radius 3), which the model then classifies
+
+With q as quantile, at most 1 − q of the pixels are hot, so a patch that is larger than that is never covered. So by
+default the quantile follows the largest patch that the defense is built against: q = 0.98 − `area`, chosen on training
+images (ResNet-20 on CIFAR-10 and LaVAN, area 5 %: of the fooled images, q = 0.97 restores 43 %, 0.93 restores 77 %, at
+92 % clean accuracy either way; beyond, clean accuracy falls faster than the other rises).
 
 The mask depends on the model, so this is not a plain transform of images. The attacker gets two gradients, both with
 the mask held fixed: `defended` has none inside the mask, where changes have no effect; `bpda` is the identity there, so
@@ -33,6 +38,9 @@ from ._pixels import for_each, refuse_nan, straight_through
 from ._ranges import within
 from ._saliency import SaliencyMethod, saliency
 
+MARGIN = 0.98
+"""The default quantile, were the patch of no size."""
+
 
 @dataclass(frozen=True)
 class DW(Defense):
@@ -40,13 +48,15 @@ class DW(Defense):
 
     Attributes:
         saliency: `guided` backpropagation, the plain `gradient`, or `smoothgrad`.
-        quantile: quantile of the saliency above which pixels are hot, in [0.5, 1).
-        area: share of the image below which a hot piece is dropped, in [0, 1].
+        area: the largest patch to defend against, as a share of the image, in (0, 0.48].
+        quantile: quantile of the saliency above which pixels are hot, in [0.5, 1); None for 0.98 − area.
+        smallest: share of the image below which a hot piece is dropped, in [0, 1].
     """
 
     saliency: SaliencyMethod = "guided"
-    quantile: float = 0.97
-    area: float = 0.005
+    area: float = 0.05
+    quantile: float | None = None
+    smallest: float = 0.005
 
     title = "DW"
     paper = "Hayes 2018 (after summaries of it)"
@@ -54,8 +64,9 @@ class DW(Defense):
     kind = "transform"
 
     def __post_init__(self) -> None:
-        within("a quantile", self.quantile, 0.5, 1 - 1e-9, "0.97 is the default")
-        within("an area", self.area, 0, 1, "0.005 is the default")
+        within("an area as a share of the image", self.area, 1e-6, 0.48, "0.05 is the default")
+        within("a quantile", self.quantile, 0.5, 1 - 1e-9, "omit it for 0.98 − area")
+        within("a smallest piece as a share of the image", self.smallest, 0, 1, "0.005 is the default")
 
     def protect(self, model: Classifier, learned: Artifact) -> Classifier:
         """The model behind its own inpainting."""
@@ -65,10 +76,15 @@ class DW(Defense):
         """The defended model, and one whose inpainting has the gradient of the identity."""
         return {"defended": _Inpainted(model, self), "bpda": _Inpainted(model, self, identity=True)}
 
+    def mask(self, model: Classifier, learned: Artifact, images: Images, rng: Streams) -> Bool[Tensor, "n h w"]:
+        """The region that is inpainted."""
+        return self.masks(saliency(model, images, rng, self.saliency)[0])[:, 0]
+
     def masks(self, salient: Float[Tensor, "n h w"]) -> Bool[Tensor, "n 1 h w"]:
         """The regions to fill, from the saliency."""
         flat = salient.flatten(1)
-        rank = min(flat.shape[1], int(self.quantile * flat.shape[1]) + 1)
+        quantile = MARGIN - self.area if self.quantile is None else self.quantile
+        rank = min(flat.shape[1], int(quantile * flat.shape[1]) + 1)
         hot = (salient >= flat.kthvalue(rank, dim=1).values[:, None, None]) & (salient > 0)
         return for_each(self._region, hot.to(torch.uint8).cpu()).to(salient.device).bool()[:, None]
 
@@ -79,13 +95,15 @@ class DW(Defense):
         if not np.any(dense):
             return np.zeros_like(hot)
         grown = cv2.dilate(dense, np.ones((reach, reach), np.uint8), iterations=2)
-        return np.asarray(cv2.dilate(drop_small(binary_fill_holes(grown).astype(np.uint8), self.area), small), np.uint8)
+        return np.asarray(
+            cv2.dilate(drop_small(binary_fill_holes(grown).astype(np.uint8), self.smallest), small), np.uint8
+        )
 
 
-def drop_small(mask: NDArray[np.uint8], area: float) -> NDArray[np.uint8]:
+def drop_small(mask: NDArray[np.uint8], smallest: float) -> NDArray[np.uint8]:
     """The mask without connected pieces smaller than this share of the image."""
     _, pieces, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    large = statistics[:, cv2.CC_STAT_AREA] >= area * mask.size
+    large = statistics[:, cv2.CC_STAT_AREA] >= smallest * mask.size
     large[0] = False  # the background
     return np.asarray(large[pieces], np.uint8)
 

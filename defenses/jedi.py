@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.contracts import Images, Streams, Transform
+from bench.contracts import Artifact, Classifier, Images, Streams, Transform
 
 from ._inpaint import inpaint
 from ._pixels import for_each, luma, pad_mirrored, refuse_nan
@@ -45,11 +45,11 @@ class Jedi(Transform):
 
     Attributes:
         margin: bits to add to the entropy limit; 0 is the paper's.
-        area: share of the image below which a piece is dropped, in [0, 1].
+        smallest: share of the image below which a piece is dropped, in [0, 1].
     """
 
     margin: float = 0.0
-    area: float = 0.005
+    smallest: float = 0.005
 
     title = "Jedi"
     paper = "Tarchoun et al. 2023, arXiv 2304.10029"
@@ -58,7 +58,7 @@ class Jedi(Transform):
 
     def __post_init__(self) -> None:
         within("a margin in bits", self.margin, -8, 8, "0 is the paper's")
-        within("an area", self.area, 0, 1, "0.005 is the paper's")
+        within("a smallest piece as a share of the image", self.smallest, 0, 1, "0.005 is the paper's")
 
     def clean(self, images: Images, rng: Streams) -> Images:
         """The inpainted images; raises ValueError for NaN."""
@@ -67,6 +67,10 @@ class Jedi(Transform):
             return images.clone()
         return inpaint(images, self.masks(images.detach()))
 
+    def mask(self, model: Classifier, learned: Artifact, images: Images, rng: Streams) -> Bool[Tensor, "n h w"]:
+        """The regions that are inpainted."""
+        return self.masks(images)[:, 0]
+
     def masks(self, images: Images) -> Bool[Tensor, "n 1 h w"]:
         """The regions of high entropy."""
         grey = (luma(images) * (LEVELS - 1)).round().to(torch.int64)
@@ -74,7 +78,9 @@ class Jedi(Transform):
         for scale, side in enumerate(_sides(max(grey.shape[1:]))):
             high |= self._high(grey, side, scale)
         return (
-            for_each(partial(drop_small, area=self.area), high.to(torch.uint8).cpu()).to(images.device).bool()[:, None]
+            for_each(partial(drop_small, smallest=self.smallest), high.to(torch.uint8).cpu())
+            .to(images.device)
+            .bool()[:, None]
         )
 
     def _high(self, grey: Tensor, side: int, scale: int) -> Bool[Tensor, "n h w"]:

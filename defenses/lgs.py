@@ -22,11 +22,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.contracts import Images, InputError, Streams, Transform
+from bench.contracts import Artifact, Classifier, Images, InputError, Streams, Transform
 
 from ._pixels import bounded, luma
 from ._ranges import within
@@ -86,6 +86,10 @@ class LGS(Transform):
         gradients = self._normalised(luma(images))
         strength = self.smoothing * gradients * self._mask(gradients.detach())
         return images * (1 - bounded(strength[:, None]))
+
+    def mask(self, model: Classifier, learned: Artifact, images: Images, rng: Streams) -> Bool[Tensor, "n h w"]:
+        """The windows that are darkened."""
+        return self._mask(self._normalised(luma(images))) > 0
 
     def _settings(self, height: int, width: int) -> tuple[int, int, float]:
         small = min(height, width) < SMALL

@@ -88,6 +88,14 @@ class PatchCleanser(CertifiedDefense):
         """The model behind double masking."""
         return _DoubleMasking(self, model)
 
+    def mask(self, model: Classifier, learned: Artifact, images: Images, rng: Streams) -> Bool[Tensor, "n h w"]:
+        """The mask whose class outvotes the majority; none where the masks agree or no minority lasts."""
+        masking, hidden = _DoubleMasking(self, model), self.hiding(*images.shape[2:]).to(images.device)
+        with torch.no_grad():
+            first = masking.under(images, hidden, rng)
+            _, deciding = masking.settle(images, hidden, first.argmax(2), first.shape[2], rng)
+        return hidden[deciding] & (deciding >= 0)[:, None, None]
+
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
         """The defended answers with the gradient of a first round with few masks; and the bare model."""
         few = _Masking(replace(self, masks=min(self.seen, self.masks)), model)
@@ -166,14 +174,18 @@ class _DoubleMasking(_Masking):
         hidden = self.defense.hiding(*images.shape[2:]).to(images.device)
         first = self.under(images, hidden, rng)
         with torch.no_grad():
-            answer = self._settle(images, hidden, first.argmax(2), first.shape[2], rng)
+            answer, _ = self.settle(images, hidden, first.argmax(2), first.shape[2], rng)
         return first.softmax(2).mean(1) + 2 * F.one_hot(answer, first.shape[2])
 
-    def _settle(
+    def settle(
         self, images: Images, hidden: Masks, votes: Int[Tensor, "n m"], classes: int, rng: Streams
-    ) -> Int[Tensor, "n"]:
-        """The answer, given the classes of the first round; only minority masks cost a second round."""
+    ) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
+        """The answer, given the classes of the first round, and the mask that decides it against the majority, or -1.
+
+        Only minority masks cost a second round.
+        """
         answer = F.one_hot(votes, classes).sum(1).argmax(1)
+        deciding = torch.full_like(answer, -1)
         image, mask = (votes != answer[:, None]).nonzero(as_tuple=True)
 
         def agreed(image: Tensor, mask: Tensor, second: Masks) -> Bool[Tensor, "rows"]:
@@ -192,10 +204,11 @@ class _DoubleMasking(_Masking):
             first[1:] = image[1:] != image[:-1]
             lasts = agreed(image[first], mask[first], hidden)
             settled = image[first][lasts]
-            answer[settled] = votes[settled, mask[first][lasts]]
+            deciding[settled] = mask[first][lasts]
+            answer[settled] = votes[settled, deciding[settled]]
             left = ~first & ~torch.isin(image, settled)
             image, mask = image[left], mask[left]
-        return answer
+        return answer, deciding
 
 
 def spans(length: int, box: int, masks: int) -> list[Span]:

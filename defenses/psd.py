@@ -137,8 +137,7 @@ class PSD(Defense):
 
     def protect(self, model: Classifier, learned: Artifact) -> Transformed:
         """The model behind the denoiser."""
-        channels = learned["net.layers.0.weight"].shape[1] // 2
-        net = unpacked(lambda: Denoiser(channels, self.width, self.depth), learned)
+        net = self._denoiser(learned)
         defended = Transformed(model, lambda images, rng: self._clean(net, images))
         defended.denoiser = net  # a submodule, so that it moves between devices with the model
         return defended
@@ -151,6 +150,17 @@ class PSD(Defense):
             return straight_through(images, lambda values: defended.clean(values, rng))
 
         return {"bpda": Transformed(model, straight), "defended": defended}
+
+    def mask(self, model: Classifier, learned: Artifact, images: Images, rng: Streams) -> Bool[Tensor, "n h w"]:
+        """The patches that are denoised."""
+        net = self._denoiser(learned)
+        with torch.no_grad():
+            denoised = net(images.to(next(net.parameters()).dtype)).to(images.dtype)
+        return self._selected(images, denoised)[:, 0]
+
+    def _denoiser(self, learned: Artifact) -> nn.Module:
+        channels = learned["net.layers.0.weight"].shape[1] // 2
+        return unpacked(lambda: Denoiser(channels, self.width, self.depth), learned)
 
     def _clean(self, net: nn.Module, images: Images) -> Images:
         weights = next(net.parameters())

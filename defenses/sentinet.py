@@ -89,6 +89,10 @@ class SentiNet(Defense):
         behaviour = _Behaviour(self, model, learned)
         return Detecting(model, behaviour.score, learned, 3 + 2 * len(learned["overlays"]))
 
+    def mask(self, model: Classifier, learned: Artifact, images: Images, rng: Streams) -> Bool[Tensor, "n h w"]:
+        """The salient region."""
+        return salient_regions(model, images, rng, self.salient)[1][:, 0]
+
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
         """The joint loss on a few overlays, with a fixed mask; and the bare model, whose attack may go undetected."""
         score = _Behaviour(self, model, learned | {"overlays": learned["overlays"][: self.seen]}).score

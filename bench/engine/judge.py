@@ -15,7 +15,8 @@ from bench.engine.craft import Crafted
 from bench.engine.independence import FEW, hidden_input
 from bench.engine.protect import Protected, fresh_answers
 from bench.engine.testbed import Testbed
-from bench.records.schema import Facts
+from bench.memory import in_pieces, piece_of
+from bench.records.schema import COVERED, COVERED_WRONGLY, Facts
 from bench.records.warnings import NON_FINITE_ATTACKED, NON_FINITE_CLEAN
 
 GREY = 0.5
@@ -82,6 +83,7 @@ def judge(attack: Attack, protected: Protected, oblivious: Crafted, attacked: Cr
     if model.rejects:
         facts.rejected_clean = _share(predicted(clean) == clean.shape[-1] - 1)
         facts.rejected_attacked = _share(predicted(final) == final.shape[-1] - 1)
+    facts.noted |= {name: _rounded(values) for name, values in _located(attack, protected, attacked, testbed).items()}
     for name, logits in ((NON_FINITE_CLEAN, clean), (NON_FINITE_ATTACKED, final)):
         if not logits.isfinite().all():
             facts.noted[name] = [*_share(~logits.isfinite().all(-1))]
@@ -92,6 +94,28 @@ def judge(attack: Attack, protected: Protected, oblivious: Crafted, attacked: Cr
         asked_again = torch.full((len(testbed),), torch.nan).index_fill(0, rows.cpu(), 1.0)
         facts.noted[hidden] = _rounded(asked_again)
     return facts
+
+
+def _located(attack: Attack, protected: Protected, attacked: Crafted, testbed: Testbed) -> dict[str, Tensor]:
+    """For a defense that finds attacked pixels: the share of them that it covers, and of the image, wrongly."""
+    if attack.budget.threat_model not in ("patch", "pixels"):
+        return {}
+    images, rng = attacked.adversarial, testbed.streams.derive("judging").derive("draw 0")
+
+    def masked(part: slice) -> Tensor:
+        mask = protected.defense.mask(testbed.bare, protected.learned, images[part].clone(), rng[part])
+        return images.new_zeros(0, dtype=torch.bool) if mask is None else mask
+
+    masks = in_pieces(masked, len(images), piece_of(images.shape))
+    if not len(masks):
+        return {}
+    changed = (images != testbed.images).any(1)
+    count = changed.sum((1, 2))
+    wrong = (masks & ~changed).double().mean((1, 2))
+    return {
+        COVERED: (masks & changed).sum((1, 2)) / count,  # NaN where nothing changed
+        COVERED_WRONGLY: wrong.where(count > 0, torch.nan),
+    }
 
 
 def _few(changed: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.core.identity import without_hashes
 from bench.core.text import escape_markdown, markdown_table, signed
 from bench.errors import InputError
-from bench.records.metrics import NOTHING, Design, Estimate, difference, per_image
+from bench.records.metrics import NOTHING, Design, Estimate, attacked_accuracy, difference, per_image
 from bench.records.samples import design_of
 from bench.records.schema import Cell, Facts, Outcome
 from bench.records.store import Store
@@ -137,5 +137,5 @@ def _gap(before: Facts, after: Facts, name: str, design: Design) -> Estimate:
 
 
 def _rate(outcome: Outcome | None) -> float:
-    values = outcome.facts.defended_attacked if outcome and outcome.facts else []
-    return sum(values) / len(values) if values else math.nan
+    accuracy = attacked_accuracy(outcome.facts) if outcome and outcome.facts else None
+    return accuracy.value if accuracy else math.nan

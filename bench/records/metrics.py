@@ -13,7 +13,7 @@ from zlib import crc32
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from bench.records.schema import Facts
+from bench.records.schema import COVERED, COVERED_WRONGLY, Facts
 
 Places = Int[np.ndarray, "n"]
 Values = Float[np.ndarray, "n"]
@@ -21,6 +21,8 @@ Trainings = Float[np.ndarray, "s n"]
 Mask = Bool[np.ndarray, "n"]
 _RESAMPLES = 2000
 """Of a bootstrap."""
+_UNDER_ATTACK = ("defended_attacked", "defended_attacked_8bit", "defended_occluded")
+"""The facts in which a rejection counts as correct."""
 _Z = NormalDist().inv_cdf(0.975)
 
 
@@ -229,7 +231,19 @@ def per_image(
         None if no seed has this fact.
     """
     known = [facts for facts in seeds if getattr(facts, name) is not None]
-    return _by_image(known, [np.array(getattr(facts, name), dtype=np.float64) for facts in known], where, design)
+    return _by_image(known, [credited(facts, name) for facts in known], where, design)
+
+
+def credited(facts: Facts, name: str) -> Values:
+    """The fact `name` of each image, without credit for false alarms.
+
+    A detector that also rejects the clean image catches nothing: its rejection of the attacked image, which the facts
+    count as correct, does not count here.
+    """
+    values = np.array(getattr(facts, name), dtype=np.float64)
+    if name not in _UNDER_ATTACK or facts.rejected_clean is None or facts.rejected_attacked is None:
+        return values
+    return np.maximum(values - np.minimum(facts.rejected_clean, facts.rejected_attacked), 0)
 
 
 def _by_image(
@@ -266,6 +280,14 @@ def _share(
 def _gap(seeds: Sequence[Facts], first: str, second: str, design: Design) -> Estimate | None:
     left, right = (per_image(seeds, name, design=design) for name in (first, second))
     return None if left is None or right is None else Comparison(left, right, same_trainings=True).estimate
+
+
+def _noted(seeds: Sequence[Facts], name: str, design: Design) -> Estimate | None:
+    """A note about each image, over the images on which something was noted."""
+    known = [facts for facts in seeds if name in facts.noted]
+    columns = [np.array(facts.noted[name], dtype=np.float64) for facts in known]
+    vector = _by_image(known, columns, lambda facts: ~np.isnan(np.array(facts.noted[name], dtype=np.float64)), design)
+    return mean(vector) if vector and len(vector.values) else None
 
 
 def _fooled(facts: Facts) -> Mask:
@@ -361,6 +383,16 @@ def certified_accuracy(*seeds: Facts, design: Design = IMAGES) -> Estimate | Non
     return _share(seeds, "certified", design)
 
 
+def covered(*seeds: Facts, design: Design = IMAGES) -> Estimate | None:
+    """Share of the changed pixels of an attacked image that the defense takes for attacked."""
+    return _noted(seeds, COVERED, design)
+
+
+def covered_wrongly(*seeds: Facts, design: Design = IMAGES) -> Estimate | None:
+    """Share of an attacked image that the defense takes for attacked although it is unchanged."""
+    return _noted(seeds, COVERED_WRONGLY, design)
+
+
 MEASURES: dict[str, Callable[..., Estimate | None]] = {
     measure.__name__: measure
     for measure in (
@@ -375,6 +407,8 @@ MEASURES: dict[str, Callable[..., Estimate | None]] = {
         rejection_clean,
         rejection_attacked,
         certified_accuracy,
+        covered,
+        covered_wrongly,
     )
 }
 """Each takes the facts of a cell with one or several seeds; an image counts with its mean over the seeds."""
@@ -390,7 +424,7 @@ def worst_case(attacks: Sequence[Facts]) -> Facts:
     rows = [np.argsort(facts.index)[np.isin(np.sort(facts.index), common)] for facts in attacks]
 
     def over(name: str, how: Callable[..., Any]) -> list[Any]:
-        values = [np.asarray(getattr(facts, name))[row] for facts, row in zip(attacks, rows, strict=True)]
+        values = [credited(facts, name)[row] for facts, row in zip(attacks, rows, strict=True)]
         return list(how(np.stack(values), axis=0).tolist())
 
     return Facts(

@@ -151,7 +151,7 @@ class Facts:
         eligible: whether the attacker had something to gain on the attacked model.
         bare_clean, bare_attacked: bare model correct on the clean image, on the image crafted on the bare model.
         defended_clean, defended_attacked: defended model correct; a changed image that is rejected counts as
-            correct, an unchanged one as wrong.
+            correct, an unchanged one as wrong. Measures do not count it where the clean image is rejected too.
         defended_attacked_8bit: the same after rounding the attacked image to the 8-bit grid.
         reached: whether the attacker's goal was reached on the defended model (eligible images only).
         defended_occluded: defended model correct with the changed pixels grey instead (patch attacks only).
@@ -185,6 +185,10 @@ class Facts:
         if len(set(self.index)) < images:
             raise ValueError("expected each index only once")
         return self
+
+
+COVERED, COVERED_WRONGLY = "covered", "covered wrongly"
+"""Notes of the judge on a defense that finds attacked pixels: the share of them, and of the image besides them."""
 
 
 @checked(config=ConfigDict(strict=True, extra="ignore"))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from bench.core.text import plain
 from bench.records.format import Formatted, format_difference, format_failure, format_share
-from bench.records.metrics import IMAGES, MEASURES, Design, clean_accuracy
+from bench.records.metrics import IMAGES, MEASURES, Design, clean_accuracy, credited
 from bench.records.samples import Sample, group_by_conditions
 from bench.records.schema import TIERS, Cell, Facts, Latency, Outcome
 from bench.report.board import WORST_CASE, Board, Entry, EntryKey, PluginLink, Row
@@ -117,7 +117,7 @@ def formatted_measures(seeds: Sequence[Facts], note: int = 0, design: Design = I
 
 def _spread(seeds: Sequence[Facts]) -> str:
     """The accuracy under attack of each training, or the lowest and highest of many."""
-    shares = [100 * sum(one.defended_attacked) / len(one.defended_attacked) for one in seeds]
+    shares = [100 * float(credited(one, "defended_attacked").mean()) for one in seeds]
     if len(shares) < 2:
         return ""
     ends = shares if len(shares) <= 3 else sorted(shares)[:: len(shares) - 1]

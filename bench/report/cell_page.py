@@ -22,8 +22,10 @@ MEASURE_LABELS = {
     "accuracy_8bit": ("8-bit", "attacked, rounded to 8 bits"),
     "adversarial_effect": ("beyond occlusion", "with grey in the attack's place − attacked, in points"),
     "rejection_clean": ("rejects clean", "these count as wrong"),
-    "rejection_attacked": ("rejects attacked", "these count as defended if the attack changed them"),
+    "rejection_attacked": ("rejects attacked", "defended if the attack changed them and the clean ones pass"),
     "certified_accuracy": ("certified", "proven within the budget"),
+    "covered": ("finds", "of the changed pixels, the share that the defense takes for attacked"),
+    "covered_wrongly": ("covers wrongly", "of the image, the share that it takes for attacked by mistake"),
 }
 """Measure -> its heading and what it means."""
 

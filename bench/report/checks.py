@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.core.text import plain, signed
 from bench.records.format import format_gap
-from bench.records.metrics import rejection_clean
+from bench.records.metrics import covered, credited, rejection_clean
 from bench.records.samples import Sample
 from bench.records.warnings import HIDDEN_INPUTS, NON_FINITE_ATTACKED, NON_FINITE_CLEAN, is_at_chance
 from bench.report.flags import (
@@ -205,7 +205,7 @@ def mere_occlusion(row: RowRecords) -> Flag | None:
     for sample in row.direct(row.samples):
         for facts in sample.facts.values():
             if sample.access != "none" and facts.defended_occluded:
-                effect = float(np.mean(facts.defended_occluded) - np.mean(facts.defended_attacked))
+                effect = float(np.mean(credited(facts, "defended_occluded") - credited(facts, "defended_attacked")))
                 effects[sample.name] = min(effect, effects.get(sample.name, 1.0))
     if not effects:
         return not_run("No patch attack on this very model.")
@@ -300,6 +300,15 @@ def many_false_alarms(row: RowRecords) -> Flag | None:
         return None
     percent = 100 * rates[0].value
     return amber(f"{percent:.1f} % of the clean images are rejected, calibrated for {100 * nominal:.3g} %.")
+
+
+@check("D02", "misses the patch")
+def misplaced(row: RowRecords) -> Flag | None:
+    """A defense that looks for the attacked pixels finds less than half of them."""
+    found = {f"{one.name}, {one.cell.tier}": covered(*one.facts.values()) for one in row.samples if one.facts}
+    missed = {name: share for name, share in found.items() if share and share.high < 0.5}
+    text = "; ".join(f"{name}: {100 * share.value:.0f} %" for name, share in missed.items())
+    return amber(f"Of the attacked pixels it finds less than half. {text}.") if missed else None
 
 
 @check("W", "warnings of the run")

@@ -410,3 +410,26 @@ def test_the_pixel_search_keeps_its_counts_and_lowers_the_margin() -> None:
     before, after = (goal.margin(Lamps()(part, streams(30))) for part in (first, last))
     assert (after <= before).all()
     assert after.mean() < before.mean() - 0.1
+
+
+@pytest.mark.parametrize("text", ["sentinet:overlays=8,calibration_images=40,seen=3", "jujutsu:holdouts=12,seen=3"])
+def test_the_mask_of_a_detector_covers_the_patch(text: str) -> None:
+    defense = make_defense(text)
+    images, labels = coloured(60)
+    learned = defense.learn(Lamps(), ToyExamples(images, labels), streams(60))
+    clean = coloured(5, seed=3)[0]
+    attacked = patched(clean)
+    mask = defense.mask(Lamps(), learned, attacked, streams(5))
+    assert mask is not None
+    assert mask[(attacked != clean).any(1)].float().mean() > 0.9
+
+
+@pytest.mark.parametrize("way", ["guided", "smoothgrad", "occlusion"])
+def test_jujutsu_finds_the_patch_by_every_saliency(way: str) -> None:
+    defense = make_defense(f"jujutsu:saliency={way},samples=4,holdouts=12,seen=3")
+    images, labels = coloured(40)
+    learned = defense.learn(Lamps(), ToyExamples(images, labels), streams(40))
+    attacked = patched(coloured(6, seed=3)[0])
+    defended = defense.protect(Lamps(), learned)
+    assert (Lamps()(attacked, streams(6)).argmax(1) == 3).all()
+    assert (defended(attacked, streams(6)).argmax(1) != 3).float().mean() > 0.5

@@ -355,3 +355,33 @@ def test_a_denoiser_of_another_shape_or_of_ones_own_is_trained(own: str) -> None
     trained = make_defense(f"psd:epochs=1,training_images=8,{own}").learn(Pixels(), training, streams(8))
     first = "net.layers.0.weight"
     assert trained[first].shape != shipped[first].shape or not torch.equal(trained[first], shipped[first])
+
+
+# Localisation
+
+
+@pytest.mark.parametrize(("text", "covered", "elsewhere"), [("dw", 0.9, 0.2), ("jedi", 0.8, 0.2), ("lgs", 0.8, 0.2)])
+def test_a_mask_covers_the_patch_and_little_else(text: str, covered: float, elsewhere: float) -> None:
+    images = torch.full((2, 3, 32, 32), 0.3) if text == "dw" else smooth(2, 96)
+    side, row = (6, 9) if text == "dw" else (30, 33)
+    attacked = patched(images, side, row, row)
+    if text == "dw":
+        attacked[:, :, row : row + side, row : row + side] = 1
+    mask = make_defense(text).mask(Corner(), {}, attacked, streams(2))
+    assert mask is not None
+    changed = (attacked != images).any(1)
+    assert mask[changed].float().mean() >= covered
+    assert mask[~changed].float().mean() <= elsewhere
+
+
+def test_the_hot_pixels_of_dw_follow_the_patch_it_is_built_against() -> None:
+    place = torch.linspace(-1, 1, 32)
+    saliency = 2 - (place[:, None].abs() + place.abs())[None]
+    hot = [make_defense(f"dw:{text}").masks(saliency).float().mean() for text in ("area=0.3", "area=0.4")]
+    assert hot[0] < hot[1]
+    same = [make_defense(f"dw:{text}").masks(saliency) for text in ("area=0.3", "quantile=0.68")]
+    assert torch.equal(*same)
+
+
+def test_a_defense_that_locates_nothing_has_no_mask() -> None:
+    assert make_defense("jpeg").mask(Corner(), {}, smooth(2), streams(2)) is None

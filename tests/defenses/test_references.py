@@ -256,7 +256,7 @@ def test_tvm_guo_does_not_depend_on_dropped_values() -> None:
         ("apg:sparsity=0", "sparsity"),
         ("dw:quantile=1", "quantile"),
         ("dw:saliency=magic", "saliency"),
-        ("jedi:area=2", "area"),
+        ("jedi:smallest=2", "smallest"),
         ("psd:window=3", "window"),
         ("psd:noise=0.9", "noise"),
     ],

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from bench.checks.case import Case
-from bench.contracts import Classifier, Images, Logits, Streams
+from bench.contracts import Artifact, Classifier, Defense, Images, Logits, Streams
 from bench.engine.craft import Crafted
 from bench.engine.interference import InterferenceError, unchanged
 from bench.engine.judge import judge
 from bench.engine.protect import Protected, at_work
 from bench.engine.testbed import NonFiniteLogitsError, Testbed
 from bench.plugins.registry import make_attack, make_defense
-from bench.records.schema import Facts
+from bench.records.metrics import covered
+from bench.records.schema import COVERED, COVERED_WRONGLY, Facts
 from bench.records.warnings import warnings_of
 
 
@@ -110,3 +113,29 @@ def test_the_bare_model_as_the_best_view_is_a_warning_only_where_another_view_wa
         bare = [1.0] * 8 + [0.0] * 2
         texts = warnings_of(replace(facts, noted={"through bare": bare, "through own": own}), 10)
         assert any("crafted on the bare model" in text for text in texts) == warned
+
+
+@dataclass(frozen=True)
+class FindsTheCorner(Defense):
+    """Takes the first pixel of every image for attacked, and the last one."""
+
+    kind = "none"
+
+    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
+        return model
+
+    def mask(self, model: Classifier, learned: Artifact, images: Images, rng: Streams) -> Bool[Tensor, "n h w"]:
+        mask = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool)
+        mask[:, 0, 0] = mask[:, -1, -1] = True
+        return mask
+
+
+def test_what_a_defense_finds_is_noted_for_the_images_that_were_changed(testbed: Testbed) -> None:
+    crafted, clean = attacked(testbed), testbed.bare(testbed.images, testbed.streams)[None]
+    protected = Protected(FindsTheCorner(), {}, testbed.bare, clean)
+    facts = judge(make_attack("random-pixel"), protected, crafted, crafted, testbed)
+    assert facts.noted[COVERED] == [1, 1, 1, None, None, None]
+    wrong = round(1 / testbed.images[0, 0].numel(), 6)
+    assert facts.noted[COVERED_WRONGLY] == [wrong, wrong, wrong, None, None, None]
+    assert covered(facts).value == 1
+    assert judge(make_attack("fgsm"), protected, crafted, crafted, testbed).noted == {}

@@ -173,6 +173,17 @@ def test_the_worst_case_takes_the_minimum_for_each_image_and_never_the_mean() ->
     assert worst.reached == [0, 1, 1, 0]
 
 
+def test_a_detector_gets_no_credit_for_rejecting_what_it_rejects_without_an_attack() -> None:
+    alarms = {"rejected_clean": [1, 1, 0, 0], "rejected_attacked": [1, 0, 1, 0], "defended_clean": [0, 0, 1, 0]}
+    detector = facts(**alarms, defended_attacked=[1, 1, 1, 0], defended_attacked_8bit=[1, 1, 1, 0])
+    assert metrics.attacked_accuracy(detector).value == 2 / 4
+    assert metrics.accuracy_8bit(detector).value == 2 / 4
+    assert metrics.beta(detector).value == 1
+    assert worst_case([detector, detector]).defended_attacked == [0, 1, 1, 0]
+    unchanged = facts(**alarms, defended_attacked=[0, 0, 1, 0])
+    assert metrics.attacked_accuracy(unchanged).value == 1 / 4
+
+
 def test_the_worst_case_keeps_only_images_that_all_attacks_have() -> None:
     worst = worst_case([facts(), facts(index=[8, 9, 10, 11], defended_attacked=[0, 0, 1, 1])])
     assert worst.index == [8, 9]
