@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,6 +135,30 @@ def test_the_example_in_python_prints_a_table_of_the_results(reader: Path) -> No
     done = subprocess.run([sys.executable, "-c", code], cwd=reader, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "lgs" in done.stdout
+
+
+def test_the_example_of_a_model_in_memory_prints_its_table(reader: Path) -> None:
+    (code,) = [text for text in blocks("README.md", "python") if "bench.evaluate" in text]
+    assert len(code.strip().splitlines()) == 6  # five, and an empty one
+    done = subprocess.run([sys.executable, "-c", code], cwd=reader, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "memory:ResNet" in done.stdout
+    assert "jpeg" in done.stdout
+    assert not (reader / "results").exists()
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((ROOT / "docs" / "python.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(not cell.get("outputs") for cell in notebook["cells"])
+    names: dict[str, Any] = {}
+    for cell in cells:
+        exec(cell, names)  # noqa: S102  # our own
+    assert {record.status for record in names["result"].cells} == {"ok"}
+    assert float(names["changed"].max()) <= 0.05
+    assert float(names["gradient"].abs().sum()) > 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_example_of_a_plugins_own_tests_passes(reader: Path) -> None:

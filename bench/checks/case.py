@@ -21,7 +21,7 @@ from bench.contracts import (
 )
 from bench.data.dataset import Dataset, Split
 from bench.engine.protect import Learned, learn
-from bench.engine.setting import Setting
+from bench.engine.setting import InMemory, Setting
 from bench.engine.testbed import Testbed
 
 CLASSES, SIDE = 4, 32
@@ -83,7 +83,7 @@ class Case:
         training = smooth_images(TRAINING_COUNT, torch.float32)
         labels = answers(self.classifier, training, Streams.of(1, torch.arange(TRAINING_COUNT))).argmax(1)
         dataset = Dataset("toy", tuple("abcd"), _split(training, labels), _split(self.images, self.labels))
-        return Testbed(Setting("toy", "toy"), dataset, ToyClassifier(torch.float32))
+        return Testbed(Setting("toy", "toy", memory=InMemory(dataset, ToyClassifier(torch.float32))))
 
     @property
     def attack(self) -> Attack:

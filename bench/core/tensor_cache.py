@@ -10,8 +10,9 @@ import platform
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +34,26 @@ _PATTERNS = ("*.safetensors", "*.pt", "*.part", ".part-*/*", "*.training/*")
 _SILENCE = 86_400.0
 """Seconds after which a job of another machine counts as dead if it has not used the cache."""
 
+_TEMPORARY: ContextVar[Path | None] = ContextVar("temporary cache folder", default=None)
+
 
 def cache_folder() -> Path:
-    """The environment variable BENCH_CACHE, or a folder in the user's cache."""
+    """The environment variable BENCH_CACHE, or a folder in the user's cache; within `temporary_cache` another one."""
+    if (temporary := _TEMPORARY.get()) is not None:
+        return temporary
     given = os.environ.get("BENCH_CACHE")
     return Path(given) if given else platformdirs.user_cache_path("defense-bench")
+
+
+@contextmanager
+def temporary_cache() -> Iterator[Path]:
+    """Within it nothing is kept but in a temporary folder, which is returned, and deleted at the end."""
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+        token = _TEMPORARY.set(Path(folder))
+        try:
+            yield Path(folder)
+        finally:
+            _TEMPORARY.reset(token)
 
 
 def cache_path(kind: str, made_from: Mapping[str, str]) -> Path:

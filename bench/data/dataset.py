@@ -25,14 +25,15 @@ class Split:
     def __init__(
         self,
         labels: Int[Tensor, "count"] | Callable[[], Int[Tensor, "count"]],
-        read: Callable[[Indices], Bytes],
+        read: Callable[[Indices], Bytes | Float[Tensor, "n c h w"]],
         fingerprint: Callable[[], str] | None = None,
     ) -> None:
         """A split that reads through functions.
 
         Args:
             labels: shape (count,), int64; or a function that returns them, called when they are first needed.
-            read: indices of shape (n,) -> 8-bit images of shape (n, c, h, w); never called without an index.
+            read: indices of shape (n,) -> images of shape (n, c, h, w), in 8 bits or float32 in [0, 1]; never called
+                without an index.
             fingerprint: a fast way to the hash of all images and labels; by default all images are read.
         """
         self._labels, self._read, self._fingerprint = labels, read, fingerprint
@@ -69,7 +70,8 @@ class Split:
             raise InputError(f"Expected at least one image to load, but got none; the split has {len(self)}.")
         if not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
             raise InputError(f"Expected image indices from 0 to {len(self) - 1}, but got {indices.tolist()}.")
-        return self._read(indices.cpu()).to(torch.float32) / 255
+        images = self._read(indices.cpu())
+        return images if images.is_floating_point() else images.to(torch.float32) / 255
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,11 @@ def generator(*seed: int) -> np.random.Generator:
 
 
 def fingerprint(images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]) -> str:
-    """Changes with any pixel (in 8 bits), any label and their order; 12 hex digits of SHA-256."""
-    pixels = (images.detach().cpu() * 255).round().to(torch.uint8).contiguous()
+    """Changes with any pixel, any label and their order; 12 hex digits of SHA-256."""
+    images = images.detach().cpu().contiguous()
+    pixels = (images * 255).round().to(torch.uint8)
     digest = hashlib.sha256(str(tuple(pixels.shape)).encode())
-    digest.update(pixels.numpy().tobytes())
+    exact = torch.equal(pixels.to(images.dtype) / 255, images)
+    digest.update((pixels if exact else images).numpy().tobytes())
     digest.update(labels.detach().cpu().to(torch.int64).numpy().astype("<i8").tobytes())
     return digest.hexdigest()[:12]

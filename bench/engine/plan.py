@@ -203,10 +203,9 @@ def _misfit(text: str, plugin: Attack | Defense, testbed: Testbed) -> str | None
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         return f"{text} does not fit {testbed.name}: {reason}"
     if isinstance(plugin, UniversalAttack | Defense) and plugin.learns and not len(testbed.dataset.train):
-        return (
-            f"{text} learns from training images, but {testbed.name} has none. For a folder of images give "
-            f"train=FRACTION or train=FOLDER, as in folder:PATH,train=0.3."
-        )
+        of_folder = "For a folder of images give train=FRACTION or train=FOLDER, as in folder:PATH,train=0.3."
+        advice = "Pass training=(images, labels)." if testbed.setting.memory else of_folder
+        return f"{text} learns from training images, but {testbed.name} has none. {advice}"
     return None
 
 

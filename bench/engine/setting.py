@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench.contracts import InputError, Plugin
+from bench.contracts import Classifier, InputError, Plugin
 from bench.core.files import content_hash
 from bench.core.identity import former_identities, identity_of, without_hashes
 from bench.data.load import Dataset, load_dataset
@@ -20,6 +20,14 @@ from bench.plugins.specs import Spec, parse_value, write_value
 from bench.records.schema import Cell, Effort, Tier, first_problem
 
 _IDENTITY = re.compile(r"[^,=;:+@]+@[0-9a-f]{8}(?=[,;+]|$)")
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """Images and a model that are no files and have no name that loads them."""
+
+    dataset: Dataset
+    model: Classifier
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Setting:
         device: where torch computes.
         batch_size: images attacked at once, None to choose by their size.
         files: what records call the files that the attacks and defenses read, each with its path.
+        memory: images and model, if they are in memory; `dataset` and `model` only name them then.
     """
 
     dataset: str
@@ -49,6 +58,7 @@ class Setting:
     device: str = "cpu"
     batch_size: int | None = None
     files: tuple[tuple[str, Path], ...] = ()
+    memory: InMemory | None = None
 
     def local(self, text: str) -> str:
         """The text of an attack or a defense of a cell, with paths of this machine."""
@@ -69,6 +79,8 @@ def name_files(text: str, plugin: Plugin) -> tuple[str, dict[str, Path]]:
 
 def model_text(setting: Setting) -> tuple[str, dict[str, Path]]:
     """The model as cells have it, with weights, mean and std, and the files and folders that it names."""
+    if setting.memory:
+        return setting.model, {}
     files = dict[str, Path]()
 
     def name(path: Path) -> str | None:

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from torch import Tensor
+
 from bench.contracts import NotApplicableError
 from bench.core.text import plain
 from bench.engine.inputs import machine_name
@@ -44,12 +46,14 @@ class Done:
         task: what was computed.
         record: its record.
         picture: for universal attacks, what was learned (PNG).
+        adversarial: where images and model are in memory, the attacked images, shape (n, c, h, w).
         spoiled: whether the process may no longer be what it was: the next task needs a new one.
     """
 
     task: Task
     record: Outcome | Latency
     picture: bytes | None = None
+    adversarial: Tensor | None = None
     spoiled: bool = False
 
 
@@ -70,12 +74,13 @@ def compute_task(task: Task, progress: Callable[[float, str], None], ready: Call
         ready()
         if isinstance(task, LatencyTask):
             record: Outcome | Latency = measure_latency(task, progress)
-            picture = None
+            picture = adversarial = None
         else:
             computed = run_cell(task.cell, task.setting, progress)
             record, picture = computed.outcome, patch_png(computed)
+            adversarial = computed.attacked.adversarial if task.setting.memory else None
         json.dumps(asdict(record), ensure_ascii=False).encode()  # titles and parameters are whatever a plugin says
-        return Done(task, record, picture, spoiled=_has_left_a_thread(threads))
+        return Done(task, record, picture, adversarial, spoiled=_has_left_a_thread(threads))
     except UserInterrupt:
         raise
     except NotApplicableError as error:

@@ -35,19 +35,15 @@ class TrainingImages:
 class Testbed:
     """The images of a setting, all in memory, and the bare model."""
 
-    def __init__(self, setting: Setting, dataset: Dataset | None = None, bare: Classifier | None = None) -> None:
-        """Loads what the setting names.
-
-        Args:
-            setting: where the images and the model are.
-            dataset, bare: taken instead of those that the setting names.
+    def __init__(self, setting: Setting) -> None:
+        """Loads what the setting names, if it is not in memory.
 
         Raises:
             InputError: there are no images to evaluate, or the model does not fit them.
         """
         self.setting = setting
         self.device = torch.device(setting.device)
-        self.dataset: Dataset = dataset or load_dataset(setting.dataset)
+        self.dataset: Dataset = setting.memory.dataset if setting.memory else load_dataset(setting.dataset)
         self.name = self.dataset.name
         if not len(self.dataset.test):
             raise InputError(f"Expected images to evaluate on, but {self.name} leaves none.")
@@ -56,7 +52,7 @@ class Testbed:
         self.labels = self.dataset.test.labels[self.indices].to(self.device)
         self.image_shape = (self.images.shape[1], self.images.shape[2], self.images.shape[3])
         self.classes = len(self.dataset.classes)
-        self.bare: Classifier = (bare or self._load_model()).to(self.device)
+        self.bare: Classifier = setting.memory.model if setting.memory else self._load_model().to(self.device)
         self.streams = Streams.of(setting.seed, self.indices.to(self.device))
         self.goal = Goal(self.labels, self._targets())
         chosen = max(1, PIXELS_A_BATCH // (self.image_shape[1] * self.image_shape[2]))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.contracts import Classifier, Streams
 from bench.core.tensor_cache import checksum
 from bench.errors import InputError
-from bench.models.nets import Net
+from bench.models.nets import Net, logits_of
 from bench.models.zoo import MODELS, Requirements
 from bench.plugins.source_code import belongs_to, fingerprint_of
 from bench.plugins.specs import Spec, build, canonical, check_known, parse_value, write_value
@@ -25,6 +25,7 @@ __all__ = [
     "Net",
     "canonical_model",
     "load_model",
+    "logits_of",
     "model_fingerprint",
     "python_module",
     "weights_fingerprint",

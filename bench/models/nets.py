@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +66,17 @@ class Net(Classifier):
 
     def forward(self, images: Images, rng: Streams | None = None) -> Logits:
         """Logits of shape (n, num_classes); draws no random numbers."""
-        return cast("Tensor", self.network((images - self.mean) / self.std))
+        return logits_of(self.network((images - self.mean) / self.std))
+
+
+def logits_of(answer: Any) -> Tensor:
+    """The logits in what a network returns: a tensor, or `logits` in an object or a dict, as in Hugging Face's."""
+    if isinstance(answer, Mapping):
+        answer = answer.get("logits")
+    answer = getattr(answer, "logits", answer)
+    if not isinstance(answer, Tensor):
+        raise TypeError(f"expected logits as a tensor, or under the name logits, but got {type(answer).__name__}")
+    return answer
 
 
 class _Halved(nn.Module):

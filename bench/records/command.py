@@ -11,10 +11,15 @@ from bench.core.text import plain
 from bench.plugins.specs import Spec
 from bench.records.schema import TIERS, Cell, Outcome
 
+IN_MEMORY = "memory:"
+"""How the names of images and models begin that were passed to `bench.evaluate`."""
+
 
 def command(record: Cell | Outcome, tier: str = "", seeds: str = "") -> str:
     """The command that computes a cell, or the cells of these tiers and seeds, in the folder that holds its files."""
     cell = (record.cell if isinstance(record, Outcome) else record).with_texts(without_hashes)
+    if cell.dataset.startswith(IN_MEMORY):
+        return _call(cell)
     model = Spec.parse(cell.model)
     given = {key: value for key, value in model.parameters if key in ("mean", "std") or _is_file(key, value)}
     rest = tuple(pair for pair in model.parameters if pair[0] not in given)
@@ -43,6 +48,18 @@ def command(record: Cell | Outcome, tier: str = "", seeds: str = "") -> str:
     return " ".join([start, *words])
 
 
+def _call(cell: Cell) -> str:
+    """The call that computes a cell whose model and images were in memory."""
+    keys = ("attack", "defense", "tier", "effort", "seed")
+    options = {key: getattr(cell, key) for key in keys}
+    kind, _, target = cell.goal.partition(":")
+    options |= {"target": target} if target else {"targeted": True} if kind == "targeted" else {}
+    words = [
+        f"{key}={plain(value)!r}" if isinstance(value, str) else f"{key}={value}" for key, value in options.items()
+    ]
+    return f"bench.evaluate(model, images, labels, {', '.join(words)})"
+
+
 def commands(records: Iterable[Cell | Outcome]) -> list[str]:
     """As few commands as compute exactly these cells, and the bare model, which every command computes.
 
@@ -51,7 +68,7 @@ def commands(records: Iterable[Cell | Outcome]) -> list[str]:
     lines: list[str] = []
     crossed: dict[Cell, list[Cell]] = {}
     for cell, record in {one.cell if isinstance(one, Outcome) else one: one for one in records}.items():
-        if cell.attack.startswith("imported:"):
+        if cell.attack.startswith("imported:") or cell.dataset.startswith(IN_MEMORY):
             lines.append(command(record))
         else:
             crossed.setdefault(replace(cell, attack="", defense="", tier=TIERS[0], seed=0), []).append(cell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,14 @@ def load_results(folder: Path | str = "results") -> pandas.DataFrame:
     hold the denominators. Cells without facts have their status and reason, and NaN for every measure.
     Raises InputError if a file is not a record.
     """
+    return results_frame(Store(Path(folder)).outcomes())
+
+
+def results_frame(outcomes: Iterable[Outcome]) -> pandas.DataFrame:
+    """As `load_results`, for records in memory."""
     import pandas
 
-    return pandas.DataFrame([_flat(outcome) for outcome in Store(Path(folder)).outcomes()])
+    return pandas.DataFrame([_flat(outcome) for outcome in outcomes])
 
 
 def _flat(outcome: Outcome) -> dict[str, Any]:

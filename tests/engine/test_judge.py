@@ -15,6 +15,7 @@ from bench.engine.craft import Crafted
 from bench.engine.interference import InterferenceError, unchanged
 from bench.engine.judge import judge
 from bench.engine.protect import Protected, at_work
+from bench.engine.setting import InMemory
 from bench.engine.testbed import NonFiniteLogitsError, Testbed
 from bench.plugins.registry import make_attack, make_defense
 from bench.records.metrics import covered
@@ -81,7 +82,7 @@ def test_a_detector_may_say_that_logits_that_are_not_finite_reject(testbed: Test
 
 
 def test_a_bare_model_without_finite_logits_has_no_numbers(testbed: Testbed) -> None:
-    broken = Testbed(testbed.setting, testbed.dataset, Fragile(testbed.bare))
+    broken = Testbed(replace(testbed.setting, memory=InMemory(testbed.dataset, Fragile(testbed.bare))))
     broken.images[1, 0, 0, 0] = 0
     with pytest.raises(NonFiniteLogitsError, match="for 1 of 6 clean images, first for image 1"):
         broken.check_model()
