@@ -98,10 +98,43 @@ class Experiment:
     """Seeds of every random number."""
 
     device: _Text | None = None
-    """A device of torch: cpu, cuda, cuda:1."""
+    """Devices of torch with commas, a worker for each: cpu, cuda:1, cuda for all GPUs."""
+
+    engine: Literal["local", "slurm", "ray"] | None = None
+    """Where to compute; see docs/cluster.md."""
 
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Worker processes; 0 computes in the process of the command."""
+    """Worker processes, here or in a job; 0 computes in the process of the command."""
+
+    cells_per_job: PositiveInt | None = None
+    """Cells in a job, at most."""
+
+    gpus_per_node: Annotated[int, Field(ge=0)] | None = None
+    """GPUs of a job; by default 1 for cuda."""
+
+    cpus_per_task: PositiveInt | None = None
+    """CPU cores of a job."""
+
+    memory: Annotated[float, Field(gt=0)] | None = None
+    """GB of memory of a Slurm job."""
+
+    jobs: PositiveInt | None = None
+    """Slurm jobs that run at once, at most."""
+
+    job_minutes: PositiveInt | None = None
+    """Time limit of a Slurm job; it goes on in the next."""
+
+    partition: _Text | None = None
+    """Slurm's partition."""
+
+    account: _Text | None = None
+    """Slurm's account."""
+
+    qos: _Text | None = None
+    """Slurm's quality of service."""
+
+    address: _Text | None = None
+    """Address of a Ray cluster; by default Ray starts on this machine."""
 
     timeout: Annotated[float, Field(ge=1)] | None = None
     """Seconds that each cell may take."""

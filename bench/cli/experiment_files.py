@@ -95,6 +95,8 @@ def experiment_of(context: typer.Context) -> Iterator[ExperimentFile | None]:
 def _check_names(file: ExperimentFile, keys: Sequence[str]) -> None:
     """Checks what the file names under these keys."""
     checks = _checks(file.experiment.effort or "standard")
+    if file.experiment.engine not in (None, "local"):
+        del checks["device"]  # of other machines
     for key, check in ((key, check) for key, check in checks.items() if key in keys):
         value = getattr(file.experiment, key)
         for text in [value] if isinstance(value, str) else value:
@@ -108,6 +110,7 @@ def _checks(effort: str) -> dict[str, Callable[[str], Any]]:
     """For each key with names: what raises InputError for one that does not exist."""
     from bench.cli.options import checked_device
     from bench.data.load import DATASETS
+    from bench.engine.engines import devices_of
     from bench.models import MODELS
     from bench.plugins.registry import make_attack, make_defense
     from bench.plugins.specs import Spec, check_known, split_specs
@@ -123,7 +126,7 @@ def _checks(effort: str) -> dict[str, Callable[[str], Any]]:
         "model": known(MODELS, "model"),
         "attack": each(lambda text: make_attack(text, effort)),
         "defense": each(make_defense),
-        "device": checked_device,
+        "device": lambda text: [checked_device(device) for device in devices_of(text)],
     }
 
 
@@ -139,7 +142,7 @@ def write_experiment(context: typer.Context, file: ExperimentFile, cells: Iterab
     values["images"] = given["images"] if given["images"] == "all" else int(given["images"])
     values["seed"] = list(dict.fromkeys(cell.seed for cell in crossed))
     values |= {key: given[key] for key in ("targeted", "target", "batch_size", "timeout") if given[key]}
-    values |= {key: given[key] for key in ("device", "workers") if getattr(file.experiment, key) is not None}
+    values |= {key: given[key] for key in ("device", "engine", "workers") if getattr(file.experiment, key) is not None}
     if given["plugin"]:
         values["plugin"] = [path.name for path in given["plugin"]]
     path = results / "experiments" / file.path.name

@@ -74,7 +74,7 @@ def run_command(
         plan = options.plan(attack, defense, store, batch_size)
     if file:
         write_experiment(context, file, plan.cells, options.results)
-    sys.exit(run_plan(plan, store, options.plugin or [], options.workers, options.timeout))
+    sys.exit(run_plan(plan, store, options.plugin or [], options.make_engine(options.device), options.timeout))
 
 
 @with_options
@@ -113,7 +113,7 @@ def curve_command(
         attack, defense = along(over, attack, defense)
     store = Store(options.results)
     plan = options.plan(attack, defense, store)
-    code = run_plan(plan, store, options.plugin or [], options.workers, options.timeout)
+    code = run_plan(plan, store, options.plugin or [], options.make_engine(options.device), options.timeout)
     if roc:
         typer.echo(f"measured {measure_roc(plan, options.setting(), store)} ROC curves")
         write_report(options.results)

@@ -15,6 +15,7 @@ from bench.errors import InputError
 from bench.records.schema import TIERS, Effort, Tier
 
 if TYPE_CHECKING:
+    from bench.engine.engines import Engine
     from bench.engine.plan import Plan
     from bench.engine.setting import Setting
     from bench.records.store import Store
@@ -25,6 +26,9 @@ DatasetOption = Annotated[str, typer.Option(help="A data set; see 'bench list da
 ModelOption = Annotated[str, typer.Option(help="A classifier; see 'bench list models'. A run takes several.")]
 WeightsOption = Annotated[Path | None, typer.Option(help="The model's weights: safetensors or a state dict.")]
 DeviceOption = Annotated[str, typer.Option(help="A device of torch: cpu, cuda, cuda:1.")]
+DevicesOption = Annotated[
+    str, typer.Option(help="Devices of torch with commas, a worker for each: cpu, cuda:0,cuda:1, cuda for all GPUs.")
+]
 ImagesOption = Annotated[str, typer.Option(help="Number of evaluation images, or 'all'.")]
 EffortOption = Annotated[Effort, typer.Option(help="Preset of the attacks.")]
 SeedsOption = Annotated[str, typer.Option(help="Seeds, separated by commas.")]
@@ -60,21 +64,76 @@ class InputOptions:
             weights=weights or self.weights,
             mean=_numbers(self.mean, "--mean"),
             std=_numbers(self.std, "--std"),
-            device=checked_device(self.device),
+            device=self.checked_device(),
         )
+
+    def checked_device(self) -> str:
+        """Where to compute; raises InputError for a device that torch does not have here."""
+        return checked_device(self.device)
+
+
+def _engine_option(help_text: str, **more: Any) -> Any:
+    return typer.Option(help=help_text, rich_help_panel="Engine", **more)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatrixOptions(InputOptions):
+class EngineOptions:
+    """Where the cells are computed."""
+
+    engine: Annotated[Literal["local", "slurm", "ray"], _engine_option("Where to compute; see docs/cluster.md.")] = (
+        "local"
+    )
+    workers: Annotated[int, _engine_option("Worker processes, here or in a job; 0 computes in this one.", min=0)] = 1
+    cells_per_job: Annotated[int, _engine_option("Cells in a job, at most.", min=1)] = 20
+    gpus_per_node: Annotated[int | None, _engine_option("GPUs of a job; by default 1 for cuda.", min=0)] = None
+    cpus_per_task: Annotated[int | None, _engine_option("CPU cores of a job.", min=1)] = None
+    memory: Annotated[float | None, _engine_option("GB of memory of a Slurm job.")] = None
+    jobs: Annotated[int, _engine_option("Slurm jobs that run at once, at most.", min=1)] = 16
+    job_minutes: Annotated[int, _engine_option("Time limit of a Slurm job; it goes on in the next.", min=1)] = 240
+    partition: Annotated[str | None, _engine_option("Slurm's partition.")] = None
+    account: Annotated[str | None, _engine_option("Slurm's account.")] = None
+    qos: Annotated[str | None, _engine_option("Slurm's quality of service.")] = None
+    address: Annotated[str | None, _engine_option("Address of a Ray cluster; by default Ray starts here.")] = None
+
+    def make_engine(self, device: str) -> Engine:
+        """The engine that is asked for, for these devices; raises MissingExtraError if its extra is missing."""
+        gpus = self.gpus_per_node if self.gpus_per_node is not None else int(device.startswith("cuda"))
+        if self.engine == "slurm":
+            from bench.engine.slurm import Slurm
+
+            return Slurm(
+                workers=max(1, self.workers),
+                cells_per_job=self.cells_per_job,
+                minutes=self.job_minutes,
+                jobs=self.jobs,
+                gpus_per_node=gpus or None,
+                cpus_per_task=self.cpus_per_task,
+                memory_gb=self.memory,
+                partition=self.partition,
+                account=self.account,
+                qos=self.qos,
+            )
+        if self.engine == "ray":
+            from bench.engine.on_ray import Ray
+
+            cpus = self.cpus_per_task or 1
+            return Ray(max(1, self.workers), self.cells_per_job, self.address, gpus_per_job=gpus, cpus_per_job=cpus)
+        from bench.engine.engines import Local, devices_of
+
+        return Local(self.workers, devices_of(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixOptions(InputOptions, EngineOptions):
     """Everything about a matrix of cells but its attacks and defenses."""
 
+    device: DevicesOption = "cpu"
     images: ImagesOption = "200"
     tier: Annotated[Literal["oblivious", "adaptive", "both"], typer.Option(help="What the attacker knows.")] = "both"
     targeted: Annotated[bool, typer.Option("--targeted", help="Aim at a random other class for each image.")] = False
     target: Annotated[str | None, typer.Option(help="Aim at this class: its name or its number.")] = None
     effort: EffortOption = "standard"
     seed: SeedsOption = "0"
-    workers: WorkersOption = 1
     timeout: TimeoutOption = None
     results: ResultsOption = Path("results")
     plugin: PluginsOption = None
@@ -83,6 +142,15 @@ class MatrixOptions(InputOptions):
         """As `InputOptions.setting`, with the images and the goal."""
         aim = f"targeted:{self.target}" if self.target is not None else "targeted" if self.targeted else "untargeted"
         return replace(super().setting(), images=image_count(self.images), goal=aim)
+
+    def checked_device(self) -> str:
+        """The first of the devices; only the engine knows whether another machine has it."""
+        from bench.engine.engines import devices_of
+
+        if self.engine != "local":
+            return self.device
+        devices = [checked_device(device) for device in devices_of(self.device)]
+        return devices[0]
 
     def settings(self) -> list[Setting]:
         """One for each data set with each model."""
@@ -104,7 +172,10 @@ class MatrixOptions(InputOptions):
         tiers: tuple[Tier, ...] = TIERS if self.tier == "both" else (self.tier,)
         settings = [replace(setting, batch_size=batch_size) for setting in self.settings()]
         seeds = seeds_of(self.seed)
-        return joined(plan(setting, attack, defense, tiers, seeds, self.effort, store) for setting in settings)
+        elsewhere = self.engine != "local"
+        return joined(
+            plan(setting, attack, defense, tiers, seeds, self.effort, store, elsewhere) for setting in settings
+        )
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

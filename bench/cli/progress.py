@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.core.tensor_cache import begin_job
+from bench.engine.engines import Engine
 from bench.engine.matrix import compute
 from bench.engine.plan import Plan, Task
 from bench.engine.workers import OnProgress
@@ -23,14 +24,14 @@ WIDE = 120
 """Width in characters of a table that goes into a file or a pipe."""
 
 
-def run_plan(plan: Plan, store: Store, plugins: list[Path], workers: int, timeout: float | None) -> int:
+def run_plan(plan: Plan, store: Store, plugins: list[Path], engine: Engine, timeout: float | None) -> int:
     """Computes what is missing of a plan, saves each record at once, and prints the table of all cells.
 
     Args:
         plan: what to compute, and what is done.
         store: for the records.
         plugins: files with third-party plugins.
-        workers: number of processes; 0 computes in this one.
+        engine: where to compute it.
         timeout: seconds allowed for one cell, or None.
 
     Returns:
@@ -47,7 +48,7 @@ def run_plan(plan: Plan, store: Store, plugins: list[Path], workers: int, timeou
         notes.print(f"{len(plan.done)} of {len(plan.cells)} cells were computed before.", style="dim")
     try:
         with _progress(plan, notes) as on_progress:
-            for done in compute(plan, store, plugins, workers, timeout, on_progress):
+            for done in compute(plan, store, plugins, engine, timeout, on_progress):
                 on_progress(done.task, 1, "done")
                 if isinstance(done.record, Outcome):
                     outcomes.append(done.record)

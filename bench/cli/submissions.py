@@ -87,6 +87,7 @@ def submit_command(
     `bench submit my_blur.py --benchmark cifar10-patch --dataset folder:PATH,name=cifar10-mine --weights FILE`
     """
     from bench.cli.progress import run_plan
+    from bench.engine.engines import Local
     from bench.submit.submit import submit
 
     bundle = out or Path(f"{file.stem}.zip")
@@ -97,7 +98,7 @@ def submit_command(
         benchmark,
         code_weights,
         inputs=_inputs(dataset, model, weights, device),
-        compute=lambda plan, store, plugins: run_plan(plan, store, plugins, workers, timeout),
+        compute=lambda plan, store, plugins: run_plan(plan, store, plugins, Local(workers), timeout),
     )
     typer.echo(f"wrote {bundle}")
     sys.exit(0 if whole else 1)

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bench.core.locks import ProcessLock
 from bench.errors import InputError
 
 LIMIT_GIB = 10.0
@@ -65,7 +66,7 @@ def cache_path(kind: str, made_from: Mapping[str, str]) -> Path:
 def cached(kind: str, made_from: Mapping[str, str], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors that `make` returns for these inputs: from disk if they were made before.
 
-    A file that is damaged is deleted and made again.
+    A file that is damaged is made again. While one process makes tensors, others that need them wait.
 
     Args:
         kind: a word for people who look into the folder.
@@ -75,8 +76,11 @@ def cached(kind: str, made_from: Mapping[str, str], make: Callable[[], dict[str,
     path = cache_path(kind, made_from)
     tensors = _load(path)
     if tensors is None:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
-        _save(path, tensors)
+        with ProcessLock(path.with_suffix(".lock")):
+            tensors = _load(path)  # another process may have made them meanwhile
+            if tensors is None:
+                tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
+                _save(path, tensors)
     return tensors
 
 
@@ -90,11 +94,12 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _load(path: Path) -> dict[str, Tensor] | None:
-    """The tensors of a file, or None if there is none; one that is damaged is deleted."""
+    """The tensors of a file that is used from now on; None if it is absent or damaged."""
     begin_job()
     tensors = _read(path)
-    with suppress(OSError):
-        path.touch() if tensors is not None else path.unlink(missing_ok=True)
+    if tensors is not None:
+        with suppress(OSError):
+            path.touch()
     return tensors
 
 

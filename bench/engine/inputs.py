@@ -28,14 +28,14 @@ def attack_fingerprints(attack: Attack, tier: Tier) -> dict[str, str]:
     return plugin_fingerprints("attack", attack) | ({"artifact": "one for all"} if one_for_all else {})
 
 
-def latency_fingerprints(defense: Defense, testbed: Testbed) -> dict[str, str]:
-    """Of weights, machine and defense."""
-    inputs = {"weights": testbed.fingerprints["weights"], "machine": machine_name(testbed.setting.device)}
-    return inputs | plugin_fingerprints("defense", defense)
+def latency_fingerprints(defense: Defense, testbed: Testbed, device: str | None) -> dict[str, str]:
+    """Of weights, defense and the machine of a device; None leaves the machine out."""
+    machine = {} if device is None else {"machine": machine_name(device)}
+    return {"weights": testbed.fingerprints["weights"]} | machine | plugin_fingerprints("defense", defense)
 
 
 def machine_name(device: str) -> str:
     """The kind of machine; times of two machines are never compared."""
     if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.get_device_name(device) if torch.cuda.is_available() else "a GPU of another machine"
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"

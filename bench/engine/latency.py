@@ -44,7 +44,7 @@ def measure_latency(task: LatencyTask, progress: Callable[[float, str], None]) -
         defense=task.defense,
         batches=batches,
         machine=machine_name(task.setting.device),
-        fingerprints=latency_fingerprints(protected.defense, testbed),
+        fingerprints=latency_fingerprints(protected.defense, testbed, task.setting.device),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bench.contracts import Attack, Defense, InputError, MissingExtraError, NotApplicableError, UniversalAttack
 from bench.core.identity import without_hashes
@@ -23,8 +23,23 @@ UNDEFENDED = "none"
 __all__ = ["TIERS", "CellTask", "LatencyTask", "Plan", "Task", "plan"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Origin:
+    """What a task was planned from.
+
+    Attributes:
+        inputs: the fingerprints that its record will have.
+        before: the version of its record when it was planned; with another one, another run has computed it.
+        replaces: its records from before its files changed; they go when it has a new one.
+    """
+
+    inputs: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    before: str = field(default="", compare=False)
+    replaces: tuple[Cell | Latency, ...] = field(default=(), compare=False)
+
+
 @dataclass(frozen=True)
-class CellTask:
+class CellTask(_Origin):
     """A cell to compute, in this setting."""
 
     cell: Cell
@@ -33,9 +48,19 @@ class CellTask:
     def __str__(self) -> str:
         return f"{self.cell.attack} × {self.cell.defense}, {self.cell.tier}"
 
+    @property
+    def place(self) -> Cell:
+        """Where its record is."""
+        return self.cell
+
+    @property
+    def column(self) -> str:
+        """The same for all cells that share the images that an attack crafts on the bare model."""
+        return str(replace(self.cell, defense="", tier="oblivious"))
+
 
 @dataclass(frozen=True)
-class LatencyTask:
+class LatencyTask(_Origin):
     """A defense to time, in this setting; data set, model and defense as in a cell."""
 
     dataset: str
@@ -45,6 +70,16 @@ class LatencyTask:
 
     def __str__(self) -> str:
         return f"latency × {self.defense}"
+
+    @property
+    def place(self) -> Latency:
+        """Where its record is."""
+        return Latency(self.dataset, self.model, self.defense, {}, machine="")
+
+    @property
+    def column(self) -> str:
+        """The same for all timings of a model."""
+        return f"latency {self.dataset} {self.model}"
 
 
 Task = CellTask | LatencyTask
@@ -61,7 +96,6 @@ class Plan:
         stale: why a cell that has a record is computed again.
         left_out: which plugins `all` does not include here, and why.
         warnings: what makes the results worth little.
-        replaced: for a task, what has its records from before its files changed; they go when it has a new one.
     """
 
     tasks: list[Task] = field(default_factory=list)
@@ -70,7 +104,6 @@ class Plan:
     stale: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    replaced: dict[Task, list[Cell | Latency]] = field(default_factory=dict)
 
     @property
     def cells(self) -> list[Cell]:
@@ -91,6 +124,7 @@ def plan(
     seeds: Sequence[int],
     effort: Effort,
     store: Store,
+    elsewhere: bool = False,
 ) -> Plan:
     """Checks everything that was asked for, then crosses it; raises InputError before any work is done.
 
@@ -100,6 +134,7 @@ def plan(
         tiers, seeds: as for a cell.
         effort: which presets of the attacks.
         store: the records.
+        elsewhere: whether it is computed on other machines: timings of any machine then count as done.
     """
     result = Plan()
     made_attacks = {text: make_attack(text, effort) for text in _named("attack", attacks, result.left_out)}
@@ -111,7 +146,8 @@ def plan(
     store.prepare()
     testbed_of.cache_clear()  # its files may have changed
     for seed in seeds:
-        testbed = testbed_of(replace(setting, seed=seed))
+        own = replace(setting, seed=seed)
+        testbed = testbed_of(replace(own, device="cpu"))  # planning needs no GPU
         result.warnings.extend(text for text in testbed.dataset.warnings if text not in result.warnings)
         former = former_names(testbed.setting, testbed.dataset)
         if not testbed.bare.trained and not result.warnings:
@@ -124,11 +160,12 @@ def plan(
             for defense_text, defense in made_defenses.items():
                 for tier in tiers:
                     cell = cell_of(testbed.setting, testbed.dataset, attack_text, defense_text, tier, effort)
-                    task = CellTask(cell, testbed.setting)
-                    _sort_in(result, task, cell_fingerprints(attack, defense, testbed, tier), store)
                     old = [cell for cell in former_cells(cell, former) if store.path(cell).is_file()]
-                    _replace(result, task, old, former)
-    _add_latencies(result, testbed, made_defenses, former, store)
+                    inputs = cell_fingerprints(attack, defense, testbed, tier)
+                    task = CellTask(cell, own, **_origin(cell, inputs, old, store))
+                    _sort_in(result, task, inputs, store)
+                    _explain(result, task, former)
+    _add_latencies(result, own, testbed, made_defenses, former, store, elsewhere)
     return result
 
 
@@ -139,7 +176,6 @@ def joined(plans: Iterable[Plan]) -> Plan:
         result.tasks.extend(part.tasks)
         result.done.extend(part.done)
         result.latencies.extend(part.latencies)
-        result.replaced.update(part.replaced)
         for lines, more in zip(result.remarks, part.remarks, strict=True):
             lines.extend(line for line in more if line not in lines)
     return result
@@ -221,26 +257,41 @@ def _sort_in(plan: Plan, task: CellTask, inputs: dict[str, str], store: Store) -
     plan.tasks.append(task)
 
 
-def _replace(plan: Plan, task: Task, old: Sequence[Cell | Latency], files: Iterable[str]) -> None:
-    """Notes what has the records of a task from before these files changed."""
-    if old and task in plan.tasks:
+def _origin(
+    place: Cell | Latency, inputs: Mapping[str, str], old: Sequence[Cell | Latency], store: Store
+) -> dict[str, Any]:
+    """What a task was planned from, as its arguments."""
+    return {"inputs": tuple(inputs.items()), "before": store.version(place), "replaces": tuple(old)}
+
+
+def _explain(plan: Plan, task: Task, files: Iterable[str]) -> None:
+    """Says why a task replaces records from before these files changed."""
+    if task.replaces and task in plan.tasks:
         plan.stale.append(f"{task}: stale, since {' and '.join(map(without_hashes, files))} changed")
-        plan.replaced[task] = list(old)
 
 
 def _add_latencies(
-    plan: Plan, testbed: Testbed, defenses: dict[str, Defense], former: Mapping[str, tuple[str, ...]], store: Store
+    plan: Plan,
+    setting: Setting,
+    testbed: Testbed,
+    defenses: dict[str, Defense],
+    former: Mapping[str, tuple[str, ...]],
+    store: Store,
+    elsewhere: bool,
 ) -> None:
     """One timing for each defense whose record is missing, failed or stale."""
     known = {(record.dataset, record.model, record.defense): record for record in store.latencies()}
     model, _ = model_text(testbed.setting)
     for text, defense in defenses.items():
         record = known.get((testbed.name, model, text))
-        if record and record.status == "ok" and record.fingerprints == latency_fingerprints(defense, testbed):
+        inputs = latency_fingerprints(defense, testbed, None if elsewhere else setting.device)
+        if record and record.status == "ok" and inputs.items() <= record.fingerprints.items():
             plan.latencies.append(record)
         else:
-            task = LatencyTask(testbed.name, model, text, testbed.setting)
-            plan.tasks.append(task)
+            task = LatencyTask(testbed.name, model, text, setting)
             cells = former_cells(Cell(task.dataset, task.model, "", task.defense, "oblivious"), former)
             keys = [(cell.dataset, cell.model, cell.defense) for cell in cells]
-            _replace(plan, task, [known[key] for key in keys if key in known], former)
+            old = [known[key] for key in keys if key in known]
+            task = replace(task, **_origin(task.place, inputs, old, store))
+            plan.tasks.append(task)
+            _explain(plan, task, former)

@@ -105,7 +105,7 @@ def count_queries(attacked: Crafted) -> dict[str, float]:
 
 def environment(setting: Setting, draws: int) -> dict[str, str]:
     """Versions and device; nothing that names a person or a folder."""
-    device = "cpu" if setting.device == "cpu" else torch.cuda.get_device_name(setting.device)
+    device = "cpu" if torch.device(setting.device).type == "cpu" else torch.cuda.get_device_name(setting.device)
     packages = ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow")
     return {
         "defense-bench": version("defense-bench"),

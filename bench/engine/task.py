@@ -6,7 +6,7 @@ import json
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -109,11 +109,13 @@ def failure(task: Task, status: Status, reason: str, spoiled: bool = False) -> D
     reason = plain(reason)
     reason = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
     date = datetime.now(UTC).isoformat(timespec="seconds")
+    inputs = dict(task.inputs)
     if isinstance(task, LatencyTask):
         machine = machine_name(task.setting.device)
-        latency = Latency(task.dataset, task.model, task.defense, {}, machine, date=date, status=status, reason=reason)
+        latency = replace(task.place, machine=machine, fingerprints=inputs, date=date, status=status, reason=reason)
         return Done(task, latency, spoiled=spoiled)
-    return Done(task, Outcome(task.cell, status, reason, attack=_attack(task), date=date), spoiled=spoiled)
+    outcome = Outcome(task.cell, status, reason, attack=_attack(task), fingerprints=inputs, date=date)
+    return Done(task, outcome, spoiled=spoiled)
 
 
 def _attack(task: CellTask) -> PluginRecord | None:

@@ -8,8 +8,9 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from typing import Any
 import torch
 
 from bench.engine.interference import InterferenceError, unchanged
-from bench.engine.plan import Task
+from bench.engine.plan import LatencyTask, Task
+from bench.engine.queue import TaskQueue
 from bench.engine.task import Done, UserInterrupt, compute_task, error_text, failure
 from bench.errors import InputError
 from bench.plugins.registry import add_file
@@ -34,33 +36,61 @@ _KILL_COUNTS = ("/proc/vmstat", "/sys/fs/cgroup/memory.events")
 
 
 def execute(
-    tasks: list[Task], plugins: list[Path], workers: int, timeout: float | None, on_progress: OnProgress
+    queue: TaskQueue,
+    plugins: list[Path],
+    workers: int,
+    timeout: float | None,
+    on_progress: OnProgress,
+    devices: Sequence[str] = (),
 ) -> Iterator[Done]:
-    """Computes the tasks and yields each as soon as it is done, in order for one worker.
+    """Computes the tasks of a queue and yields each as soon as it is done and saved, in order for one worker.
 
     Args:
-        tasks: what to compute.
+        queue: what to compute; it is closed in the end.
         plugins: files with third-party plugins, to be loaded in each process.
         workers: how many processes; 0 computes in this one, for debugging.
         timeout: seconds for one task, or None.
         on_progress: called now and then.
+        devices: where the processes compute, in turn, with one process for each at least; by default where the tasks
+            say.
 
     Raises:
-        InputError: a timeout without a process that could be ended.
+        InputError: a timeout without a process that could be ended, or several devices for one process.
     """
-    if workers == 0 and timeout:
-        raise InputError("--timeout needs a process that can be ended: use it with --workers 1 or more, not 0.")
-    return (
-        _in_this_process(tasks, on_progress)
-        if workers == 0
-        else _in_workers(tasks, plugins, workers, timeout, on_progress)
-    )
+    if workers == 0 and (timeout or len(devices) > 1):
+        what = "--timeout needs a process that can be ended" if timeout else "Several devices need a process each"
+        raise InputError(f"{what}: use --workers 1 or more, not 0.")
+    if workers == 0:
+        return _in_this_process(queue, on_progress)
+    places = [devices[place % len(devices)] if devices else "" for place in range(max(workers, len(devices)))]
+    return _in_workers(queue, plugins, places, timeout, on_progress)
 
 
-def _in_this_process(tasks: list[Task], on_progress: OnProgress) -> Iterator[Done]:
-    with _marked_interrupts():
-        for task in tasks:
-            yield compute_task(task, lambda share, doing, task=task: on_progress(task, share, doing), lambda: None)  # type: ignore[misc]
+def _in_this_process(queue: TaskQueue, on_progress: OnProgress) -> Iterator[Done]:
+    last: Task | None = None
+    with _marked_interrupts(), closing(queue):
+        while queue:
+            given = queue.next(last, [])
+            if isinstance(given, Done):
+                yield given
+            elif given:
+                last = given
+                done = compute_task(given, lambda share, doing, task=given: on_progress(task, share, doing), _nothing)  # type: ignore[misc]
+                queue.finish(done)
+                yield done
+            elif queue.waits:
+                _wait_for_others(queue, on_progress)
+            else:
+                return
+
+
+def _nothing() -> None:
+    pass
+
+
+def _wait_for_others(queue: TaskQueue, on_progress: OnProgress) -> None:
+    on_progress(queue.left[0], 0, "another run computes it")
+    time.sleep(0.1)
 
 
 @contextmanager
@@ -82,32 +112,52 @@ def _marked_interrupts() -> Iterator[None]:
 
 
 def _in_workers(
-    tasks: list[Task], plugins: list[Path], workers: int, timeout: float | None, on_progress: OnProgress
+    queue: TaskQueue, plugins: list[Path], places: list[str], timeout: float | None, on_progress: OnProgress
 ) -> Iterator[Done]:
-    todo = list(reversed(tasks))
-    crew = [_Worker(plugins, workers) for _ in range(min(workers, len(tasks)))]
+    crew = [_Worker(plugins, len(places), place) for place in places[: len(queue)]]
     try:
-        while todo or any(worker.task for worker in crew):
+        while True:
             for worker in crew:
-                if worker.task is None and todo:
-                    worker.give(todo.pop(), timeout)
-            for worker in crew:
+                yield from _busy(worker, crew, queue, timeout)
+            busy = [worker for worker in crew if worker.task]
+            if not busy and not (queue and queue.waits):
+                return
+            if not busy:
+                _wait_for_others(queue, on_progress)
+                continue
+            wait([worker.connection for worker in busy], timeout=0.1)
+            for worker in busy:
                 done = worker.news(on_progress)
                 if done is not None:
+                    queue.finish(done)
                     yield done
-            wait([worker.connection for worker in crew if worker.task], timeout=0.1)
     finally:
         for worker in crew:
             worker.stop()
+        queue.close()
+
+
+def _busy(worker: _Worker, crew: list[_Worker], queue: TaskQueue, timeout: float | None) -> Iterator[Done]:
+    """Gives an idle worker a task, if there is one for it; yields those that other runs have computed."""
+    while worker.task is None:
+        given = queue.next(worker.last, [other.task for other in crew if other.task])
+        if isinstance(given, Done):
+            yield given
+        elif given:
+            worker.give(given, timeout)
+        else:
+            return
 
 
 class _Worker:
     """A process that computes one task after the other; it is replaced when it dies or a plugin has spoiled it."""
 
-    def __init__(self, plugins: list[Path], workers: int) -> None:
+    def __init__(self, plugins: list[Path], workers: int, device: str) -> None:
         self._plugins = plugins
         self._workers = workers
+        self._device = device
         self.task: Task | None = None
+        self.last: Task | None = None
         self._start()
 
     def _start(self) -> None:
@@ -115,17 +165,19 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         arguments = (theirs, self._plugins, self._workers)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        self._process.start()
+        with _passive_waiting():
+            self._process.start()
         theirs.close()  # so that the end of the process shows as the end of the pipe
 
     def give(self, task: Task, timeout: float | None) -> None:
         """Begins a task. Its time runs from the moment when images and model are loaded."""
         if not self._process.is_alive():  # what ended it while it was idle has nothing to do with this task
             self._restart()
-        self.task, self._timeout, self._deadline = task, timeout, float("inf")
+        self.task, self.last, self._timeout, self._deadline = task, task, timeout, float("inf")
         self._kills = _memory_kills()
         with suppress(OSError):  # seen by `news`
-            self.connection.send(task)
+            own = replace(task.setting, device=self._device or task.setting.device)
+            self.connection.send(replace(task, setting=own))
 
     def news(self, on_progress: OnProgress) -> Done | None:
         """Passes progress on; returns a task that is done, or the failure of a process that died or took too long."""
@@ -141,7 +193,7 @@ class _Worker:
                     self.task = None
                     if message.spoiled:
                         self._restart()
-                    return message
+                    return replace(message, task=task)
                 if message == _READY:
                     self._deadline = time.monotonic() + self._timeout if self._timeout else float("inf")
                 else:
@@ -174,6 +226,22 @@ class _Worker:
         self._process.kill()
         self._process.join()
         self.connection.close()
+
+
+@contextmanager
+def _passive_waiting() -> Iterator[None]:
+    """Processes that start here let a thread sleep that waits for others, unless the user says how it should wait.
+
+    On a busy machine, threads that spin take the cores from those that they are waiting for.
+    """
+    name = "OMP_WAIT_POLICY"
+    given = name in os.environ
+    os.environ.setdefault(name, "PASSIVE")
+    try:
+        yield
+    finally:
+        if not given:
+            del os.environ[name]
 
 
 def _cause(exit_code: int | None, for_lack_of_memory: bool) -> tuple[Status, str]:
@@ -220,11 +288,21 @@ def _serve(connection: Connection, plugins: list[Path], workers: int) -> None:
         except OSError:
             os._exit(1)  # nobody is waiting for this process any more
 
-    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threads = torch.get_num_threads()
     load_plugins(plugins)
     while True:
         try:
             task = connection.recv()
         except (EOFError, OSError):
             return
+        torch.set_num_threads(threads if isinstance(task, LatencyTask) else max(1, threads // workers))
         send(compute_task(task, lambda share, doing: send((share, doing)), lambda: send(_READY)))
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the other side dies, so that other runs can take its work over at once."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -41,6 +42,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.records = folder / "records"
+        self.claims = folder / ".claims"
         self._prepared = False
 
     def prepare(self) -> None:
@@ -66,6 +68,13 @@ class Store:
         """The record of a cell, or None; raises InputError if the file is not its record."""
         path = self.path(cell)
         return self._read_outcome(path) if path.is_file() else None
+
+    def version(self, record: Cell | Latency) -> str:
+        """A hash of the file of a record as it is now; "" if there is none."""
+        try:
+            return hashlib.sha256(self.path(record).read_bytes()).hexdigest()
+        except OSError:
+            return ""
 
     def save(self, record: Outcome | Latency) -> Path:
         """Writes a record; readers see the old one or the new one, never half of it.

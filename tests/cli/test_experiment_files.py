@@ -154,6 +154,8 @@ def test_a_file_of_every_key_is_read(tmp_path: Path) -> None:
     path.write_text(
         SMALL + 'model = "photos-cnn"\nweights = "w.pt"\nmean = "0.5"\nstd = "0.5"\ntargeted = true\ntarget = "cat"\n'
         'effort = "quick"\ndevice = "cpu"\ntimeout = 9\nbatch_size = 4\nplugin = "a.py"\n'
+        'engine = "slurm"\ncells_per_job = 5\ngpus_per_node = 1\ncpus_per_task = 4\nmemory = 8\njobs = 9\n'
+        'job_minutes = 60\npartition = "gpu"\naccount = "us"\nqos = "low"\naddress = "auto"\n'
         '[benchmark]\ntitle = "t"\nthreat = "x"\ncounts = "y"\ndata = "photos*"\nweights = "z"\n'
     )
     experiment = load_experiment(path).experiment

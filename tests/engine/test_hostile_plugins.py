@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.engine.plan import CellTask
+from bench.engine.queue import TaskQueue
 from bench.engine.setting import Setting
 from bench.engine.task import LONGEST_REASON
 from bench.engine.testbed import testbed_of
@@ -27,7 +28,9 @@ def task(attack: str, defense: str, tier: Tier = "adaptive") -> CellTask:
 
 
 def outcomes(*tasks: CellTask, workers: int = 0, timeout: float | None = None) -> list[Outcome]:
-    records = [done.record for done in execute([*tasks], [HOSTILE], workers, timeout, lambda task, share, doing: None)]
+    records = [
+        done.record for done in execute(TaskQueue(tasks), [HOSTILE], workers, timeout, lambda task, share, doing: None)
+    ]
     assert all(isinstance(record, Outcome) for record in records)
     return records  # type: ignore[return-value]
 

@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 
 from bench.contracts import InputError
+from bench.engine.engines import Local
 from bench.engine.inputs import cell_fingerprints
 from bench.engine.matrix import compute
 from bench.engine.plan import CellTask, LatencyTask, Plan, plan
+from bench.engine.queue import TaskQueue
 from bench.engine.setting import Setting
 from bench.engine.testbed import testbed_of
 from bench.engine.workers import execute, load_plugins
@@ -88,7 +90,7 @@ def test_a_timing_that_fails_is_a_record_of_its_own_and_is_tried_again(tmp_path:
     load_plugins([FAULTY])
     setting, store = Setting("photos", "photos-cnn", images=4), Store(tmp_path / "results")
     result = plan(setting, "fgsm", "broken", ("oblivious",), [0], "quick", store)
-    list(compute(result, store, [FAULTY], 0, None, lambda task, share, doing: None))
+    list(compute(result, store, [FAULTY], Local(0), None, lambda task, share, doing: None))
     broken, fine = sorted(store.latencies(), key=lambda record: record.defense)
     assert (broken.defense, broken.status, broken.batches) == ("broken", "error", {})
     assert "nothing to protect with" in broken.reason
@@ -116,7 +118,7 @@ def test_the_time_of_a_task_begins_when_its_process_is_ready(tmp_path: Path) -> 
     load_plugins([slow])
     cell = Cell("photos", "photos-cnn", "fgsm", "none", "oblivious", effort="quick", images=4)
     tasks = [CellTask(cell, Setting("photos", "photos-cnn", images=4))]
-    (done,) = execute(tasks, [slow], 1, 30, lambda task, share, doing: None)
+    (done,) = execute(TaskQueue(tasks), [slow], 1, 30, lambda task, share, doing: None)
     assert done.record.status == "ok", done.record.reason
     assert multiprocessing.parent_process() is None
     assert torch.is_grad_enabled()

@@ -36,7 +36,7 @@ class Faulty(Attack):
         way: how.
     """
 
-    way: Literal["raise", "nan", "shape", "range", "budget", "die", "kill", "hang", "memory"] = "raise"
+    way: Literal["raise", "nan", "shape", "range", "budget", "die", "kill", "kill-job", "hang", "memory"] = "raise"
     name: ClassVar[str] = "faulty"
     title: ClassVar[str] = "faulty"
     access = "none"
@@ -62,6 +62,8 @@ class Faulty(Attack):
             os.kill(os.getpid(), signal.SIGSEGV)
         if self.way == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.way == "kill-job":
+            os.kill(os.getppid(), signal.SIGKILL)
         if self.way == "memory":
             raise MemoryError
         time.sleep(3600)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from bench.engine.plan import CellTask, Plan, plan
+from bench.engine.queue import TaskQueue
 from bench.engine.setting import Setting
 from bench.engine.testbed import testbed_of
 from bench.engine.workers import execute
@@ -68,7 +69,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         setting = Setting(f"folder:{tmp_path / 'images'}", model)
         planned = plan(setting, attacks, defenses, ["oblivious"], [0], "quick", store)
         cells = [task for task in planned.tasks if isinstance(task, CellTask)]
-        for done in execute(cells, [], 0, None, lambda task, share, doing: None):
+        for done in execute(TaskQueue(cells), [], 0, None, lambda task, share, doing: None):
             assert isinstance(done.record, Outcome)
             assert done.record.status == "ok", done.record.reason
             store.save(done.record)
