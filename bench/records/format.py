@@ -26,6 +26,7 @@ class Formatted:
         title: an explanation for a tooltip.
         note: the number of its footnote, 0 if none.
         spread: the values of several trainings, "" if there is one.
+        low, high: the interval as numbers, None if there is none.
     """
 
     text: str = DASH
@@ -35,6 +36,8 @@ class Formatted:
     title: str = ""
     note: int = 0
     spread: str = ""
+    low: float | None = None
+    high: float | None = None
 
     def as_bound(self, sign: str, reason: str) -> Formatted:
         """The same number as a bound (`sign` is ≤ or ≥), with the reason."""
@@ -49,7 +52,8 @@ def format_share(estimate: Estimate | None, count: bool = False) -> Formatted:
     if estimate.n == 0:
         return Formatted(suffix=suffix, title="No image counts here.")
     low, value, high = (f"{round(100 * one, 1):.1f}" for one in (estimate.low, estimate.value, estimate.high))
-    return Formatted(value, f"{low}–{high}", suffix, 100 * estimate.value)
+    ends = 100 * estimate.low, 100 * estimate.high
+    return Formatted(value, f"{low}–{high}", suffix, 100 * estimate.value, low=ends[0], high=ends[1])
 
 
 def format_difference(estimate: Estimate | None) -> Formatted:

@@ -93,11 +93,9 @@ class PerImage:
             return means
         drawn = _weights(len(self.trainings), stream)
         judged = ~np.isnan(self.trainings)
-        counts = drawn @ judged
-        sums = drawn @ np.where(judged, self.trainings, 0.0)
-        kept = weights * (counts > 0)
-        each = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
-        means = np.einsum("rn,rn->r", kept, each) / kept.sum(1).clip(1e-12)
+        sums = (weights @ np.where(judged, self.trainings, 0.0).T * drawn).sum(1)
+        counts = (weights @ judged.T.astype(np.float64) * drawn).sum(1)
+        means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
         return means
 
 

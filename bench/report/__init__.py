@@ -37,15 +37,18 @@ def write_report(folder: Path) -> list[Path]:
         changed = [path for path, text in files.items() if not _is_current(path, text)]
         for path in changed:
             write_text(path, files[path], lasting=False)
-        obsolete = [path for path in sorted((folder / "site").rglob("*")) if path.is_file() and path not in files]
+        made = [*sorted((folder / "site").rglob("*")), *sorted((folder / "boards").glob("*.md"))]
+        obsolete = [path for path in made if path.is_file() and path not in files]
         for path in obsolete:
             path.unlink()
     return changed + obsolete
 
 
 def stale_files(folder: Path) -> list[Path]:
-    """The generated files outside the site that are missing or not what the records give."""
-    return [path for path, text in _committed(_site(folder)).items() if not _is_current(path, text)]
+    """The generated files outside the site that are missing, obsolete, or not what the records give."""
+    files = _committed(_site(folder))
+    obsolete = [path for path in sorted((folder / "boards").glob("*.md")) if path not in files]
+    return [path for path, text in files.items() if not _is_current(path, text)] + obsolete
 
 
 def _site(folder: Path) -> Site:
@@ -58,12 +61,12 @@ def _site(folder: Path) -> Site:
 
 
 def _committed(site: Site) -> dict[Path, str]:
-    """README.md and index.html, which belong into the repository."""
-    from bench.report.markdown import boards_markdown
+    """The files that belong into the repository."""
+    from bench.report.markdown import markdown_files
 
-    folder = site.store.folder
-    text = boards_markdown(site.boards, site.unknown)
-    return {folder / "README.md": text, folder / "index.html": site.front_page}
+    texts = markdown_files(site.boards, site.unknown)
+    texts |= {"index.html": site.front_page, "experiments.html": site.experiments_page}
+    return {site.store.folder / name: text for name, text in texts.items()}
 
 
 def _is_current(path: Path, text: str) -> bool:

@@ -124,6 +124,7 @@ class Board:
 
     Attributes:
         conditions: what all its numbers share.
+        benchmark: the title of the benchmark that it belongs to, "" if to none.
         images, classes: how many.
         seeds: the seeds of its records.
         basis: the tier that ranks the rows.
@@ -145,6 +146,7 @@ class Board:
     entries: Mapping[EntryKey, Entry]
     footnotes: tuple[str, ...]
     remarks: tuple[str, ...]
+    benchmark: str = ""
 
     @cached_property
     def common(self) -> tuple[str, ...]:
@@ -161,6 +163,11 @@ class Board:
     def outcomes(self) -> list[Outcome]:
         """The records of all cells, one for each seed."""
         return [one for entry in self.entries.values() if entry.sample for one in entry.sample.outcomes]
+
+    @property
+    def name(self) -> str:
+        """Its title among the boards with the same data set and model."""
+        return f"{plain(self.benchmark)}: {self.budget}" if self.benchmark else self.budget
 
     @property
     def budget(self) -> str:

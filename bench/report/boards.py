@@ -71,6 +71,7 @@ def _board(evidence: Evidence) -> Board:
         columns=tuple(column for column, _ in numbered),
         rows=rows,
         entries=entries,
+        benchmark=evidence.benchmark.about.title if evidence.benchmark else "",
         footnotes=tuple(footnotes),
         remarks=_remarks(evidence, [*(row.defense for row in rows), *attacks["oblivious"], *attacks["adaptive"]]),
     )

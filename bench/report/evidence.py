@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
+from bench.benchmarks.named import Benchmark, benchmark_names, load_benchmark
 from bench.core.text import plain
 from bench.records.format import DASH
 from bench.records.metrics import Design, PerImage, difference, mean, per_image
 from bench.records.ranking import better_than, ranks
 from bench.records.samples import Conditions, Sample, Samples, worst_case_of
-from bench.records.schema import TIERS, Facts, Latency, Outcome, PluginRecord, Tier
+from bench.records.schema import TIERS, Cell, Facts, Latency, Outcome, PluginRecord, Tier
 from bench.report.checks import run_checks
 from bench.report.flags import Flag, RowRecords, is_bare, is_oracle
 from bench.report.summary import group
@@ -39,6 +40,16 @@ class Placement:
     why: str
 
 
+@cache
+def _benchmarks() -> tuple[Benchmark, ...]:
+    return tuple(map(load_benchmark, benchmark_names()))
+
+
+def benchmark_of(cells: Iterable[Cell]) -> Benchmark | None:
+    """The benchmark that has any of these cells, None if there is none."""
+    return next((one for cell in cells for one in _benchmarks() if one.has(cell)), None)
+
+
 class Evidence:
     """The samples under the same conditions, and those on other boards that checks look at."""
 
@@ -49,6 +60,7 @@ class Evidence:
         times: Mapping[tuple[str, str, str], Latency],
     ) -> None:
         self.conditions, self.samples = conditions, boards[conditions]
+        self.benchmark = benchmark_of(sample.cell for sample in self.samples.values())
         self.defenses = sorted({defense for defense, _, _ in self.samples})
         self.records: dict[str, PluginRecord | None] = {
             one: next((sample.defense for sample in self.row(one) if sample.defense), None) for one in self.defenses
@@ -105,14 +117,24 @@ class Evidence:
         }
 
     def shared_attacks(self, tier: Tier) -> list[str]:
-        """The attacks that most rows met: a worst case is over these, so that all rows are judged alike."""
+        """The attacks of the benchmark, or else those that most rows met.
+
+        A worst case is over these, so that all rows are judged alike.
+        """
+        if self.benchmark:
+            return [attack for attack in self.attacks(tier) if attack in self.benchmark.attacks]
         tried = self._tried[tier]
         rows = len(set().union(*tried.values()))
         return [attack for attack in self.attacks(tier) if 2 * len(tried[attack]) > rows]
 
     @cached_property
     def shared_seeds(self) -> set[int]:
-        """The seeds that most rows have; only rows that learn have more, one for each training."""
+        """The seeds of the benchmark, or else those that most rows have.
+
+        Only rows that learn have more, one for each training.
+        """
+        if self.benchmark:
+            return set(self.benchmark.seeds)
         fixed = [one for one in self.defenses if not any(sample.design.trainings for sample in self.row(one))]
         rows = fixed or self.defenses
         have = [{outcome.cell.seed for sample in self.row(one) for outcome in sample.outcomes} for one in rows]

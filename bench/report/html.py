@@ -22,6 +22,7 @@ from bench.report.boards import provenance_summary
 from bench.report.cell_page import broken_by_stages, costs, measure_labels, strongest_views
 from bench.report.checks import NOT_RUN
 from bench.report.legend import check_descriptions, column_names, filters, heading_meanings
+from bench.report.naming import readable
 from bench.report.plugin_docs import plugin_docs
 from bench.report.summary import findings, raised, why_not_run
 from bench.report.urls import board_anchor, cell_url, model_anchor, plugin_url
@@ -78,7 +79,7 @@ def jinja_environment() -> Environment:
     templates.filters |= {"ticked": _ticked, "board_anchor": board_anchor, "cell_url": cell_url}
     functions = (
         broken_by_stages, check_descriptions, column_names, commands, costs, filters, findings, format_failure,
-        heading_meanings, measure_labels, model_anchor, plugin_docs, plugin_url, provenance_summary, raised,
+        heading_meanings, measure_labels, model_anchor, plugin_docs, plugin_url, provenance_summary, raised, readable,
         strongest_views, why_not_run,
     )  # fmt: skip
     templates.globals |= {function.__name__: function for function in functions}

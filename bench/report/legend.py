@@ -10,8 +10,9 @@ from bench.report.checks import CHECKS
 
 _MEANINGS = {
     "rank": "By the worst case against the adaptive attacker if there is one, else against the oblivious one. Rows "
-    "share a rank if the paired interval of their difference holds zero. Rows with a red flag, a missing attack, or an "
-    "interval wider than ± 5 points are shown but not ranked.",
+    "share a rank if the paired interval of their difference holds zero, with Holm's correction for the number of "
+    "rows. What is not better than no defense is below that line and has no rank; nor has a row with a red flag, and "
+    "no row gains from that.",
     "clean": "Accuracy without an attack.",
     "worst case": "An image counts only if it survives every attack of the column group. ≤: this row has no number "
     "against an attack that others met, which can only lower the number.",
@@ -55,6 +56,6 @@ def heading_meanings(boards: Sequence[Board]) -> dict[str, str]:
     return _MEANINGS | {label: hint for label, hint in hints.items() if label not in _MEANINGS}
 
 
-def check_descriptions() -> list[tuple[str, str]]:
-    """(id, what it looks for) of every check that runs."""
-    return sorted((check.id, check.description) for check in CHECKS)
+def check_descriptions() -> list[tuple[str, str, str]]:
+    """(id, title, what it looks for) of every check that runs."""
+    return sorted((check.id, check.title, check.description) for check in CHECKS)

@@ -10,6 +10,8 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
+from markupsafe import Markup
+
 from bench.core.text import plain
 from bench.plugins.registry import Kind
 from bench.records.roc import load_rocs
@@ -17,10 +19,12 @@ from bench.records.samples import Sample
 from bench.records.schema import TIERS, Cell, Latency, Outcome
 from bench.records.sheets import Sheet, load_sheet
 from bench.records.store import Store
+from bench.report.answers import BoardAnswer, make_answers
 from bench.report.board import Board, Entry, EntryKey, PluginLink
 from bench.report.boards import entry_of, provenance_summary
 from bench.report.cell_page import CellPage, TierPair, tier_pairs
 from bench.report.charts.chart import Chart, charts
+from bench.report.charts.scatter import scatter
 from bench.report.html import asset, render, shrink, stylesheet, with_assets
 from bench.report.staleness import stale_cells
 from bench.report.summary import Standing, group
@@ -47,14 +51,39 @@ class Site:
 
     @property
     def front_page(self) -> str:
-        """All boards as one page that needs no other file, and leads to none."""
+        """The answers and the boards of benchmarks as one page that needs no other file."""
         return with_assets(shrink(self._page("index", "", alone=True)))
+
+    @property
+    def experiments_page(self) -> str:
+        """All other boards as such a page."""
+        return with_assets(shrink(self._page("experiments", "", alone=True)))
+
+    @property
+    def benchmarks(self) -> list[Board]:
+        """The boards of benchmarks."""
+        return [board for board in self.boards if board.benchmark]
+
+    @property
+    def experiments(self) -> list[Board]:
+        """The boards of no benchmark."""
+        return [board for board in self.boards if not board.benchmark]
+
+    @cached_property
+    def answers(self) -> list[BoardAnswer]:
+        """What comes first."""
+        return make_answers(self.boards)
+
+    def picture(self, answer: BoardAnswer) -> Markup:
+        """An answer as a picture; its template has escaped every name."""
+        return Markup(scatter(answer))  # noqa: S704  # see above
 
     def files(self) -> Iterator[tuple[str, str]]:
         """(address, content) of all files of the site."""
         yield "page.css", stylesheet()
         yield "page.js", asset("page.js")
         yield "index.html", self._page("index", "")
+        yield "experiments.html", self._page("experiments", "")
         for kind in KINDS:
             yield f"{kind}s.html", self._page("plugins", "", kind=kind)
             for plugin in self.plugins(kind):
@@ -88,10 +117,9 @@ class Site:
         """All charts."""
         return charts([page.sample for page in self.cells], self.latencies, load_rocs(self.store))
 
-    @property
-    def groups(self) -> list[tuple[str, str, list[Board]]]:
+    def groups(self, boards: Sequence[Board]) -> list[tuple[str, str, list[Board]]]:
         """(data set, model, their boards)."""
-        groups = groupby(self.boards, key=lambda one: (one.conditions.dataset, one.conditions.model))
+        groups = groupby(boards, key=lambda one: (one.conditions.dataset, one.conditions.model))
         return [(dataset, model, list(boards)) for (dataset, model), boards in groups]
 
     def provenance(self, boards: Sequence[Board]) -> dict[str, tuple[str, ...]]:
@@ -118,7 +146,7 @@ class Site:
 
     def parts_of(self, kind: Kind, key: str) -> Iterator[tuple[str, str, list[Standing], list[TierPair]]]:
         """(data set, model, the defense's rows there, the plugin's cells there)."""
-        for dataset, model, boards in self.groups:
+        for dataset, model, boards in self.groups(self.boards):
             rows = [(one, row) for one in boards for row in one.rows if (kind, row.defense.key) == ("defense", key)]
             pages = [page for page in self.pages_of(kind, key) if page.board in boards]
             if rows or pages:

@@ -16,7 +16,7 @@ THREATS = {
     "pixels": ("1 pixel", ("corner-pixel", "greedyfool", "pixel", "random-pixel", "sparse-rs")),
 }
 KINDS = ("transform", "detector", "trained", "certified")
-DATASETS = (("photos", "photos-cnn"), ("folder:cifar10", "resnet20"), ("folder:imagenet", "torchvision:resnet18"))
+DATASETS = (("plates", "plates-cnn"), ("folder:cifar10", "resnet20"), ("folder:imagenet", "torchvision:resnet18"))
 
 
 def outcome(cell: Cell, kind: str, threat: str, level: float) -> Outcome:

@@ -177,7 +177,7 @@ def fits(name: str, value: str, column: dict[str, Any]) -> bool:
 
 
 def test_every_filter_shows_what_it_says_and_nothing_else(page: Page, site: Path) -> None:
-    visit(page, (site / "index.html").as_uri())
+    visit(page, (site / "experiments.html").as_uri())
     everything = page.evaluate(SHOWN)
     filters = page.evaluate(
         "Object.fromEntries([...document.querySelectorAll('#filters select')].map((one) => "
@@ -204,14 +204,14 @@ def test_every_filter_shows_what_it_says_and_nothing_else(page: Page, site: Path
 
 
 def test_search_keeps_the_rows_with_all_its_words(page: Page, site: Path) -> None:
-    visit(page, (site / "index.html").as_uri())
+    visit(page, (site / "experiments.html").as_uri())
     assert {row["name"] for board in choose(page, "find", "shield 3") for row in board["rows"]} == {"shield-03"}
     assert choose(page, "find", "nothing of that name") == []
     assert page.evaluate("document.getElementById('count').value").startswith("0 of 6 boards")
 
 
 def test_columns_can_be_chosen(page: Page, site: Path) -> None:
-    visit(page, (site / "index.html").as_uri())
+    visit(page, (site / "experiments.html").as_uri())
     labels = page.evaluate("[...document.querySelectorAll('#filters [name=column]')].map((one) => one.value)")
     assert {"rank", "clean", "δ", "β", "worst case", "patch", "certified"} <= set(labels)
     for label in labels:
@@ -225,7 +225,7 @@ def test_columns_can_be_chosen(page: Page, site: Path) -> None:
 
 
 def test_colours_stay_with_their_columns_and_bars_with_their_numbers(page: Page, site: Path) -> None:
-    visit(page, (site / "index.html").as_uri())
+    visit(page, (site / "experiments.html").as_uri())
     tints = """[...document.querySelectorAll("table.board")].every((table) => {
       const shown = (which) => [...table.querySelectorAll(which)].filter((one) => !one.hidden);
       const heads = shown("th[data-column]").map((one) => one.matches(".rank") ? "rank" : one.dataset.tier || "");
@@ -245,7 +245,7 @@ def test_colours_stay_with_their_columns_and_bars_with_their_numbers(page: Page,
 
 
 def test_the_address_restores_the_state(page: Page, site: Path) -> None:
-    visit(page, (site / "index.html").as_uri())
+    visit(page, (site / "experiments.html").as_uri())
     plain = page.evaluate(SHOWN)
     choose(page, "kind", "detector")
     choose(page, "tier", "adaptive")
@@ -256,7 +256,7 @@ def test_the_address_restores_the_state(page: Page, site: Path) -> None:
     order = "[...document.querySelectorAll('table.board tbody')].map((one) => one.textContent)"
     rows = page.evaluate(order)
     assert before != plain
-    visit(page, (site / "index.html").as_uri())
+    visit(page, (site / "experiments.html").as_uri())
     assert page.evaluate(SHOWN) == plain
     visit(page, address)
     assert page.evaluate(SHOWN) == before
@@ -268,7 +268,7 @@ def test_the_address_restores_the_state(page: Page, site: Path) -> None:
 
 
 def test_the_keyboard_reaches_and_works_everything(page: Page, site: Path) -> None:
-    visit(page, (site / "index.html").as_uri())
+    visit(page, (site / "experiments.html").as_uri())
     wanted = page.evaluate("""(() => {
       const all = "a[href], button, select, input, summary, [tabindex='0']";
       window.left = new Set([...document.querySelectorAll(all)].filter((one) => one.checkVisibility({visibilityProperty: true})));
@@ -291,7 +291,7 @@ def test_the_keyboard_reaches_and_works_everything(page: Page, site: Path) -> No
 
 def test_dark_and_print_have_looks_of_their_own(page: Page, site: Path) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
-    visit(page, (site / "index.html").as_uri())
+    visit(page, (site / "experiments.html").as_uri())
     light = page.evaluate(ground)
     page.emulate_media(color_scheme="dark")
     assert page.evaluate(ground) != light
@@ -301,7 +301,7 @@ def test_dark_and_print_have_looks_of_their_own(page: Page, site: Path) -> None:
 
 
 def test_without_scripts_everything_is_readable(chromium: Browser, page: Page, site: Path) -> None:
-    address = (site / "index.html").as_uri()
+    address = (site / "experiments.html").as_uri()
     page.goto(address)
     everything = page.locator("tbody").all_inner_texts()
     assert everything

@@ -101,8 +101,8 @@ def test_a_cell_that_failed_has_a_page_that_says_so_and_no_number(tmp_path: Path
         assert "timeout: took longer than 60 s" in text
         assert "Accuracy under attack" not in text
         assert f"--attack {one.cell.attack}" in text
-    front = page(folder, "index.html")
-    assert "2 without a number or stale" in front
+    assert "2 without a number or stale" in page(folder, "index.html")
+    front = page(folder, "experiments.html")
     assert "patch on jpeg, adaptive" in front
 
 
@@ -123,7 +123,7 @@ def test_a_cell_that_was_computed_with_other_code_is_stale_and_its_page_says_so(
     old, new = made("lgs", "0123456789ab"), made("jpeg", plugin_docs("defense", "jpeg").fingerprint)
     assert stale_cells([old, new]) == {old.cell: "computed with different code of the defense"}
     folder = saved(tmp_path, old, new)
-    assert "1 stale cell: computed with different code of the defense" in page(folder, "index.html")
+    assert "1 stale cell: computed with different code of the defense" in page(folder, "experiments.html")
     assert "stale: computed with different code of the defense" in page(folder, cell_url(old.cell))
     assert "stale" not in page(folder, cell_url(new.cell))
 
@@ -171,7 +171,7 @@ def test_warnings_are_told_with_their_cells_and_marked_elsewhere(tmp_path: Path)
     warned = outcome("patch", "lgs", "adaptive", 0.4, warnings=["3 % of something"])
     folder = saved(tmp_path, *LGS[:3], warned)
     assert "W adaptive: 3 % of something" in page(folder, cell_url(warned.cell))
-    for address in ("index.html", plugin_url("defense", "lgs")):
+    for address in ("experiments.html", plugin_url("defense", "lgs")):
         text = page(folder, address)
         assert "3 % of something" not in text
         assert "bench show prints them for each cell." in text
@@ -202,15 +202,15 @@ def test_the_page_of_an_attack_lists_every_defense_that_met_it(tmp_path: Path) -
 def test_the_front_page_keeps_the_tiers_and_the_proofs_apart(tmp_path: Path) -> None:
     proven = facts(0.6, certified=[1] * 40 + [0] * 360)
     folder = saved(tmp_path, *LGS, outcome("patch", "jpeg", "adaptive", proven))
-    text = generate(folder)[folder / "site" / "index.html"]
+    text = generate(folder)[folder / "site" / "experiments.html"]
     heads = re.findall(r'<th scope="colgroup"[^>]*class="group (\w*)">([^<\n]*)', text)
     assert heads == [("oblivious", "oblivious attacker"), ("adaptive", "adaptive attacker"), ("certified", "proof")]
-    assert "seed 0" in page(folder, "index.html")
+    assert "seed 0" in page(folder, "experiments.html")
 
 
 def test_training_has_a_column_with_its_time(tmp_path: Path) -> None:
     folder = saved(tmp_path, *LGS, outcome("patch", "jpeg", "adaptive", 0.3, seconds={"train": 600.0}))
-    text = page(folder, "index.html")
+    text = page(folder, "experiments.html")
     assert "training" in text
     assert "10 min" in text
 

@@ -12,9 +12,10 @@ function keep(changes) {
 
 // ---- tooltips for headings and badges, from the explanations on the page
 const textOf = (one) => one.textContent.trim();
-const words = new Map([...document.querySelectorAll("dl.words dt")].map((one) => [textOf(one), textOf(one.nextElementSibling)]));
+const words = new Map([...document.querySelectorAll("dl.words dt")].map((one) => [
+  one.closest("#checks") ? textOf(one).split(" ")[0] : textOf(one), textOf(one.nextElementSibling)]));
 for (const one of document.querySelectorAll("table.board :is(thead th, .under b)")) {
-  const meaning = words.get(textOf(one));
+  const meaning = words.get(textOf(one)) || words.get(textOf(one).split(" ")[0]);
   if (meaning) one.title = meaning;
 }
 
@@ -36,6 +37,7 @@ const tables = [...document.querySelectorAll("table.sortable")].map((table) => {
   function sort(column, way) {
     for (const header of headers) header.removeAttribute("aria-sort");
     const header = headers.find((one) => one.dataset.column === String(column));
+    table.classList.toggle("sorted", Boolean(header && way));
     if (!header || !way) return body.append(...rows);
     header.setAttribute("aria-sort", way);
     const numeric = header.matches(".n, .rank");
