@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from bench.errors import InputError
-from bench.records.schema import TIERS, Effort, Tier
+from bench.records.schema import TIERS, Effort, Precision, Tier
 
 if TYPE_CHECKING:
     from bench.engine.engines import Engine
@@ -34,6 +34,7 @@ EffortOption = Annotated[Effort, typer.Option(help="Preset of the attacks.")]
 SeedsOption = Annotated[str, typer.Option(help="Seeds, separated by commas.")]
 WorkersOption = Annotated[int, typer.Option(min=0, help="Worker processes; 0 computes in this one.")]
 TimeoutOption = Annotated[float | None, typer.Option(min=1, help="Seconds that each cell may take.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="Of crafting; all that counts is counted in float32.")]
 AttacksOption = Annotated[str, typer.Option(help="Attacks, separated by commas, or 'all'.")]
 DefensesOption = Annotated[str, typer.Option(help="Defenses, separated by commas, or 'all'.")]
 
@@ -135,13 +136,17 @@ class MatrixOptions(InputOptions, EngineOptions):
     effort: EffortOption = "standard"
     seed: SeedsOption = "0"
     timeout: TimeoutOption = None
+    precision: PrecisionOption = "float32"
     results: ResultsOption = Path("results")
     plugin: PluginsOption = None
 
     def setting(self) -> Setting:
-        """As `InputOptions.setting`, with the images and the goal."""
+        """As `InputOptions.setting`, with the images, the goal and the precision."""
+        from bench.engine.prepare import check_precision
+
         aim = f"targeted:{self.target}" if self.target is not None else "targeted" if self.targeted else "untargeted"
-        return replace(super().setting(), images=image_count(self.images), goal=aim)
+        check_precision(self.precision, self.device)
+        return replace(super().setting(), images=image_count(self.images), goal=aim, precision=self.precision)
 
     def checked_device(self) -> str:
         """The first of the devices; only the engine knows whether another machine has it."""

@@ -15,8 +15,7 @@ from bench.records.schema import Tier
 
 def cell_fingerprints(attack: Attack, defense: Defense, testbed: Testbed, tier: Tier) -> dict[str, str]:
     """Of images, model, attack, defense and the protocol of the engine."""
-    of_attack = attack_fingerprints(attack, "oblivious" if defense.kind == "none" else tier)
-    return testbed.fingerprints | of_attack | plugin_fingerprints("defense", defense)
+    return testbed.fingerprints | attack_fingerprints(attack, tier) | plugin_fingerprints("defense", defense)
 
 
 def attack_fingerprints(attack: Attack, tier: Tier) -> dict[str, str]:

@@ -180,7 +180,8 @@ def _content(
     content: dict[str, Any] = {"what the defense learned": _checksum((learned or {}).values())}
     parts: set[nn.Module] = set()
     if testbed:
-        parts = set(testbed.bare.modules())
+        nets = list(dict.fromkeys(part for network in testbed.networks for part in network.modules()))
+        parts = set(nets)
         goal, data = testbed.goal, testbed.dataset
         content |= {
             "the clean images": _checksum([testbed.images]),
@@ -189,8 +190,10 @@ def _content(
             ),
             "the targets": _checksum([] if goal.targets is None else [goal.targets]),
             "the random streams": _checksum([testbed.streams._keys]),
-            "the weights of the bare model": _checksum([*testbed.bare.parameters(), *testbed.bare.buffers()]),
-            "the layers of the bare model": [(_code_of(part), _settings_of(part)) for part in testbed.bare.modules()],
+            "the weights of the bare model": _checksum(
+                weight for net in nets for weight in (*net.parameters(recurse=False), *net.buffers(recurse=False))
+            ),
+            "the layers of the bare model": [(_code_of(net), _settings_of(net)) for net in nets],
         }
     if defended:
         others = [part for part in defended.modules() if part not in parts]

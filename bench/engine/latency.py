@@ -32,12 +32,13 @@ def measure_latency(task: LatencyTask, progress: Callable[[float, str], None]) -
     """
     testbed = testbed_of(task.setting)
     protected = protect(testbed, task.defense, progress)
+    defended = protected.defense.protect(testbed.bare, protected.learned)  # both as they are, not prepared
     batches = {}
-    with unchanged(testbed, [protected.defense], protected.model, protected.learned):
+    with unchanged(testbed, [protected.defense], defended, protected.learned):
         for place, size in enumerate(BATCHES):
             progress(place / len(BATCHES), "timing")
             rows = torch.arange(size, device=testbed.device) % len(testbed)
-            batches[size] = side_by_side(testbed.bare, protected.model, testbed.images[rows], testbed.streams[rows])
+            batches[size] = side_by_side(testbed.bare, defended, testbed.images[rows], testbed.streams[rows])
     return Latency(
         dataset=task.dataset,
         model=task.model,

@@ -21,6 +21,7 @@ from bench.core.tensor_cache import cache_path, cached
 from bench.data.load import Split
 from bench.engine.audit import audit_artifact
 from bench.engine.interference import unchanged
+from bench.engine.prepare import only_calls
 from bench.engine.testbed import Testbed
 from bench.plugins.fingerprints import plugin_key
 from bench.plugins.fresh_copy import fresh_copy
@@ -95,10 +96,12 @@ def at_work(defense: Defense, testbed: Testbed, learned: Learned | None = None) 
     """
     learned = learned or Learned()
 
-    def from_fresh_copy() -> Classifier:
-        return model if model is testbed.bare else fresh_copy(defense).protect(testbed.bare, learned.artifact)
+    network = testbed.prepared if only_calls(defense) else testbed.bare
 
-    model = defense.protect(testbed.bare, learned.artifact)
+    def from_fresh_copy() -> Classifier:
+        return model if model is network else fresh_copy(defense).protect(network, learned.artifact)
+
+    model = defense.protect(network, learned.artifact)
     if not isinstance(model, Classifier) or model.num_classes != testbed.classes:
         raise TypeError(
             f"expected `protect` to return a Classifier for {testbed.classes} classes, but got {model!r:.200}"

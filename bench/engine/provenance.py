@@ -15,7 +15,6 @@ from bench.core.identity import without_hashes
 from bench.engine.craft import Crafted
 from bench.engine.inputs import cell_fingerprints
 from bench.engine.protect import Protected
-from bench.engine.setting import Setting
 from bench.engine.testbed import Testbed
 from bench.plugins.specs import Spec
 from bench.records.schema import Cell, Facts, Outcome, PluginRecord
@@ -43,7 +42,7 @@ def make_outcome(
         queries=count_queries(attacked),
         warnings=warnings_of(facts, testbed.classes),
         fingerprints=cell_fingerprints(attack, protected.defense, testbed, cell.tier),
-        provenance=environment(testbed.setting, draws if protected.model.random else 1),
+        provenance=environment(testbed, draws if protected.model.random else 1),
         training={name: round(value, 3) for name, value in protected.cost.items()},
         seconds={name: round(value, 3) for name, value in seconds.items()},
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -103,9 +102,15 @@ def count_queries(attacked: Crafted) -> dict[str, float]:
     return queries
 
 
-def environment(setting: Setting, draws: int) -> dict[str, str]:
-    """Versions and device; nothing that names a person or a folder."""
-    device = "cpu" if torch.device(setting.device).type == "cpu" else torch.cuda.get_device_name(setting.device)
+def network_form(testbed: Testbed) -> str:
+    """In which form and precision attacks ask the bare model."""
+    form = "as it is" if testbed.prepared is testbed.bare else "batch norms folded, channels last"
+    return f"{testbed.setting.precision}, {form}"
+
+
+def environment(testbed: Testbed, draws: int) -> dict[str, str]:
+    """Versions, device and network; nothing that names a person or a folder."""
+    device = "cpu" if testbed.device.type == "cpu" else torch.cuda.get_device_name(testbed.device)
     packages = ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow")
     return {
         "defense-bench": version("defense-bench"),
@@ -113,4 +118,5 @@ def environment(setting: Setting, draws: int) -> dict[str, str]:
         **{name: version(name) for name in packages},
         "device": f"{device} {platform.machine()}",
         "draws": str(draws),
+        "network": network_form(testbed),
     }

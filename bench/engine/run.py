@@ -17,8 +17,9 @@ from bench.engine.audit import audit
 from bench.engine.craft import Crafted, Progress, craft
 from bench.engine.interference import unchanged
 from bench.engine.judge import certified, judge, refute, spare_lost
+from bench.engine.prepare import full_float32, only_calls
 from bench.engine.protect import Protected, protect
-from bench.engine.provenance import make_outcome
+from bench.engine.provenance import make_outcome, network_form
 from bench.engine.setting import Setting
 from bench.engine.testbed import Testbed, testbed_of
 from bench.plugins.fingerprints import plugin_key
@@ -53,7 +54,7 @@ def run_cell(cell: Cell, setting: Setting, progress: Progress) -> Computed:
     attack = make_attack(setting.local(cell.attack), cell.effort)
     attack.check(testbed.image_shape, testbed.classes)  # before any training
     protected = protect(testbed, cell.defense, progress)
-    with unchanged(testbed, (attack, protected.defense), protected.model, protected.learned):
+    with full_float32(), unchanged(testbed, (attack, protected.defense), protected.model, protected.learned):
         return evaluate(cell, testbed, protected, progress, attack)
 
 
@@ -72,8 +73,8 @@ def evaluate(
     started = perf_counter()
     attack = attack or make_attack(testbed.setting.local(cell.attack), cell.effort)
 
-    oblivious = attacked = _crafted(attack, BARE, testbed.bare, testbed.rows, None, cell, testbed, progress)
-    if cell.tier == "adaptive" and protected.model is not testbed.bare:
+    oblivious = attacked = _crafted(attack, BARE, testbed.crafting, testbed.rows, None, cell, testbed, progress)
+    if cell.tier == "adaptive" and protected.model not in testbed.networks:
         attacked = _adaptive(attack, oblivious, protected, cell, testbed, progress)
         attacked = spare_lost(attacked, protected, testbed)
 
@@ -99,7 +100,8 @@ def _adaptive(
     """
     own = {"defended": protected.model}
     if attack.access == "gradients":
-        own = protected.defense.attacker_views(testbed.bare, protected.learned)
+        network = testbed.crafting if only_calls(protected.defense) else testbed.bare
+        own = protected.defense.attacker_views(network, protected.learned)
 
     def through(name: str, rows: Tensor) -> Crafted:
         return _crafted(attack, name, own[name], rows, protected, cell, testbed, progress)
@@ -107,7 +109,7 @@ def _adaptive(
     def applied(given: Attack) -> Crafted:
         return craft(given, protected.model, testbed, testbed.rows, DRAWS[cell.effort], progress, Checkpoint(None))
 
-    views = {name: partial(through, name) for name, view in own.items() if view is not testbed.bare}
+    views = {name: partial(through, name) for name, view in own.items() if view not in testbed.networks}
     if not views:
         return bare
     if isinstance(attack, UniversalAttack):
@@ -141,7 +143,7 @@ def _crafted(
         "images": checksum({"rows": rows}),
         "goal": f"{cell.goal} seed {cell.seed}",
         "draws": str(draws if view.random else 1),
-        "engine": f"torch {torch.__version__} {testbed.device.type}",
+        "engine": f"torch {torch.__version__} {testbed.device.type} {network_form(testbed)}",
     }
     checkpoint = Checkpoint(cache_path("crafted", inputs).with_suffix(".pt"))
 

@@ -17,7 +17,7 @@ from bench.core.identity import former_identities, identity_of, without_hashes
 from bench.data.load import Dataset, load_dataset
 from bench.models import canonical_model
 from bench.plugins.specs import Spec, parse_value, write_value
-from bench.records.schema import Cell, Effort, Tier, first_problem
+from bench.records.schema import Cell, Effort, Precision, Tier, first_problem
 
 _IDENTITY = re.compile(r"[^,=;:+@]+@[0-9a-f]{8}(?=[,;+]|$)")
 
@@ -43,6 +43,7 @@ class Setting:
         mean, std: normalisation inside the model, None for its own.
         device: where torch computes.
         batch_size: images attacked at once, None to choose by their size.
+        precision: in which attacks ask the model; answers that count are float32.
         files: what records call the files that the attacks and defenses read, each with its path.
         memory: images and model, if they are in memory; `dataset` and `model` only name them then.
     """
@@ -57,6 +58,7 @@ class Setting:
     std: tuple[float, ...] | None = None
     device: str = "cpu"
     batch_size: int | None = None
+    precision: Precision = "float32"
     files: tuple[tuple[str, Path], ...] = ()
     memory: InMemory | None = None
 

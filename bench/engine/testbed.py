@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bench.contracts import Classifier, Goal, InputError, Streams, answers
 from bench.data.load import Dataset, choose, fingerprint, load_dataset
+from bench.engine.prepare import InBfloat16, prepare
 from bench.engine.setting import Setting
 from bench.models import load_model, model_fingerprint
 
@@ -105,9 +106,24 @@ class Testbed:
         return TrainingImages(split.load(indices).to(self.device), split.labels[indices].to(self.device), streams)
 
     @cached_property
+    def prepared(self) -> Classifier:
+        """The bare model for everything that only asks it: a faster copy, if there is one with the same answers."""
+        return prepare(self.bare, self.images, self.streams)
+
+    @cached_property
+    def crafting(self) -> Classifier:
+        """The bare model as attacks ask it: `prepared`, in the precision of the setting."""
+        return self.prepared if self.setting.precision == "float32" else InBfloat16(self.prepared)
+
+    @property
+    def networks(self) -> tuple[Classifier, ...]:
+        """The bare model in all its forms."""
+        return tuple(dict.fromkeys((self.bare, self.prepared, self.crafting)))
+
+    @cached_property
     def bare_clean(self) -> Tensor:
         """The bare model's logits on the clean images."""
-        return answers(self.bare, self.images, self.streams)
+        return answers(self.prepared, self.images, self.streams)
 
     def check_model(self) -> None:
         """Raises NonFiniteLogitsError unless the bare model's logits on the clean images are finite."""

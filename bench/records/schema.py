@@ -34,6 +34,7 @@ SCHEMA = 2
 Tier = Literal["oblivious", "adaptive"]
 Effort = Literal["quick", "standard", "paper"]
 Status = Literal["ok", "error", "timeout", "out-of-memory", "not-applicable"]
+Precision = Literal["float32", "bfloat16"]
 TIERS: tuple[Tier, ...] = ("oblivious", "adaptive")
 
 

@@ -17,7 +17,7 @@ from bench.engine.adaptive import in_turn, one_for_all
 from bench.engine.craft import Crafted, craft
 from bench.engine.protect import Protected, at_work
 from bench.engine.run import run_cell
-from bench.engine.setting import Setting
+from bench.engine.setting import InMemory, Setting
 from bench.engine.testbed import Testbed, testbed_of
 from bench.plugins.registry import make_attack, make_defense
 from bench.records.schema import Cell
@@ -55,7 +55,7 @@ def testbed_with(training: int, evaluated: int) -> Testbed:
         return Split(torch.full((COUNT,), label), lambda rows: images[rows])
 
     dataset = Dataset("toy", ("dark", "bright"), split(training), split(evaluated))
-    return Testbed(Setting("toy", "toy"), dataset, ByBrightness())
+    return Testbed(Setting("toy", "toy", memory=InMemory(dataset, ByBrightness())))
 
 
 @pytest.fixture

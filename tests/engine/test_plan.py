@@ -75,15 +75,14 @@ def test_what_learns_is_refused_without_training_images_and_all_leaves_it_out(ob
     assert any("squeeze learns from training images" in line for line in result.left_out)
 
 
-def test_only_universal_attacks_on_a_defense_that_they_know_depend_on_how_one_artifact_is_chosen() -> None:
+def test_only_universal_attacks_by_one_who_knows_the_defense_depend_on_how_one_artifact_is_chosen() -> None:
     testbed = testbed_of(Setting("photos", "photos-cnn", images=4))
-    names, defenses = ("patch", "lavan"), ("none", "jpeg")
     dependent = [
-        (attack, defense, tier)
-        for attack, defense, tier in product(names, defenses, TIERS)
-        if "artifact" in cell_fingerprints(make_attack(attack), make_defense(defense), testbed, tier)
+        (attack, tier)
+        for attack, tier in product(("patch", "lavan"), TIERS)
+        if "artifact" in cell_fingerprints(make_attack(attack), make_defense("jpeg"), testbed, tier)
     ]
-    assert dependent == [("patch", "jpeg", "adaptive")]
+    assert dependent == [("patch", "adaptive")]
 
 
 def test_a_timing_that_fails_is_a_record_of_its_own_and_is_tried_again(tmp_path: Path) -> None:
