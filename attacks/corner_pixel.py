@@ -36,10 +36,12 @@ class CornerPixel(Attack):
     Attributes:
         pixels: how many pixels may change, at least 1.
         share: share of the candidates to try in each round, most promising first, in (0, 1]; 1 is exhaustive.
+        most: how many candidates a round tries at most, 1 or more; none: as many as `share` says.
     """
 
     pixels: int = 1
     share: float = 1.0
+    most: int | None = None
 
     title = "Corner pixel"
     paper = "candidates as in Croce, Hein, Sparse and Imperceivable Adversarial Attacks, arXiv 1909.05040"
@@ -50,6 +52,8 @@ class CornerPixel(Attack):
         check_pixels(self.pixels)
         if not 0 < self.share <= 1:
             raise ValueError(f"Expected share in (0, 1], but got {self.share}.")
+        if self.most is not None and self.most < 1:
+            raise ValueError(f"Expected most to be 1 or more, or none, but got {self.most}.")
 
     def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
         """Raises NotApplicableError for images with too many channels to list all corner colours."""
@@ -66,8 +70,8 @@ class CornerPixel(Attack):
         """The first success of each image, or the best candidate of the last round."""
         adversarial, rows = images.clone(), torch.arange(len(images), device=images.device)
         candidates = images[0, 0].numel() << images.shape[1]
-        tries = math.ceil(self.share * candidates)
-        lattice, on_lattice = _lattice(images, self.share)
+        tries = min(math.ceil(self.share * candidates), self.most or candidates)
+        lattice, on_lattice = _lattice(images, tries / candidates)
         lattice = lattice[:tries]  # on a small image, even a coarse lattice may be larger
         losses = images.new_full((len(images), candidates), torch.inf)
         for turn in range(self.pixels):

@@ -169,13 +169,14 @@ class AdversarialPatch(Placed, UniversalAttack):
                 run.aim = aim
         alive = [math.ceil(len(runs) / 2 ** (step // self._trial)) for step in range(self.steps)]
         for step, count in enumerate(alive):
-            runs = sorted(runs, key=lambda run: sum(run.losses[-math.ceil(self._trial / 2) :]))[:count]
+            if count < len(runs):
+                runs = sorted(runs, key=lambda run: run.lately(math.ceil(self._trial / 2)))[:count]
             for run in runs:
                 if step == self._trial:
                     run.aim = None
                 run.step(step, *taught[step % len(taught)], images, rng)
             model.progress(sum(alive[: step + 1]) / sum(alive))
-        return {"patch": min(runs, key=lambda run: run.losses[-1]).patch}
+        return {"patch": min(runs, key=lambda run: run.lately(1)).patch}
 
     @property
     def _trial(self) -> int:
@@ -188,7 +189,7 @@ class AdversarialPatch(Placed, UniversalAttack):
 
 
 class _Run:
-    """A patch on its way, and the losses that it had."""
+    """A patch on its way."""
 
     def __init__(self, attack: AdversarialPatch, images: Images, side: int, rng: Streams) -> None:
         self._attack = attack
@@ -197,7 +198,7 @@ class _Run:
         noise = rng.uniform(images.shape[1], side, side, low=-0.1, high=0.1)[0]
         self.patch: Float[Tensor, "c s s"] = (0.5 + noise).to(images.dtype)
         self._disguise = None if attack.disguise is None else read_picture(Path(attack.disguise), images, side)
-        self.losses: list[float] = []
+        self._losses: list[Tensor] = []
         self.aim: int | None = None
 
     def nearest_classes(self, model: Model, goal: Goal, images: Images, rng: Streams) -> list[int]:
@@ -231,7 +232,11 @@ class _Run:
                 gradient = gradient + torch.autograd.grad(aimed.sum() / len(rows), patch)[0]
                 loss = loss + true.detach().sum() / len(rows)
         self.patch = self._mover(self.patch, gradient, 1 - step / attack.steps if attack.decay else 1.0)
-        self.losses.append(float(loss.detach()))
+        self._losses.append(loss.detach())
+
+    def lately(self, steps: int) -> float:
+        """The sum of its losses in the last steps; reading it waits for the device."""
+        return sum(map(float, self._losses[-steps:]))
 
     def _aimed(self, goal: Goal, aim: int, logits: Tensor) -> Float[Tensor, "n"]:
         """The loss of images that should all be seen as one class; those of that class do not count."""

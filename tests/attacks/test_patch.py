@@ -359,7 +359,7 @@ def test_other_models_come_with_parameters_and_weights_and_the_cache_knows_their
 def test_a_run_in_the_transfer_setting_learns_without_a_look_at_the_victim(shared_run: Any) -> None:
     testbed, asked = shared_run
     attack = make_attack("patch:steps=2,restarts=1,training_images=20,models=photos-cnn:trained=false")
-    crafted = craft(attack, asked, testbed, 1, lambda share, doing: None, Checkpoint(None))
+    crafted = craft(attack, asked, testbed, testbed.rows, 1, lambda share, doing: None, Checkpoint(None))
     assert asked.rows == 2 * len(testbed)  # which images are eligible, and what became of them
     assert crafted.artifact["patch"].shape[0] == 3
 

@@ -136,8 +136,8 @@ def test_the_exhaustive_search_asks_once_about_each_candidate() -> None:
     assert model.forwards.tolist() == [35 * 8] * 2
     rows = torch.cat(asked[1:]).flatten(1)
     assert len(rows.unique(dim=0)) == 2 * 35 * 8
-    for share, tries in ((0.25, 70), (0.02, 6)):
-        _, model = attacked(f"corner-pixel:share={share}", classifier, images, Goal(torch.zeros(2, dtype=torch.int64)))
+    for limit, tries in (("share=0.25", 70), ("share=0.02", 6), ("most=70", 70), ("share=0.02,most=5", 5)):
+        _, model = attacked(f"corner-pixel:{limit}", classifier, images, Goal(torch.zeros(2, dtype=torch.int64)))
         assert model.forwards.tolist() == [tries] * 2
 
 
@@ -290,6 +290,7 @@ def test_the_control_changes_exactly_so_many_pixels_anywhere_and_asks_nothing() 
         ("pixel:start=sobol", "one of"),
         ("corner-pixel:share=0", "in (0, 1]"),
         ("corner-pixel:pixels=0", "1 or more"),
+        ("corner-pixel:most=0", "1 or more"),
         ("random-pixel:pixels=0", "1 or more"),
     ],
 )

@@ -7,42 +7,19 @@ from itertools import pairwise
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
-from torch import nn
 
-from bench.contracts import Classifier, Goal, Model, UniversalAttack
+from bench.contracts import Goal, Model, UniversalAttack
 from bench.core.checkpoints import Checkpoint
 from bench.engine.craft import craft
 from bench.engine.setting import Setting
 from bench.engine.testbed import testbed_of
-from bench.models.nets import Net
 from bench.plugins.registry import make_attack
-from bench.training import fit, private_randomness
 
 from ..toys import streams
+from .digit_net import ATTACKED, classifier, digits
 
-ATTACKED = 100
 NOISE = 3
 """How many more images may survive the stronger of two attacks by chance."""
-
-
-@cache
-def digits() -> tuple[torch.Tensor, torch.Tensor]:
-    pixels, labels = load_digits(return_X_y=True)
-    return torch.from_numpy(pixels / 16).float().reshape(-1, 1, 8, 8), torch.from_numpy(labels)
-
-
-@cache
-def classifier() -> Classifier:
-    """Trained on the images after the first `ATTACKED`."""
-    images, labels = digits()
-    with private_randomness(0):
-        network = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU(), nn.Flatten(),
-            nn.Linear(256, 10),
-        )  # fmt: skip
-    fit(network, images[ATTACKED:], labels[ATTACKED:], epochs=10, learning_rate=0.01, seed=0)
-    return Net(network, 10).eval()
 
 
 def right(text: str) -> int:
@@ -165,8 +142,9 @@ def test_an_attack_is_far_stronger_than_its_control(attack: str, control: str) -
 def test_a_learned_patch_is_far_stronger_than_its_controls_on_photos() -> None:
     """Not on digits, where a patch over a third of the image hides the digit."""
     testbed = testbed_of(Setting("photos", "photos-cnn", images=40))
+    others = testbed.bare, testbed, testbed.rows, 1, lambda share, doing: None, Checkpoint(None)
     left = [
-        int(craft(make_attack(text), testbed.bare, testbed, 1, lambda share, doing: None, Checkpoint(None)).right.sum())
+        int(craft(make_attack(text), *others).right.sum())
         for text in ("patch:restarts=1,steps=30,batch_size=16", "occlusion", "random-patch")
     ]
     assert left[0] < 24
