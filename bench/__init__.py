@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from bench.api.defend import defend_model as defend
     from bench.api.evaluate import attack_images as attack
     from bench.api.evaluate import evaluate_model as evaluate
-    from bench.records.frame import load_results
+    from bench.report.frame import load_results
 
     __version__: str
 
@@ -17,7 +17,7 @@ _ADDRESSES = {
     "attack": ("bench.api.evaluate", "attack_images"),
     "defend": ("bench.api.defend", "defend_model"),
     "evaluate": ("bench.api.evaluate", "evaluate_model"),
-    "load_results": ("bench.records.frame", "load_results"),
+    "load_results": ("bench.report.frame", "load_results"),
 }
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from bench.contracts import Images
-from bench.records.frame import results_frame
 from bench.records.schema import Cell, Latency, Outcome
 from bench.report import print_boards
+from bench.report.frame import results_frame
 
 if TYPE_CHECKING:
     import pandas
@@ -48,7 +48,7 @@ class Result:
     @cached_property
     def frame(self) -> pandas.DataFrame:
         """A row for each cell, as `bench.load_results` has it."""
-        return results_frame(self.cells)
+        return results_frame(self.cells, self.latencies)
 
     def __repr__(self) -> str:
         return "\n".join([*self.notes, self.table])

@@ -64,20 +64,27 @@ def tables_command(results: ResultsOption = Path("results"), check: CheckOption 
 
 
 def compare_command(
-    first: Annotated[Path, typer.Argument(help="A results folder: before.")],
-    second: Annotated[Path, typer.Argument(help="A results folder: after.")],
+    before: Annotated[Path, typer.Argument(help="A results folder.")],
+    after: Annotated[Path | None, typer.Argument(help="A results folder; by default the same one.")] = None,
+    first: Annotated[str, typer.Option(help="Words of the cells before, such as 'model=resnet20'.")] = "",
+    second: Annotated[str, typer.Option(help="Words of the cells after, such as 'model=resnet50'.")] = "",
     max_drop: Annotated[
         float | None, typer.Option(help="Fail if an accuracy falls by more than this many points.")
     ] = None,
 ) -> None:
-    """Compare two results folders cell by cell, with paired intervals, as Markdown.
+    """Compare two results folders, two checkpoints or two models cell by cell, with paired intervals, as Markdown.
 
-    Example: `bench compare results ../main/results --max-drop 2`
+    Examples: `bench compare results ../main/results --max-drop 2`,
+    `bench compare results --first model=resnet20 --second model=resnet50`
+
+    Cells are paired by all that the words of --first and --second do not name.
     """
     from bench.records.compare import compare_folders, comparison_markdown, drops
 
-    changes = compare_folders(first, second)
-    typer.echo(comparison_markdown(changes, str(first), str(second)).encode(), nl=False)
+    after = after or before
+    changes = compare_folders(before, after, first, second)
+    names = [f"{folder} {words}".strip() for folder, words in ((before, first), (after, second))]
+    typer.echo(comparison_markdown(changes, *names).encode(), nl=False)
     fallen = drops(changes, max_drop) if max_drop is not None else []
     for change in fallen:
         typer.echo(f"fell by more than {max_drop:g} points, or lost its number: {change.cell}", err=True)
@@ -87,15 +94,29 @@ def compare_command(
 def export_command(
     format: Annotated[str, typer.Option(help="csv, parquet, latex, markdown or json.")] = "csv",
     out: Annotated[Path | None, typer.Option(help="A file; the default prints.")] = None,
+    cells: Annotated[str, typer.Option(help="For latex: which cells, in the words of 'bench show'.")] = "",
+    rows: Annotated[str, typer.Option(help="For latex: the defenses, with commas and *; all by default.")] = "",
+    columns: Annotated[str, typer.Option(help="For latex: the attacks, with commas and *; all by default.")] = "",
+    measures: Annotated[str, typer.Option(help="For latex: what to print, with commas.")] = "attacked_accuracy",
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Write all records as one table for other programs.
+    """Write all records as one table for other programs, or as tables of defenses and attacks for a paper.
 
-    Example: `bench export --format parquet --out results.parquet`
+    Examples: `bench export --format parquet --out results.parquet`,
+    `bench export --format latex --cells dataset=photos --columns "patch*" --measures attacked_accuracy,delta`
     """
     from bench.records.export import export
+    from bench.report.frame import load_results
 
-    content = export(results, format)
+    if format == "latex":
+        from bench.plugins.specs import split_specs
+        from bench.records.latex import latex_tables
+        from bench.records.store import Store
+
+        outcomes = Store(results).select(cells)
+        content = latex_tables(outcomes, split_specs(rows), split_specs(columns), measures.split(",")).encode()
+    else:
+        content = export(load_results(results), format)
     if out is not None:
         out.write_bytes(content)
         typer.echo(f"wrote {out}")

@@ -1,4 +1,4 @@
-"""All records as one table for other programs: CSV, Parquet, JSON, Markdown and LaTeX."""
+"""All records as one table for other programs: CSV, Parquet, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import io
 import math
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.core.text import csv_text, escape_latex, escape_markdown, markdown_table
+from bench.core.text import csv_text, escape_markdown, markdown_table
 from bench.errors import InputError, MissingExtraError
 from bench.plugins.specs import check_known
-from bench.records.frame import load_results
 
 if TYPE_CHECKING:
     import pandas
@@ -21,12 +19,12 @@ READ = ("dataset", "model", "defense", "attack", "tier", "seed", "n", "clean_acc
 """The columns of the formats that people read; the other formats have all columns."""
 
 
-def export(folder: Path, kind: str) -> bytes:
-    """The records below a results folder in another format.
+def export(frame: pandas.DataFrame, kind: str) -> bytes:
+    """Records in another format.
 
     Args:
-        folder: the results folder.
-        kind: csv, parquet, latex, markdown or json.
+        frame: the records, as `bench.load_results` has them.
+        kind: csv, parquet, markdown or json.
 
     Raises:
         InputError: there are no records, or no such format.
@@ -35,9 +33,8 @@ def export(folder: Path, kind: str) -> bytes:
     check_known(kind, FORMATS, "format")
     if kind == "parquet" and find_spec("pyarrow") is None:
         raise MissingExtraError("The format parquet", "parquet")
-    frame = load_results(folder)
     if frame.empty:
-        raise InputError(f"Expected records in {folder / 'records'}, but there are none. 'bench run' makes them.")
+        raise InputError("Expected records in the results folder, but there are none. 'bench run' makes them.")
     return FORMATS[kind](frame)
 
 
@@ -60,23 +57,6 @@ def _markdown(frame: pandas.DataFrame) -> bytes:
     return markdown_table(head, rows, "l" * len(head)).encode()
 
 
-def _latex(frame: pandas.DataFrame) -> bytes:
-    """A table for the package booktabs."""
-    rows = [" & ".join(escape_latex(cell) for cell in row) + r" \\" for row in [list(READ), *_cells(frame)]]
-    head, *body = rows
-    columns = "".join("r" if name in READ[5:] else "l" for name in READ)
-    lines = [
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        head,
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return ("\n".join(lines) + "\n").encode()
-
-
 def _cells(frame: pandas.DataFrame) -> list[list[str]]:
     """The columns that people read, with shares in percent and their intervals."""
     return [[_cell(row, name) for name in READ] for row in frame.to_dict("records")]
@@ -94,7 +74,6 @@ def _cell(row: dict[Any, Any], name: str) -> str:
 FORMATS: dict[str, Callable[[pandas.DataFrame], bytes]] = {
     "csv": _csv,
     "parquet": _parquet,
-    "latex": _latex,
     "markdown": _markdown,
     "json": _json,
 }

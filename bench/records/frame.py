@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.records.metrics import MEASURES
 from bench.records.samples import design_of
-from bench.records.schema import Outcome
-from bench.records.store import Store
+from bench.records.schema import Cell, Latency, Outcome
 
 if TYPE_CHECKING:
     import pandas
 
 
-def load_results(folder: Path | str = "results") -> pandas.DataFrame:
-    """All records below a results folder as a tidy frame: one row per cell, measures as shares from 0 to 1.
+def records_frame(
+    outcomes: Iterable[Outcome], latencies: Iterable[Latency] = (), more: Mapping[Cell, Mapping[str, Any]] | None = None
+) -> pandas.DataFrame:
+    """Records as a tidy frame: one row per cell, measures as shares from 0 to 1.
 
     Each measure has three columns (`delta`, `delta_low`, `delta_high`), and `beta_n` and `attack_success_n`
-    hold the denominators. Cells without facts have their status and reason, and NaN for every measure.
-    Raises InputError if a file is not a record.
+    hold the denominators. Cells without facts have their status and reason, and NaN for every measure. Times of the
+    defense are in `latency_ms_B` and `latency_ratio_B` for batches of B images.
+
+    Args:
+        outcomes, latencies: the records.
+        more: further columns of cells.
     """
-    return results_frame(Store(Path(folder)).outcomes())
-
-
-def results_frame(outcomes: Iterable[Outcome]) -> pandas.DataFrame:
-    """As `load_results`, for records in memory."""
     import pandas
 
-    return pandas.DataFrame([_flat(outcome) for outcome in outcomes])
+    times = {(one.dataset, one.model, one.defense): _times(one) for one in latencies}
+    rows = []
+    for outcome in outcomes:
+        cell = outcome.cell
+        timed = times.get((cell.dataset, cell.model, cell.defense), {})
+        rows.append(_flat(outcome) | timed | dict((more or {}).get(cell, {})))
+    return pandas.DataFrame(rows)
+
+
+def _times(latency: Latency) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for size, times in latency.batches.items():
+        known = (("ms", "defended"), ("ratio", "ratio"))
+        values |= {f"latency_{name}_{size}": times[key] for name, key in known if key in times}
+    return values
 
 
 def _flat(outcome: Outcome) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from bench.errors import InputError, MissingExtraError
 from bench.records import export as exporting
 from bench.records.compare import Change, compare_folders, comparison_markdown, drops
 from bench.records.export import export
+from bench.records.latex import latex_tables
 from bench.records.schema import Cell, Facts, Outcome, PluginRecord
 from bench.records.store import Store
+from bench.report.frame import load_results
 
 N = 100
 
@@ -96,21 +98,21 @@ def test_the_table_for_a_pull_request_is_safe_and_says_what_is_significant(folde
     text = comparison_markdown(compare_folders(*folders), "main", "this <branch>")
     assert "<b>" not in text
     assert "<branch>" not in text
-    (line,) = [one for one in text.splitlines() if one.startswith("| worse")]
+    (line,) = [one for one in text.splitlines() if "| worse |" in one]
     assert "−30.0 (" in line
     assert line.endswith("| yes |")
     assert "3 cells in both, 2 changed, 1 beyond" in text
     columns = {one.replace("\\|", "").count("|") for one in text.splitlines() if one.startswith("|")}
-    assert columns == {10}
+    assert columns == {12}
 
 
 def test_folders_without_records_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="bench run"):
         compare_folders(tmp_path, tmp_path)
     with pytest.raises(InputError, match="bench run"):
-        export(tmp_path, "csv")
+        export(load_results(tmp_path), "csv")
     with pytest.raises(InputError, match="Did you mean 'json'"):
-        export(tmp_path, "jsn")
+        export(load_results(tmp_path), "jsn")
 
 
 def test_cells_whose_files_have_other_hashes_or_none_are_one(tmp_path: Path) -> None:
@@ -130,21 +132,58 @@ def test_cells_whose_files_have_other_hashes_or_none_are_one(tmp_path: Path) -> 
 
 def test_every_format_has_a_row_for_each_cell(folders: tuple[Path, Path]) -> None:
     folder = folders[1]
-    rows = list(csv.DictReader(io.StringIO(export(folder, "csv").decode())))
+    rows = list(csv.DictReader(io.StringIO(export(load_results(folder), "csv").decode())))
     assert {row["defense"]: row["attacked_accuracy"] for row in rows if row["n"] != "0"} == {
         "same": "0.5", "worse": "0.2", "slightly": "0.49", "new | <b>": "0.5", "stale": "0.1",
     }  # fmt: skip
-    tree = json.loads(export(folder, "json"))
+    tree = json.loads(export(load_results(folder), "json"))
     assert {one["defense"] for one in tree} == {row["defense"] for row in rows}
     assert next(one for one in tree if one["defense"] == "failed")["attacked_accuracy"] is None
-    table = export(folder, "markdown").decode()
+    table = export(load_results(folder), "markdown").decode()
     assert len(table.splitlines()) == len(rows) + 2
     assert "20.0 (13.3 to 28.9)" in table
     assert "<b>" not in table
-    latex = export(folder, "latex").decode()
-    assert latex.count(r" \\") == len(rows) + 1
-    assert r"new \textbar{} \textless{}b\textgreater{}" in latex
-    assert "error" in latex
+
+
+def test_two_models_are_paired_cell_by_cell_and_named_in_each_line(folders: tuple[Path, Path]) -> None:
+    folder = folders[0]
+    for name in ("same", "worse"):
+        one = record(name, share(70), weights="others")
+        Store(folder).save(replace(one, cell=replace(one.cell, model="resnet20")))
+    changes = compare_folders(folder, folder, "model=photos-cnn defense=same", "model=resnet20 defense=same")
+    (change,) = changes
+    assert (change.before, change.after, change.gap.n) == (0.5, 0.7, N)
+    text = comparison_markdown(changes, "a", "b")
+    assert "| cifar10 | photos-cnn → resnet20 | same | patch |" in text
+    with pytest.raises(InputError, match="Expected one cell for each pair"):
+        compare_folders(folder, folder, "model=photos-cnn defense=same", "tier=adaptive")
+    with pytest.raises(InputError, match="model=vgg"):
+        compare_folders(folder, folder, "model=photos-cnn", "model=vgg")
+
+
+def test_a_latex_table_has_a_row_for_each_defense_and_says_what_its_numbers_share(folders: tuple[Path, Path]) -> None:
+    outcomes = list(Store(folders[1]).outcomes())
+    text = latex_tables(outcomes)
+    assert text.count(r"\begin{table}") == text.count(r"\bottomrule") == 1
+    assert text.count(r" \\") == len(outcomes) + 1
+    assert r"new \textbar{} \textless{}b\textgreater{}" in text
+    assert r"worse & 100.0 {\scriptsize (96.3--100.0)} & 20.0 {\scriptsize (13.3--28.9)} \\" in text
+    assert "failed & -- & error" in text
+    (caption,) = [line for line in text.splitlines() if line.startswith(r"\caption")]
+    for words in ("cifar10", "photos-cnn", r"patch $\leq$ 5 \%", "effort: standard", "100 images"):
+        assert words in caption
+
+
+def test_rows_columns_and_measures_of_a_latex_table_can_be_chosen(folders: tuple[Path, Path]) -> None:
+    outcomes = list(Store(folders[1]).outcomes())
+    text = latex_tables(outcomes, ["w*", "same"], ["patch"], ["attacked_accuracy", "delta"])
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert [line.split(" ")[0] for line in lines[2:]] == ["worse", "same"]
+    assert r"acc. & $\delta$ \\" in lines[1]
+    with pytest.raises(InputError, match="measure"):
+        latex_tables(outcomes, measures=["acuracy"])
+    with pytest.raises(InputError, match="none"):
+        latex_tables(outcomes, ["nobody"])
 
 
 def test_parquet_without_its_package_says_which_extra_brings_it(
@@ -152,14 +191,14 @@ def test_parquet_without_its_package_says_which_extra_brings_it(
 ) -> None:
     monkeypatch.setattr(exporting, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"defense-bench\[parquet\]"):
-        export(folders[1], "parquet")
+        export(load_results(folders[1]), "parquet")
 
 
 @pytest.mark.skipif(find_spec("pyarrow") is None, reason="needs pyarrow")
 def test_parquet_reads_back(folders: tuple[Path, Path], tmp_path: Path) -> None:
     import pandas
 
-    frame = pandas.read_parquet(io.BytesIO(export(folders[1], "parquet")))
+    frame = pandas.read_parquet(io.BytesIO(export(load_results(folders[1]), "parquet")))
     assert len(frame) == 6
 
 

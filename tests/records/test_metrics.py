@@ -15,10 +15,10 @@ from scipy.stats import binomtest
 
 from bench.errors import InputError
 from bench.records import metrics
-from bench.records.frame import load_results
 from bench.records.metrics import Design, PerImage, difference, mean, worst_case
 from bench.records.schema import Cell, Facts, Outcome, PluginRecord
 from bench.records.store import Store
+from bench.report.frame import load_results
 
 
 def vector(*values: float) -> PerImage:

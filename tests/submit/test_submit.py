@@ -16,7 +16,7 @@ import pytest
 
 from bench.errors import InputError
 from bench.plugins import registry
-from bench.records.frame import load_results
+from bench.report.frame import load_results
 from bench.sandbox.isolation import IsolationError, shut_in
 from bench.sandbox.process import Box
 from bench.submit.accept import accept
