@@ -33,6 +33,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -123,7 +124,7 @@ class PatchCleanser(CertifiedDefense):
             both = hidden[batch.rng.derive("masks").integers(len(hidden), 2)].any(1, keepdim=True)
             return F.cross_entropy(network(batch.images.masked_fill(both, self.fill), batch.rng), batch.targets)
 
-        settings = {"epochs": self.epochs, "learning_rate": self.learning_rate, "weight_decay": 5e-4}
+        settings: dict[str, Any] = {"epochs": self.epochs, "learning_rate": self.learning_rate, "weight_decay": 5e-4}
         augment = partial(mirrored_shifts, shift=2, mirror=True)
         train(network, images, labels, training, streams, loss=loss, augment=augment, **settings)
         return packed(network)
