@@ -25,6 +25,7 @@ from bench.api.inputs import (
 from bench.api.result import Result
 from bench.contracts import Images, InputError, Labels
 from bench.core.tensor_cache import temporary_cache
+from bench.engine.engines import Local
 from bench.engine.matrix import compute
 from bench.engine.plan import CellTask, Plan, Task, plan
 from bench.engine.setting import InMemory, Setting
@@ -244,7 +245,7 @@ def _computed(planned: Plan, store: Store, progress: Callable[[float, str], None
     def on_progress(task: Task, share: float, doing: str) -> None:
         progress((places[task] + share) / len(places), f"{task}: {doing}")
 
-    for done in compute(planned, store, [], 0, None, on_progress):
+    for done in compute(planned, store, [], Local(0), None, on_progress):
         on_progress(done.task, 1, "done")
         if isinstance(done.record, Outcome):
             outcomes.append(done.record)

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from bench.errors import InputError
 from bench.plugins.specs import check_known
-from bench.records.schema import Effort
+from bench.records.schema import Effort, Precision
 
 
 def _listed(value: Any) -> Any:
@@ -90,6 +90,9 @@ class Experiment:
 
     effort: Effort | None = None
     """Preset of the attacks."""
+
+    precision: Precision | None = None
+    """Of crafting; all that counts is counted in float32."""
 
     images: PositiveInt | Literal["all"] | None = None
     """How many evaluation images."""

@@ -138,7 +138,7 @@ def write_experiment(context: typer.Context, file: ExperimentFile, cells: Iterab
         for key in ("dataset", "model", "attack", "defense")
     }
     given = context.params
-    values |= {key: given[key] for key in ("tier", "effort")}
+    values |= {key: given[key] for key in ("tier", "effort", "precision")}
     values["images"] = given["images"] if given["images"] == "all" else int(given["images"])
     values["seed"] = list(dict.fromkeys(cell.seed for cell in crossed))
     values |= {key: given[key] for key in ("targeted", "target", "batch_size", "timeout") if given[key]}

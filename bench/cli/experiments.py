@@ -46,6 +46,7 @@ def run_command(
         int | None,
         typer.Option(min=1, help="Images attacked at once; an interrupted cell resumes after whole batches."),
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do and how long it takes.")] = False,
 ) -> None:
     """Compute the cells that are missing, and print their table.
 
@@ -63,7 +64,7 @@ def run_command(
 
     Cells that were computed before are not computed again; an interrupted run resumes where it stopped.
     """
-    from bench.cli.progress import run_plan
+    from bench.cli.progress import print_forecast, run_plan
     from bench.records.store import Store
 
     add_plugins(options.plugin)
@@ -72,6 +73,9 @@ def run_command(
         check_benchmark(context, benchmark, options.settings())
     with experiment_of(context) as file:
         plan = options.plan(attack, defense, store, batch_size)
+    if dry_run:
+        print_forecast(plan, store, options.make_engine(options.device))
+        return
     if file:
         write_experiment(context, file, plan.cells, options.results)
     sys.exit(run_plan(plan, store, options.plugin or [], options.make_engine(options.device), options.timeout))

@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from bench.cli.forecast import announce, print_dry_run
 from bench.core.tensor_cache import begin_job
-from bench.engine.engines import Engine
+from bench.engine.engines import Engine, Local
 from bench.engine.matrix import compute
 from bench.engine.plan import Plan, Task
 from bench.engine.workers import OnProgress
@@ -38,14 +39,12 @@ def run_plan(plan: Plan, store: Store, plugins: list[Path], engine: Engine, time
         The exit code: 0, or 1 where a cell failed or the run was interrupted.
     """
     begin_job()
-    console, notes = Console(), Console(stderr=True)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=WIDE)
-    for line in chain(*plan.remarks):
-        notes.print(line, style="yellow", markup=False)
+    console, notes = _consoles(plan)
     outcomes, latencies, failed = list(plan.done), list(plan.latencies), 0
     if plan.done:
         notes.print(f"{len(plan.done)} of {len(plan.cells)} cells were computed before.", style="dim")
+    if plan.tasks and isinstance(engine, Local):
+        announce(plan, store, engine, notes)
     try:
         with _progress(plan, notes) as on_progress:
             for done in compute(plan, store, plugins, engine, timeout, on_progress):
@@ -63,6 +62,22 @@ def run_plan(plan: Plan, store: Store, plugins: list[Path], engine: Engine, time
     write_report(store.folder)
     print_boards(outcomes, latencies, console)
     return 1 if failed else 0
+
+
+def print_forecast(plan: Plan, store: Store, engine: Engine) -> None:
+    """Prints what a run of this plan would do; the times are those of processes of this machine."""
+    console, _ = _consoles(plan)
+    print_dry_run(plan, store, engine if isinstance(engine, Local) else Local(), console)
+
+
+def _consoles(plan: Plan) -> tuple[Console, Console]:
+    """For tables and for remarks, those of a plan already printed."""
+    console, notes = Console(), Console(stderr=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=WIDE)
+    for line in chain(*plan.remarks):
+        notes.print(line, style="yellow", markup=False)
+    return console, notes
 
 
 def _print_record(task: Task, record: Outcome | Latency, notes: Console) -> int:

@@ -33,6 +33,11 @@ class PeakMemory:
         return max(_resident("VmHWM") - self._before, 0.0)  # in this order NaN stays NaN
 
 
+def resident_mib() -> float:
+    """The memory that this process takes now; NaN if the system cannot tell."""
+    return _resident("VmRSS")
+
+
 def _resident(name: str, reset: bool = False) -> float:
     """A line of Linux's status of this process, in MiB; `reset` forgets the peak so far."""
     try:

@@ -15,7 +15,25 @@ from bench.records.schema import Tier
 
 def cell_fingerprints(attack: Attack, defense: Defense, testbed: Testbed, tier: Tier) -> dict[str, str]:
     """Of images, model, attack, defense and the protocol of the engine."""
-    return testbed.fingerprints | attack_fingerprints(attack, tier) | plugin_fingerprints("defense", defense)
+    return Fingerprints(testbed).of_cell(attack, defense, tier)
+
+
+class Fingerprints:
+    """The fingerprints of many cells of one testbed; the code of each plugin is read once."""
+
+    def __init__(self, testbed: Testbed) -> None:
+        self._testbed = testbed
+        self._of_attacks: dict[tuple[int, Tier], dict[str, str]] = {}
+        self._of_defenses: dict[int, dict[str, str]] = {}
+
+    def of_cell(self, attack: Attack, defense: Defense, tier: Tier) -> dict[str, str]:
+        """As `cell_fingerprints`; the plugins live as long as this does."""
+        of_attack, of_defense = (id(attack), tier), id(defense)
+        if of_attack not in self._of_attacks:
+            self._of_attacks[of_attack] = attack_fingerprints(attack, tier)
+        if of_defense not in self._of_defenses:
+            self._of_defenses[of_defense] = plugin_fingerprints("defense", defense)
+        return self._testbed.fingerprints | self._of_attacks[of_attack] | self._of_defenses[of_defense]
 
 
 def attack_fingerprints(attack: Attack, tier: Tier) -> dict[str, str]:

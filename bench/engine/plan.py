@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from bench.contracts import Attack, Defense, InputError, MissingExtraError, NotApplicableError, UniversalAttack
 from bench.core.identity import without_hashes
-from bench.engine.inputs import cell_fingerprints, latency_fingerprints
+from bench.engine.inputs import Fingerprints, latency_fingerprints
 from bench.engine.setting import Setting, cell_of, former_cells, former_names, model_text, name_files
 from bench.engine.testbed import Testbed, testbed_of
 from bench.plugins.registry import Kind, addresses, canonical_text, make_attack, make_defense
@@ -156,12 +156,13 @@ def plan(
             )
         made_attacks = _fitting(made_attacks, attacks, testbed, result.left_out)
         made_defenses = _fitting(made_defenses, defenses, testbed, result.left_out)
+        known = Fingerprints(testbed)
         for attack_text, attack in made_attacks.items():
             for defense_text, defense in made_defenses.items():
                 for tier in tiers:
                     cell = cell_of(testbed.setting, testbed.dataset, attack_text, defense_text, tier, effort)
                     old = [cell for cell in former_cells(cell, former) if store.path(cell).is_file()]
-                    inputs = cell_fingerprints(attack, defense, testbed, tier)
+                    inputs = known.of_cell(attack, defense, tier)
                     task = CellTask(cell, own, **_origin(cell, inputs, old, store))
                     _sort_in(result, task, inputs, store)
                     _explain(result, task, former)

@@ -9,6 +9,7 @@ import inspect
 import os
 import sys
 from dataclasses import is_dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -35,12 +36,18 @@ def addresses(kind: Kind) -> dict[str, str]:
     """
     group = _GROUPS[kind]
     every: dict[str, str] = dict(importlib.import_module(group).BUILT_IN)
-    others = [(point.name, point.value) for point in entry_points(group=group)]
+    others = list(_installed(group, tuple(sys.path)))
     others += [(name, address) for (of_kind, name), address in _from_files.items() if of_kind == kind]
     for name, address in others:
         if every.setdefault(name, address) != address:
             raise InputError(f"Two {kind}s are named {name!r}: {every[name]} and {address}. Rename or uninstall one.")
     return every
+
+
+@cache
+def _installed(group: str, path: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Names and addresses of installed plugins, read once for each `sys.path`."""
+    return tuple((point.name, point.value) for point in entry_points(group=group))
 
 
 def add_file(path: Path) -> list[str]:

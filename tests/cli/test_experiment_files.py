@@ -140,7 +140,7 @@ def test_every_key_is_an_option_of_bench_run() -> None:
     options = {parameter.name for parameter in command.params}
     keys = {field.name for field in fields(Experiment)} - {"benchmark"}
     assert keys <= options
-    assert options - keys == {"experiment", "benchmark", "results"}
+    assert options - keys == {"experiment", "benchmark", "results", "dry_run"}
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:
@@ -153,7 +153,7 @@ def test_a_file_of_every_key_is_read(tmp_path: Path) -> None:
     path = tmp_path / "all.toml"
     path.write_text(
         SMALL + 'model = "photos-cnn"\nweights = "w.pt"\nmean = "0.5"\nstd = "0.5"\ntargeted = true\ntarget = "cat"\n'
-        'effort = "quick"\ndevice = "cpu"\ntimeout = 9\nbatch_size = 4\nplugin = "a.py"\n'
+        'effort = "quick"\nprecision = "float32"\ndevice = "cpu"\ntimeout = 9\nbatch_size = 4\nplugin = "a.py"\n'
         'engine = "slurm"\ncells_per_job = 5\ngpus_per_node = 1\ncpus_per_task = 4\nmemory = 8\njobs = 9\n'
         'job_minutes = 60\npartition = "gpu"\naccount = "us"\nqos = "low"\naddress = "auto"\n'
         '[benchmark]\ntitle = "t"\nthreat = "x"\ncounts = "y"\ndata = "photos*"\nweights = "z"\n'
@@ -162,3 +162,18 @@ def test_a_file_of_every_key_is_read(tmp_path: Path) -> None:
     assert [field.name for field in fields(experiment) if getattr(experiment, field.name) is None] == []
     assert experiment.options()["plugin"] == ["a.py"]
     assert experiment.options()["seed"] == "0,1"
+
+
+def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "run", "experiment.toml", "--dry-run") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "12 cells: 0 done, 12 to do" in printed
+    assert "MiB a worker" in printed
+    assert not list(folder.rglob("*.json"))
+    assert not (folder / "results" / "experiments").exists()
+    assert run(monkeypatch, "run", "experiment.toml", "--attack", "fgsm", "--seed", "0") == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "run", "experiment.toml", "--dry-run") == 0
+    assert "12 cells: 3 done, 9 to do" in " ".join(capsys.readouterr().out.split())
