@@ -19,6 +19,7 @@ CheckOption = Annotated[
 def report_command(
     results: ResultsOption = Path("results"),
     check: CheckOption = False,
+    figures: Annotated[bool, typer.Option("--figures", help="Also write each chart as PDF and PNG.")] = False,
     pictures: Annotated[int, typer.Option(min=0, help="First make pictures of this many images of each cell.")] = 0,
     cells: Annotated[str, typer.Option(help="The cells to picture, in the words of 'bench show'.")] = "",
     dataset: Annotated[str | None, typer.Option(help="The cells' data set, if it is a folder.")] = None,
@@ -32,7 +33,7 @@ def report_command(
 
     Pictures need the cells' images; images that have left the cache are computed again.
     """
-    from bench.report import stale_files, write_report
+    from bench.report import stale_files, write_figures, write_report
 
     if not (results / "records").is_dir():
         raise InputError(f"Expected records in {results / 'records'}, but there is no such folder. First: bench run.")
@@ -47,6 +48,7 @@ def report_command(
         _end_if_stale(stale_files(results))
     else:
         _say_written(write_report(results))
+        _say_written(write_figures(results) if figures else [])
 
 
 def tables_command(results: ResultsOption = Path("results"), check: CheckOption = False) -> None:

@@ -9,12 +9,13 @@ from bench.core.files import write_text
 from bench.records.store import Store
 from bench.report.boards import red_flags
 from bench.report.describe import describe
+from bench.report.figures import ENDINGS, write_figures
 from bench.report.terminal import print_boards
 
 if TYPE_CHECKING:
     from bench.report.site import Site
 
-__all__ = ["describe", "generate", "print_boards", "red_flags", "stale_files", "write_report"]
+__all__ = ["describe", "generate", "print_boards", "red_flags", "stale_files", "write_figures", "write_report"]
 
 
 def generate(folder: Path) -> dict[Path, str]:
@@ -38,7 +39,9 @@ def write_report(folder: Path) -> list[Path]:
         for path in changed:
             write_text(path, files[path], lasting=False)
         made = [*sorted((folder / "site").rglob("*")), *sorted((folder / "boards").glob("*.md"))]
-        obsolete = [path for path in made if path.is_file() and path not in files]
+        figures = {path.with_suffix(ending) for path in files if path.suffix == ".svg" for ending in ENDINGS}
+        kept = files.keys() | figures - {path.with_suffix(ending) for path in changed for ending in ENDINGS}
+        obsolete = [path for path in made if path.is_file() and path not in kept]
         for path in obsolete:
             path.unlink()
     return changed + obsolete

@@ -171,7 +171,7 @@ class BoardAnswer:
         first, words = self.first[0], []
         if first.clean.value is not None and bare.clean.value is not None:
             lost = bare.clean.value - first.clean.value
-            words.append(f"{abs(lost):.1f} points of clean accuracy {'less' if lost >= 0 else 'more'}")
+            words.append(f"{lost:.1f} points of clean accuracy" if lost > 0.05 else "no clean accuracy")
         time = self.time(first)
         if time.value is not None:
             words.append(f"{time.text.removesuffix('×')} times the time for an image")

@@ -28,7 +28,7 @@ from bench.report.charts.scatter import scatter
 from bench.report.html import asset, render, shrink, stylesheet, with_assets
 from bench.report.staleness import stale_cells
 from bench.report.summary import Standing, group
-from bench.report.urls import plugin_url
+from bench.report.urls import board_anchor, plugin_url
 
 KINDS: tuple[Kind, ...] = ("attack", "defense")
 
@@ -84,6 +84,8 @@ class Site:
         yield "page.js", asset("page.js")
         yield "index.html", self._page("index", "")
         yield "experiments.html", self._page("experiments", "")
+        for answer in self.answers:
+            yield f"figures/{board_anchor(answer.board.conditions)}.svg", scatter(answer, alone=True)
         for kind in KINDS:
             yield f"{kind}s.html", self._page("plugins", "", kind=kind)
             for plugin in self.plugins(kind):

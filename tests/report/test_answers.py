@@ -38,7 +38,7 @@ def test_the_sentences_say_what_is_best_at_what_cost_and_what_fell() -> None:
         "Best: lgs keeps 60.0 % (55.1–64.7) of the images right against an attacker who knows it, 40.0 points more "
         "than without a defense (20.0 %)."
     )
-    assert cost == "Its cost: 0.0 points of clean accuracy less and 1.50 times the time for an image."
+    assert cost == "Its cost: no clean accuracy and 1.50 times the time for an image."
     assert fell == (
         "2 of 5 defenses are not better than none. jpeg fell furthest: from 85.0 % to 15.0 % once the attacker "
         "knows it."

@@ -38,8 +38,8 @@ class Dot:
     kind: str
 
 
-def scatter(answer: BoardAnswer) -> str:
-    """The picture as SVG, "" if no row has both numbers."""
+def scatter(answer: BoardAnswer, alone: bool = False) -> str:
+    """The picture as SVG, "" if no row has both numbers; `alone` with its own style, for a file."""
     rows = [row for row in answer.board.rows if row.clean.value is not None and answer.attacked(row).value is not None]
     if not rows:
         return ""
@@ -76,6 +76,7 @@ def scatter(answer: BoardAnswer) -> str:
     return render(
         "scatter.svg.j2",
         title=answer.title,
+        alone=alone,
         dots=dots,
         frontier="".join(f"{'L' if place else 'M'}{x(a):.1f} {y(b):.1f}" for place, (a, b) in enumerate(edge)),
         base=base,
