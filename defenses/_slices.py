@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from bench.contracts import Classifier, Images, Labels, Logits, Streams
 
 from ._inflate import SliceLogits, VolumeNet
+from ._substitute import mean_of
 from ._volume import Volumizer
 
 Aggregate = Literal["mean-prob", "mean-logprob", "vote", "trimmed-mean"]
@@ -33,6 +34,11 @@ class Volumized(Classifier):
     def forward(self, images: Images, rng: Streams) -> Logits:
         """Logits of shape (n, num_classes)."""
         return aggregated(self.slices(images, rng), self.rule)
+
+    def supporting(self, images: Images, rng: Streams, logits: Logits) -> Logits:
+        """Mean log probabilities of the slices that vote for the answer of `logits`; of all if none does."""
+        cast = self.slices(images, rng).log_softmax(2)
+        return mean_of(cast, cast.argmax(2) == logits.argmax(1, keepdim=True))
 
     def slices(self, images: Images, rng: Streams) -> SliceLogits:
         """The logits of each slice, in the order of the volume."""

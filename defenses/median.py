@@ -14,7 +14,8 @@ who looks for a few pixels is misled by it and instead spreads the gradient over
     softmax over the window of −|x − y| / SPREAD
 
 Of 24 CIFAR-10 images, ten pixels by GreedyFool leave 12 through the exact gradient and 2 through this one (ResNet-20;
-Sparse-RS with 300 queries leaves 6).
+Sparse-RS with 300 queries leaves 6). Small changes everywhere follow the exact one better: of 31 images, I-FGSM with
+2/255 leaves 1 through it and 7 through the other.
 """
 
 from __future__ import annotations

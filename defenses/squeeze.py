@@ -13,7 +13,7 @@ Gradients: that of the median filter is exact. Rounding to a few bits has none, 
 close to the identity, so an adaptive attacker uses the identity for both (arXiv 1802.00420). The attack descends on
 class and rejection at once, or moves the image and its squeezed versions together, so that they agree (He et al. 2017,
 arXiv 1706.04701); both ways it watches the true answer. Of 20 CIFAR-10 images, ten pixels by GreedyFool leave 10 by the
-first and 6 by the second (ResNet-20, without non-local means; Sparse-RS with 200 queries leaves 6).
+first, 6 by the second and 4 by the better of them (ResNet-20, without non-local means; Sparse-RS with 200 queries: 6).
 """
 
 from __future__ import annotations

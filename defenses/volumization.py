@@ -23,8 +23,10 @@ Where the paper is silent or contradicts itself (by parameter):
   accuracy (three seeds, 85.5 instead of 94.2 %).
 
 The order is recomputed for each image, also under attack. It is piecewise constant, so the gradient of the slices is
-exact almost everywhere. Votes have no gradient; their attacker uses the probabilities instead. A few extreme pixels can
-change the order, which no gradient shows, so score-based attacks should be run as well.
+exact almost everywhere. Votes have no gradient: their attacker watches them and follows the mean log probability of the
+slices that still vote for the answer. Of 13 CIFAR-10 images behind the preset `certified`, ten pixels by GreedyFool
+leave none this way and 3 by the mean probability. A few extreme pixels can change the order, which no gradient shows,
+so score-based attacks should be run as well.
 
 With kernels deeper than 1, every slice sees all others after a few layers, and a patch in one slice affects all
 answers: then the paper's locality argument does not hold. With depth=1, slices are independent, their order has no
@@ -63,6 +65,7 @@ from ._inflate import Inflation, inflate
 from ._measures import Measure
 from ._ranges import within
 from ._slices import Aggregate, Volumized, pal, votes
+from ._substitute import SubstituteGradient
 from ._training import Trained, reset
 from ._volume import Ranking, Slicing, Volumizer
 
@@ -160,11 +163,9 @@ class Volumization(Trained, CertifiedDefense):
         return self._learned(model, learned)
 
     def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
-        """The defended model; for votes, the mean probabilities and the mean log probabilities instead."""
-        if self.aggregate != "vote":
-            return {"defended": self.protect(model, learned)}
-        soft: tuple[Aggregate, Aggregate] = ("mean-prob", "mean-logprob")
-        return {rule: self._learned(model, learned, rule) for rule in soft}
+        """The defended model; votes with the gradient of the slices that support the answer."""
+        defended = self._learned(model, learned)
+        return {"defended": SubstituteGradient(defended, defended.supporting) if self.aggregate == "vote" else defended}
 
     def certify(
         self, model: Classifier, learned: Artifact, images: Images, labels: Labels, budget: Budget
@@ -187,14 +188,14 @@ class Volumization(Trained, CertifiedDefense):
         shorter = min(height, width)
         return Slicing(self.size or math.ceil(shorter / (2 if shorter <= 32 else 4)), self.pad)
 
-    def _volumized(self, model: Classifier, shape: tuple[int, int, int], rule: Aggregate | None = None) -> Volumized:
+    def _volumized(self, model: Classifier, shape: tuple[int, int, int]) -> Volumized:
         """The 3D network before training."""
         channels, height, width = shape
         slicing = self._slicing(height, width)
         rows, columns = slicing.grid(height, width)
         depth = rows * columns if self.depth == "z" else self.depth
         net = inflate(model, (channels, rows * columns, slicing.size), depth, self.inflation)
-        return Volumized(model, net, Volumizer(slicing, self._order(depth)), rule or self.aggregate, depth)
+        return Volumized(model, net, Volumizer(slicing, self._order(depth)), self.aggregate, depth)
 
     def _order(self, depth: int) -> Ranking | Literal["raster", "random"]:
         if depth == 1 or self.order == "raster":
@@ -203,9 +204,9 @@ class Volumization(Trained, CertifiedDefense):
             return "random"
         return Ranking(self.measure, self.bins, self.reference, self.convention, self.order == "desc")
 
-    def _learned(self, model: Classifier, learned: Artifact, rule: Aggregate | None = None) -> Volumized:
+    def _learned(self, model: Classifier, learned: Artifact) -> Volumized:
         channels, height, width = (int(side) for side in learned["shape"])
-        return unpacked(lambda: self._volumized(model, (channels, height, width), rule), learned)
+        return unpacked(lambda: self._volumized(model, (channels, height, width)), learned)
 
 
 def _number(value: int | str) -> int | None:

@@ -257,6 +257,19 @@ def test_who_attacks_sentinet_with_all_overlays_counts_as_it_does() -> None:
 THRESHOLD = {"threshold": torch.tensor(1.0), "spread": torch.tensor(1.0)}
 
 
+def test_who_attacks_sentinet_with_few_overlays_also_sees_its_true_answer() -> None:
+    defense = make_defense("sentinet:overlays=8,seen=1,calibration_images=40,salient=0.5")
+    model, images = Lamps(), patched(coloured(6, seed=8)[0])
+    learned = defense.learn(model, ToyExamples(coloured(60)[0], torch.zeros(60, dtype=torch.int64)), streams(60))
+    watched = images.clone().requires_grad_()
+    views = defense.attacker_views(model, learned)
+    joint, logits = views["joint"](watched, streams(6)), views["defended"](watched, streams(6))
+    assert torch.equal(logits, defense.protect(model, learned)(images, streams(6)))
+    followed, wanted = (torch.autograd.grad(each[:, -1].sum(), watched)[0] for each in (logits, joint))
+    torch.testing.assert_close(followed, wanted)
+    assert wanted.any()
+
+
 def test_squeezed_versions_that_agree_are_turned_together() -> None:
     images = (torch.arange(256).reshape(1, 1, 16, 16).expand(2, 3, 16, 16) / 255).requires_grad_()
     view = make_defense("squeeze:search=0,median=0,bits=8").attacker_views(Lamps(), THRESHOLD)["agreement"]

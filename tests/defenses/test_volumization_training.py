@@ -51,6 +51,14 @@ def net(features: int = 4) -> Net:
     return made.eval().requires_grad_(False)
 
 
+class DarkOrBright(nn.Module):
+    """The logits of each slice, by its mean."""
+
+    def forward(self, volumes: Tensor, rng: Any) -> Tensor:
+        mean = volumes.mean((1, 3, 4)) - 0.5
+        return torch.stack([-mean, mean], 2) * 5
+
+
 def made(text: str) -> Any:
     return make_defense(f"volumization:{text}")
 
@@ -146,12 +154,22 @@ def test_the_order_of_slices_is_that_of_the_image_at_hand() -> None:
     assert float((gradient * way).sum()) == pytest.approx(float(ahead - behind) / 2e-6, rel=1e-4)
 
 
-def test_votes_are_attacked_through_the_probabilities() -> None:
+def test_votes_are_attacked_through_the_slices_that_support_the_answer() -> None:
     model = net()
-    votes, artifact = made(f"certified,{SMALL}"), learned(f"{SMALL},depth=1", model)
-    views = votes.attacker_views(model, artifact)
-    assert [view.rule for view in views.values()] == ["mean-prob", "mean-logprob"]
-    assert list(made(f"{SMALL},depth=1").attacker_views(model, artifact)) == ["defended"]
+    (view,) = made("certified").attacker_views(model, learned(f"{SMALL},depth=1", model)).values()
+    defended = view.model
+    defended.net = DarkOrBright()
+    images = torch.full((4, 1, 8, 8), 0.95)
+    images[:, :, :4, :4] = 0.05  # one slice of four
+    watched = images.clone().requires_grad_()
+    logits = view(watched, streams(4))
+    assert torch.equal(logits, defended(images, streams(4)))
+    answers = logits.argmax(1)
+    supporting = defended.slices(images, streams(4)).argmax(2) == answers[:, None]
+    assert (supporting != supporting[:, :1]).any(), "the slices agree, so nothing is tested"
+    (gradient,) = torch.autograd.grad(logits.gather(1, answers[:, None]).sum(), watched)
+    sizes = defended.volumizer.slicing.cut(gradient).abs().amax((2, 3, 4))
+    assert torch.equal(sizes > 0, supporting)
 
 
 # ------------------------------------------------------------------ the proof
