@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.engine.engines import Local
-from bench.engine.estimate import Estimate, estimate
+from bench.engine.estimate import Forecast, estimate
 from bench.engine.plan import CellTask, Plan, Task
 from bench.records.store import Store
 
-LONG = 60.0
+WORTH_SAYING = 60.0
 """A run that will take more seconds says so at its start."""
 
 
@@ -38,7 +38,7 @@ def print_dry_run(plan: Plan, store: Store, engine: Local, console: Console) -> 
 def announce(plan: Plan, store: Store, engine: Local, notes: Console) -> None:
     """Says how long a long run will take."""
     forecast = estimate(plan, store)
-    if forecast.total(crew(engine)) > LONG:
+    if forecast.total(crew(engine)) > WORTH_SAYING:
         notes.print(summary(plan, forecast, crew(engine)), markup=False, highlight=False, style="dim")
 
 
@@ -47,7 +47,7 @@ def crew(engine: Local) -> int:
     return max(1, engine.workers, len(engine.devices))
 
 
-def summary(plan: Plan, forecast: Estimate, workers: int) -> str:
+def summary(plan: Plan, forecast: Forecast, workers: int) -> str:
     """One line: how many cells, and what they take."""
     cells = sum(isinstance(task, CellTask) for task in plan.tasks)
     stale = f" ({len(plan.stale)} stale)" if plan.stale else ""
@@ -60,7 +60,7 @@ def summary(plan: Plan, forecast: Estimate, workers: int) -> str:
     return f"{text}; memory: about {forecast.mib:.0f} MiB a worker."
 
 
-def _time(forecast: Estimate, tasks: Iterable[Task]) -> str:
+def _time(forecast: Forecast, tasks: Iterable[Task]) -> str:
     chosen = list(tasks)
     rough = any(task in forecast.rough for task in chosen)
     return ("? " if rough else "") + duration(sum(forecast.seconds[task] for task in chosen)) if chosen else "–"

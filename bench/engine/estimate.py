@@ -39,7 +39,7 @@ _START = 5.0
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Forecast:
     """What a plan costs.
 
     Attributes:
@@ -69,10 +69,10 @@ class _Here:
     mib: float
 
 
-def estimate(plan: Plan, store: Store) -> Estimate:
+def estimate(plan: Plan, store: Store) -> Forecast:
     """What the tasks of a plan cost, by the records of a store."""
     if not plan.tasks:
-        return Estimate({}, frozenset(), 0.0, 0.0)
+        return Forecast({}, frozenset(), 0.0, 0.0)
     known, here = _Known(store.outcomes(), store.latencies()), dict[tuple[str, str], _Here]()
     seconds, rough, shared = dict[Task, float](), set[Task](), {_column(record.cell) for record in plan.done}
     for task in plan.tasks:
@@ -87,7 +87,7 @@ def estimate(plan: Plan, store: Store) -> Estimate:
     peak = max(
         [known.training_mib.get(_names(task)[2], 0.0) for task in plan.tasks] + [one.mib for one in here.values()]
     )
-    return Estimate(seconds, frozenset(rough), _age(), resident_mib() + peak)
+    return Forecast(seconds, frozenset(rough), _age(), resident_mib() + peak)
 
 
 def _cost(task: CellTask, known: _Known, here: _Here, shared: set[tuple[object, ...]]) -> tuple[float, bool]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.engine import estimate as module
-from bench.engine.estimate import Estimate, _Here, estimate
+from bench.engine.estimate import Forecast, _Here, estimate
 from bench.engine.plan import CellTask, LatencyTask, Plan, plan
 from bench.engine.setting import Setting
 from bench.records.schema import Latency
@@ -48,7 +48,7 @@ def planned(store: Store, attacks: str, defenses: str) -> Plan:
     return plan(SETTING, attacks, defenses, ("oblivious", "adaptive"), [0], "standard", store)
 
 
-def costs(forecast: Estimate) -> dict[tuple[str, str], float]:
+def costs(forecast: Forecast) -> dict[tuple[str, str], float]:
     cells = {task.cell: seconds for task, seconds in forecast.seconds.items() if isinstance(task, CellTask)}
     return {(cell.defense, cell.tier): seconds for cell, seconds in cells.items()}
 
@@ -86,7 +86,7 @@ def test_images_that_were_crafted_before_cost_nothing(store: Store) -> None:
 
 def test_workers_share_the_work_but_no_task(store: Store) -> None:
     tasks = [LatencyTask("d", "m", name, SETTING) for name in "abc"]
-    forecast = Estimate(dict(zip(tasks, (1.0, 2.0, 9.0), strict=True)), frozenset(), 5.0, 100.0)
+    forecast = Forecast(dict(zip(tasks, (1.0, 2.0, 9.0), strict=True)), frozenset(), 5.0, 100.0)
     assert forecast.total(1) == 17
     assert forecast.total(2) == 14
-    assert Estimate({}, frozenset(), 5.0, 1.0).total(1) == 0
+    assert Forecast({}, frozenset(), 5.0, 1.0).total(1) == 0
