@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench.cli.forecast import announce, print_dry_run
+from bench.cli.forecast import announce, duration, print_dry_run
 from bench.core.tensor_cache import begin_job
 from bench.engine.engines import Engine, Local
 from bench.engine.matrix import compute
@@ -21,6 +22,8 @@ from bench.records.schema import Latency, Outcome
 from bench.records.store import Store
 from bench.report import print_boards, write_report
 
+PAUSE = 30.0
+"""Seconds between two lines of progress where there is no terminal."""
 WIDE = 120
 """Width in characters of a table that goes into a file or a pipe."""
 
@@ -96,6 +99,9 @@ def _progress(plan: Plan, notes: Console) -> Iterator[OnProgress]:
     if not plan.tasks:
         yield lambda task, share, doing: None
         return
+    if not notes.is_terminal:
+        yield progress_lines(len(plan.tasks), notes)
+        return
     with progress_bar(notes) as bar:
         whole = bar.add_task("", total=len(plan.tasks))
         shares: dict[Task, float] = {}
@@ -105,6 +111,35 @@ def _progress(plan: Plan, notes: Console) -> Iterator[OnProgress]:
             bar.update(whole, completed=sum(shares.values()), description=f"{task}: {doing}")
 
         yield on_progress
+
+
+def progress_lines(
+    tasks: int, notes: Console, pause: float = PAUSE, clock: Callable[[], float] = time.monotonic
+) -> OnProgress:
+    """Prints a line now and then, where there is no terminal for a bar.
+
+    Args:
+        tasks: how many there are.
+        notes: where to print.
+        pause: seconds between two lines.
+        clock: the time in seconds.
+    """
+    shares: dict[Task, float] = {}
+    start = last = clock()
+
+    def on_progress(task: Task, share: float, doing: str) -> None:
+        nonlocal last
+        shares[task] = share
+        now, done = clock(), sum(shares.values())
+        if now - last < pause:
+            return
+        last = now
+        finished = sum(one >= 1 for one in shares.values())
+        left = f", about {duration((now - start) * (tasks / done - 1))} left" if done else ""
+        line = f"{finished} of {tasks} done ({100 * done / tasks:.0f} %), {duration(now - start)} so far{left}"
+        notes.print(f"{line}; {task}: {doing}", markup=False, highlight=False, soft_wrap=True)
+
+    return on_progress
 
 
 def progress_bar(notes: Console) -> Progress:

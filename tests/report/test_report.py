@@ -427,7 +427,20 @@ def test_the_terminal_fits_two_attacks_times_and_long_names_without_losing_a_dig
     text = printed(*cells, latencies=times)
     assert "…" not in text
     assert max(len(line) for line in text.splitlines()) <= 100
-    assert "1.25×" in text
+    assert "1.25× at 1" in text
+    assert "1.12× at 32" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_narrow_terminal_drops_columns_and_cuts_no_number(width: int) -> None:
+    ratios = {1: {"ratio": 1.25}, 32: {"ratio": 1.125}}
+    times = tuple(Latency("cifar10", "photos-cnn", one, ratios, "m") for one in ("none", "lgs"))
+    text = printed(*LGS, *both("patch", "adversarial-training", 0.5, 0.3), latencies=times, width=width)
+    table = text[text.index("defense") : text.index("No room for: β")]
+    assert "…" not in table
+    assert max(len(line) for line in table.splitlines()) <= width
+    assert re.search(r"lgs.* 40\.0( |$)", table, re.MULTILINE)
+    assert "35.3–44.9" in table
 
 
 def test_the_terminal_shows_names_as_they_are_and_no_control_characters() -> None:
