@@ -22,7 +22,7 @@ from bench.records.schema import Latency, Outcome
 from bench.records.store import Store
 from bench.report import print_boards, write_report
 
-PAUSE = 30.0
+_PAUSE = 30.0
 """Seconds between two lines of progress where there is no terminal."""
 WIDE = 120
 """Width in characters of a table that goes into a file or a pipe."""
@@ -114,7 +114,7 @@ def _progress(plan: Plan, notes: Console) -> Iterator[OnProgress]:
 
 
 def progress_lines(
-    tasks: int, notes: Console, pause: float = PAUSE, clock: Callable[[], float] = time.monotonic
+    tasks: int, notes: Console, pause: float = _PAUSE, clock: Callable[[], float] = time.monotonic
 ) -> OnProgress:
     """Prints a line now and then, where there is no terminal for a bar.
 

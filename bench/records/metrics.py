@@ -93,6 +93,9 @@ class PerImage:
             return means
         drawn = _weights(len(self.trainings), stream)
         judged = ~np.isnan(self.trainings)
+        if judged.all():
+            whole: Values = (weights @ self.trainings.T * drawn).sum(1)
+            return whole
         sums = (weights @ np.where(judged, self.trainings, 0.0).T * drawn).sum(1)
         counts = (weights @ judged.T.astype(np.float64) * drawn).sum(1)
         means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
@@ -251,6 +254,10 @@ def _by_image(
     if not seeds:
         return None
     kept = [np.ones(len(facts.index), dtype=bool) if where is None else where(facts) for facts in seeds]
+    if len(seeds) == 1 and not design.photographs:
+        index = np.array(seeds[0].index, dtype=np.int64)[kept[0]]
+        order = np.argsort(index)
+        return PerImage(index[order], columns[0][kept[0]][order])
     places = [np.array(facts.index, dtype=np.int64)[mask] for facts, mask in zip(seeds, kept, strict=True)]
     images, place = np.unique(np.concatenate(places), return_inverse=True)
     table = np.full((len(seeds), len(images)), np.nan)
