@@ -21,6 +21,7 @@ BUILT_IN: dict[str, str] = {
     "n-pixel": "bench.defenses.n_pixel:NPixel",
     "none": "bench.defenses.none:NoDefense",
     "patchcleanser": "bench.defenses.patchcleanser:PatchCleanser",
+    "patchguard": "bench.defenses.patchguard:PatchGuard",
     "psd": "bench.defenses.psd:PSD",
     "random-ablation": "bench.defenses.random_ablation:RandomAblation",
     "retrained": "bench.defenses.retrained:Retrained",

@@ -27,6 +27,7 @@ from ..toys import ToyExamples, plugin_module, streams
 SMALL = "training_images=60,epochs=6"
 NAMES = {
     "patchcleanser": "patchcleanser:masks=3",
+    "patchguard": f"patchguard:area=0.02,width=8,{SMALL}",
     "derandomized-smoothing": f"derandomized-smoothing:{SMALL}",
     "derandomized-smoothing (block)": f"derandomized-smoothing:parts=block,{SMALL}",
     "random-ablation": f"random-ablation:groups=5,partitions=2,{SMALL}",
@@ -469,3 +470,37 @@ def test_gradients_through_pieces_are_those_of_one_pass(monkeypatch: pytest.Monk
     assert torch.equal(in_one, in_many)
     first, second = (torch.autograd.grad((out**2).sum(), images)[0] for out in (in_one, in_many))
     torch.testing.assert_close(first, second)
+
+
+def test_patchguard_proves_something_on_images_that_differ_everywhere() -> None:
+    images, labels = shades(80, side=32, seed=1)
+    defense = made("patchguard:area=0.02,turned=false,width=8,training_images=80,epochs=8")
+    learned = defense.learn(Brightness(), ToyExamples(images, labels), streams(80))
+    proven = defense.certify(Brightness(), learned, images, labels, Patch(0.02, turned=False))
+    right = defense.protect(Brightness(), learned)(images, streams(80)).argmax(1) == labels
+    assert proven.double().mean() > 0.5
+    assert right[proven].all()
+    assert not defense.certify(Brightness(), learned, images, labels, Patch(0.02)).any()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        attacked = images.clone()
+        row, column = torch.randint(28, (2,), generator=generator).tolist()
+        attacked[:, :, row : row + 4, column : column + 4] = torch.rand(80, 1, 4, 4, generator=generator).round()
+        answers = defense.protect(Brightness(), learned)(attacked, streams(80)).argmax(1)
+        assert (answers == labels)[proven].all()
+
+
+@pytest.mark.parametrize(("size", "factor"), [(64, 2), (32, 1), (16, 1)])
+def test_a_patch_reaches_no_more_of_patchguards_places_than_its_window(size: int, factor: int) -> None:
+    module = plugin_module("defenses.patchguard")
+    net, images = module.LocalNet(1, 2, 4).eval(), torch.rand(1, 1, size, size)
+    defense = load_plugin("defense", "patchguard")(area=16 / size**2, turned=False)
+    assert module.factors(images)[0] == factor
+    window = defense.window(images, net(images))
+    for row, column in ((0, 0), (5, 6), (size - 4, 3)):
+        other = images.clone()
+        other[:, :, row : row + 4, column : column + 4] += 1
+        changed = (net(images) != net(other)).any(1)[0]
+        for reached, allowed in ((changed.any(1), window[0]), (changed.any(0), window[1])):
+            places = reached.nonzero()[:, 0]
+            assert int(places[-1] - places[0]) < allowed
