@@ -21,8 +21,9 @@ def shipped_weights(name: str) -> Path:
 def load_weights(network: nn.Module, path: Path) -> None:
     """Loads the weights of a file into a network.
 
-    The weights of a checkpoint may also be under "state_dict" or "model", and their names may begin with "module.".
-    The counters of batches in batch norms may be missing.
+    The weights of a checkpoint may also be under "state_dict", "model", "net" or "last" (of an early stopping that also
+    kept the best), and their names may begin with "module." or "model.", as those of RobustBench's checkpoints. The
+    counters of batches in batch norms may be missing.
 
     Args:
         network: gets the weights; it stays as it is if an error is raised.
@@ -31,7 +32,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
     Raises:
         InputError: the file is missing, damaged or contains code, or its names or shapes are not those of the network.
     """
-    weights, expected = _read(path), network.state_dict()
+    expected = network.state_dict()
+    weights = _renamed(_read(path), expected)
     problems = {
         "absent": [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")],
         "unknown": [key for key in weights if key not in expected],
@@ -63,9 +65,17 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"The weights in {path} cannot be read: it must be safetensors, or a state dict saved by torch.save with "
             f"tensors only (no pickled code), and whole. {type(error).__name__}: {str(error).partition(chr(10))[0]}"
         ) from error
-    for key in ("state_dict", "model"):
+    for key in ("last", "state_dict", "model", "net"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"Expected a state dict (name -> tensor) in {path}, but got {type(content).__name__}.")
-    return {str(key).removeprefix("module."): tensor for key, tensor in content.items()}
+    return {str(key): tensor for key, tensor in content.items()}
+
+
+def _renamed(weights: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without prefixes that wrappers left in their names, unless the network's own names have them."""
+    for prefix in ("module.", "model."):
+        if not any(key.startswith(prefix) for key in expected):
+            weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
+    return weights

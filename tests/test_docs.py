@@ -107,7 +107,7 @@ def call(line: str, folder: Path) -> None:
 def test_both_first_commands_do_all_of_their_set_up() -> None:
     first, second = blocks("README.md", "bash")[:2]
     assert first.startswith(SET_UP + ". && .venv/bin/bench run --attack patch --defense lgs")
-    assert second.startswith(SET_UP + "-e '.[dev,timm,autoattack]'")
+    assert second.startswith(SET_UP + "-e '.[dev,timm,autoattack,hf]'")
     for tool in ("ruff check", "mypy", "pytest"):
         assert tool in second
 

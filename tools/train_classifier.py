@@ -20,7 +20,7 @@ from bench.contracts import InputError, Streams, answers
 from bench.data.load import load_dataset
 from bench.models import load_model
 from bench.models.nets import Net
-from bench.models.zoo import Requirements
+from bench.models.requirements import Requirements
 from bench.models.zoo import photos_cnn as small_net
 from bench.training import fit, private_randomness
 

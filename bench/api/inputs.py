@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from bench.contracts import Classifier, Images, InputError, Labels, Streams, answers
 from bench.core.identity import identity_of
-from bench.data.dataset import Dataset, Split, fingerprint
+from bench.core.tensor_cache import checksum
+from bench.data.dataset import Dataset, Split
 from bench.models import Net, logits_of, weights_fingerprint
 from bench.records.command import IN_MEMORY
 
@@ -194,7 +195,7 @@ def dataset_of(
 
 def _split(images: Images, labels: Labels) -> Split:
     images, labels = images.cpu(), labels.cpu()
-    return Split(labels, lambda indices: images[indices], lambda: fingerprint(images, labels))
+    return Split(labels, lambda indices: images[indices], lambda: checksum({"images": images, "labels": labels})[:12])
 
 
 def model_name(model: AnyModel, classifier: Classifier, images: Images, name: str | None = None) -> str:

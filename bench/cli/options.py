@@ -52,7 +52,7 @@ class InputOptions:
 
     def setting(self) -> Setting:
         """Where the inputs are; raises InputError for a number or a device that cannot be."""
-        from bench.engine.setting import Setting, split_weights
+        from bench.engine.setting import Setting, data_text, split_weights
 
         model, weights = split_weights(self.model)
         if weights and self.weights:
@@ -60,7 +60,7 @@ class InputOptions:
                 f"Expected weights once, but got {self.weights} with --weights and {weights} in the model."
             )
         return Setting(
-            dataset=self.dataset,
+            dataset=data_text(self.dataset, model),
             model=model,
             weights=weights or self.weights,
             mean=_numbers(self.mean, "--mean"),

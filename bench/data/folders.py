@@ -17,7 +17,7 @@ from bench.core.files import content_hash
 from bench.core.identity import identity_of
 from bench.data.content import FileHashes, pixel_hash
 from bench.data.dataset import Dataset, Split, generator, places_in_class
-from bench.data.pixels import Preparation, open_image, read_all
+from bench.data.pixels import Interpolation, Preparation, open_image, read_all
 from bench.errors import InputError
 
 _ENDINGS = {
@@ -89,6 +89,7 @@ def folder(
     channels: int = 3,
     seed: int = 0,
     name: str | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> Dataset:
     """Image files in class folders; the classes are the folders' names in alphabetical order.
 
@@ -105,13 +106,14 @@ def folder(
         channels: 3 turns grey images into colour, 1 colour into grey.
         seed: of the choice of images for a share.
         name: what records call the folder; by default its own name.
+        interpolation: of the scaling: bilinear, bicubic or lanczos.
 
     Raises:
         InputError: a folder is missing or empty, a class has no image, there is only one class, two folders differ in
             their classes, an image for evaluation is also one for training, or a parameter is out of range. An image
             that cannot be read raises it when it is loaded.
     """
-    prepare = Preparation(resize, crop, channels)
+    prepare = Preparation(resize, crop, channels, interpolation)
     learn, evaluate = root / "train", next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
     share = _training_share(train)
     if evaluate and learn.is_dir():

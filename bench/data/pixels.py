@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 
 from bench.data.dataset import Bytes, Indices
 from bench.errors import InputError
+
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 
 BACKGROUND = "white"
 """The colour behind transparent pixels."""
@@ -28,14 +30,21 @@ class Preparation:
     """How an image of any kind becomes an array of one size.
 
     Attributes:
-        resize: the shorter side in pixels after scaling (bilinear, antialiased), or None to leave it.
+        resize: the shorter side in pixels after scaling (antialiased), or None to leave it.
         crop: side of the central square in pixels, or None for the whole image.
         channels: 1 for grey, 3 for colour.
+        interpolation: of the scaling.
     """
 
     resize: int | None = None
     crop: int | None = None
     channels: int = 3
+    interpolation: Interpolation = "bilinear"
+
+    def __repr__(self) -> str:
+        """As it always was where the scaling is bilinear, since fingerprints of images depend on it."""
+        other = "" if self.interpolation == "bilinear" else f", interpolation={self.interpolation!r}"
+        return f"Preparation(resize={self.resize}, crop={self.crop}, channels={self.channels}{other})"
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -51,7 +60,7 @@ class Preparation:
         if self.resize:
             short = min(image.size)
             size = (self.resize * image.width // short, self.resize * image.height // short)  # as torchvision rounds
-            image = image.resize(size, Image.Resampling.BILINEAR)
+            image = image.resize(size, Image.Resampling[self.interpolation.upper()])
         if self.crop:
             if self.crop > min(image.size):
                 raise ValueError(f"crop={self.crop} is more than its {image.width}×{image.height} pixels")

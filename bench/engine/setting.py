@@ -15,7 +15,7 @@ from bench.contracts import Classifier, InputError, Plugin
 from bench.core.files import content_hash
 from bench.core.identity import former_identities, identity_of, without_hashes
 from bench.data.load import Dataset, load_dataset
-from bench.models import canonical_model
+from bench.models import canonical_model, preparation_of
 from bench.plugins.specs import Spec, parse_value, write_value
 from bench.records.schema import Cell, Effort, Precision, Tier, first_problem
 
@@ -69,6 +69,15 @@ class Setting:
         return text
 
 
+def data_text(dataset: str, model: str) -> str:
+    """The text of a data set with the preparation that its model wants, if it is a folder and says nothing of it."""
+    spec = Spec.parse(dataset)
+    given = dict(spec.parameters)
+    if spec.name != "folder" or given.keys() & {"resize", "crop"}:
+        return dataset
+    return str(Spec(spec.name, spec.first, tuple(sorted((preparation_of(model) | given).items()))))
+
+
 def name_files(text: str, plugin: Plugin) -> tuple[str, dict[str, Path]]:
     """The text of an attack or a defense as cells have it, and the files that it names, by their names there."""
     declared, files = set(plugin.files()), dict[str, Path]()
@@ -90,6 +99,8 @@ def model_text(setting: Setting) -> tuple[str, dict[str, Path]]:
 
     spec = Spec.parse(_each_value(Spec.parse(canonical_model(setting.model)), name))
     pairs = dict(spec.parameters)
+    if "classes" in pairs and Path(pairs["classes"]).is_file():
+        pairs["classes"] = _add(Path(pairs["classes"]), files)
     if setting.weights:
         pairs["weights"] = _add(setting.weights, files)
     pairs |= {key: write_value(value) for key in ("mean", "std") if (value := getattr(setting, key))}

@@ -12,6 +12,7 @@ from bench.models.load import (
     python_module,
     weights_fingerprint,
 )
+from bench.models.preparation import preparation_of
 
 __all__ = [
     "MODELS",
@@ -20,6 +21,7 @@ __all__ = [
     "load_model",
     "logits_of",
     "model_fingerprint",
+    "preparation_of",
     "python_module",
     "weights_fingerprint",
 ]

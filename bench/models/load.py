@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,9 @@ from bench.contracts import Classifier, Streams
 from bench.core.tensor_cache import checksum
 from bench.errors import InputError
 from bench.models.nets import Net, logits_of
-from bench.models.zoo import MODELS, Requirements
+from bench.models.requirements import Requirements
+from bench.models.subset import Subset, places_of, read_class_names
+from bench.models.zoo import MODELS
 from bench.plugins.source_code import belongs_to, fingerprint_of
 from bench.plugins.specs import Spec, build, canonical, check_known, parse_value, write_value
 from bench.training import private_randomness
@@ -31,10 +34,16 @@ __all__ = [
     "weights_fingerprint",
 ]
 
-_FIRST = {"torchvision": "name", "timm": "name", "python": "address"}
+_FIRST = {"torchvision": "name", "timm": "name", "hf": "name", "robustbench": "name", "python": "address"}
 """Models whose text goes on with a word that is this parameter."""
-_OF_ANY_MODEL = ("mean", "std")
-"""Parameters that every model's text may have."""
+_NUMBERS_OF_ANY_MODEL = ("mean", "std")
+"""Parameters that every model's text may have; and `classes`, a file."""
+_REFUSED = {
+    "onnx": "An ONNX model gives no gradients, which most attacks and the strongest need. Load it as a torch module "
+    "(python:MODULE:FUNCTION). From Python, bench.evaluate takes any function as model, such as one that calls "
+    "onnxruntime, for attacks that need scores only.",
+}
+"""Names of no model, and why."""
 
 
 def load_model(
@@ -42,6 +51,7 @@ def load_model(
     *,
     num_classes: int,
     image_shape: tuple[int, int, int],
+    class_names: Sequence[str] = (),
     weights: Path | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
@@ -52,8 +62,10 @@ def load_model(
     It is in evaluation mode and its weights take no gradient.
 
     Args:
-        text: the name and its parameters; any model also takes mean= and std=, such as mean=0.5:0.5:0.5.
+        text: the name and its parameters; any model also takes mean= and std=, such as mean=0.5:0.5:0.5, and classes=,
+            a file with the names of its classes, one on each line, if the data set has only some of them.
         num_classes, image_shape: of the data set; the shape is (c, h, w).
+        class_names: of the data set, in its order; needed with classes=.
         weights: a file of weights (safetensors, or a state dict saved by torch), loaded into the network.
         mean, std: normalisation of images in [0, 1], for each channel or for all; by default the model's own.
         seed: of the initialisation, if there are no weights.
@@ -62,12 +74,13 @@ def load_model(
         InputError: no model has that name, a parameter is wrong, or it does not fit the images, the classes or the
             weights.
     """
-    spec = Spec.parse(text)
-    check_known(spec.name, MODELS, "model")
+    spec = _known_spec(text)
     parameters = dict(spec.parameters)
     mean = _numbers(parameters.pop("mean", None), "mean") or mean
     std = _numbers(parameters.pop("std", None), "std") or std
-    required = Requirements(num_classes, image_shape, weights)
+    file = Path(parameters.pop("classes")) if "classes" in parameters else None
+    names = read_class_names(file) if file else []
+    required = Requirements(len(names) or num_classes, image_shape, weights)
     with private_randomness(seed):
         model = _make(spec, parameters, required)
     if isinstance(model, Net):
@@ -75,11 +88,12 @@ def load_model(
             load_weights(model.network, weights)
         own_mean, own_std = (tuple(values.flatten().tolist()) for values in (model.mean, model.std))
         trained = model.trained or weights is not None
-        model = Net(model.network, num_classes, mean or own_mean, std or own_std, trained)
-    elif weights or mean or std:
-        raise InputError(f"{text} makes a finished classifier, which takes no weights, mean or std.")
+        network = Subset(model.network, places_of(class_names, names, file)) if file else model.network
+        model = Net(network, num_classes, mean or own_mean, std or own_std, trained)
+    elif weights or mean or std or file:
+        raise InputError(f"{text} makes a finished classifier, which takes no weights, mean, std or classes.")
     model.eval().requires_grad_(False)
-    _try(model, spec, required)
+    _try(model, spec, replace(required, num_classes=num_classes))
     return model
 
 
@@ -88,12 +102,23 @@ def canonical_model(text: str) -> str:
 
     Raises InputError for an unknown name or parameter, or a value that cannot be read.
     """
-    spec = Spec.parse(text)
-    check_known(spec.name, MODELS, "model")
-    shared = [(key, write_value(_numbers(value, key))) for key, value in spec.parameters if key in _OF_ANY_MODEL]
-    own = tuple(pair for pair in spec.parameters if pair[0] not in _OF_ANY_MODEL)
+    spec = _known_spec(text)
+    shared = [
+        (key, write_value(_numbers(value, key)) if key in _NUMBERS_OF_ANY_MODEL else value)
+        for key, value in spec.parameters
+        if key in (*_NUMBERS_OF_ANY_MODEL, "classes")
+    ]
+    own = tuple(pair for pair in spec.parameters if pair[0] not in dict(shared))
     spec = canonical(replace(spec, parameters=own), MODELS[spec.name], f"model {spec.name!r}")
     return str(replace(spec, parameters=tuple(sorted([*spec.parameters, *shared]))))
+
+
+def _known_spec(text: str) -> Spec:
+    spec = Spec.parse(text)
+    if spec.name in _REFUSED:
+        raise InputError(_REFUSED[spec.name])
+    check_known(spec.name, MODELS, "model")
+    return spec
 
 
 def weights_fingerprint(model: nn.Module) -> str:

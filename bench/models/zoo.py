@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,37 +13,13 @@ from torch import nn
 
 from bench.contracts import Classifier
 from bench.errors import InputError, MissingExtraError
+from bench.models.hubs import huggingface_model, robustbench_model
 from bench.models.nets import MnistCNN, Net, ResNet20, SmallResNet
+from bench.models.requirements import Requirements
 from bench.plugins.specs import Spec, check_known
 from bench.weights_file import load_weights, shipped_weights
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Requirements:
-    """What a model must fit.
-
-    Attributes:
-        num_classes, image_shape: of the data set; the shape is (c, h, w).
-        weights: a file that will be loaded into it, or None.
-    """
-
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    weights: Path | None = None
-
-    @property
-    def channels(self) -> int:
-        """1 for grey, 3 for colour."""
-        return self.image_shape[0]
-
-    def refusal(self, model: str, answers: int | str) -> str:
-        """The error message for a model that answers with other classes."""
-        return (
-            f"Expected a model for the data set's {self.num_classes} classes, but {model} answers with {answers}. "
-            "Choose a data set, a model or weights that fit."
-        )
 
 
 def photos_cnn(required: Requirements, trained: bool = True) -> Net:
@@ -116,6 +92,10 @@ def torchvision_model(required: Requirements, name: str, weights: str | None = N
 def timm_model(required: Requirements, name: str, **parameters: Any) -> Net:
     """`timm:NAME`, with the parameters of its constructor (extra: timm); without weights unless pretrained=true.
 
+    `timm:local-dir:FOLDER,pretrained=true` reads config.json and model.safetensors of a folder, without a network. With
+    weights of its own, images in a folder are scaled and cropped as its configuration says, unless resize= or crop= is
+    given.
+
     Args:
         required: what it must fit.
         name: as timm.create_model knows it.
@@ -131,7 +111,7 @@ def timm_model(required: Requirements, name: str, **parameters: Any) -> Net:
     except Exception as error:  # timm raises whatever its many constructors do
         raise InputError(f"timm cannot make {name!r} with {settings}: {error}") from error
     default = cast("dict[str, Any]", network.default_cfg)
-    normalisation = _of_channels(required, default["mean"], default["std"])
+    normalisation = _of_channels(required, tuple(default["mean"]), tuple(default["std"]))
     trained = bool(parameters.get("pretrained") or parameters.get("checkpoint_path"))
     return Net(network, required.num_classes, *normalisation, trained=trained)
 
@@ -154,7 +134,14 @@ def python_model(required: Requirements, address: str, **parameters: Any) -> Cla
         ) from error
     if "num_classes" in inspect.signature(make).parameters:
         parameters = {"num_classes": required.num_classes} | parameters
-    network = make(**parameters)
+    try:
+        network = make(**parameters)
+    except Exception as error:  # it may fail in any way
+        frames = traceback.extract_tb(error.__traceback__)
+        raise InputError(
+            f"The function of python:{address} failed: {type(error).__name__}: {error} "
+            f"({Path(frames[-1].filename).name}:{frames[-1].lineno})"
+        ) from error
     if not isinstance(network, nn.Module):
         raise InputError(f"Expected a torch module from {address}, but got {type(network).__name__}.")
     return network if isinstance(network, Classifier) else Net(network, required.num_classes)
@@ -166,6 +153,8 @@ MODELS: dict[str, Callable[..., Classifier]] = {
     "resnet20": resnet20,
     "torchvision": torchvision_model,
     "timm": timm_model,
+    "hf": huggingface_model,
+    "robustbench": robustbench_model,
     "python": python_model,
 }
 """Name -> the function that makes it from `Requirements` and parameters; `bench list` shows its first line."""
