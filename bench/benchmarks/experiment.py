@@ -142,6 +142,15 @@ class Experiment:
     timeout: Annotated[float, Field(ge=1)] | None = None
     """Seconds that each cell may take."""
 
+    time_limit: _Text | None = None
+    """Begin no cell that would not end within this time, such as 2h or 1h30m."""
+
+    retry: Literal["failed", "none", "all"] | None = None
+    """Cells without a number to compute again: failed ones, none, or also what made no sense."""
+
+    verbose: bool | None = None
+    """Write a log into results/logs."""
+
     batch_size: PositiveInt | None = None
     """Images attacked at once."""
 

@@ -28,6 +28,7 @@ from bench.cli.options import (
     add_plugins,
     checked_device,
     seeds_of,
+    time_of,
     with_options,
 )
 from bench.errors import InputError
@@ -46,6 +47,10 @@ def run_command(
         int | None,
         typer.Option(min=1, help="Images attacked at once; an interrupted cell resumes after whole batches."),
     ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(help="Begin no cell that would not end within this time, such as 2h or 1h30m.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Write a log into results/logs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do and how long it takes.")] = False,
 ) -> None:
     """Compute the cells that are missing, and print their table.
@@ -68,7 +73,9 @@ def run_command(
     from bench.records.store import Store
 
     add_plugins(options.plugin)
-    store = Store(options.results)
+    store, limit = Store(options.results), time_of(time_limit)
+    if limit and options.engine != "local":
+        raise InputError("--time-limit is for --engine local; jobs of a cluster have --job-minutes.")
     if benchmark:
         check_benchmark(context, benchmark, options.settings())
     with experiment_of(context) as file:
@@ -78,7 +85,8 @@ def run_command(
         return
     if file:
         write_experiment(context, file, plan.cells, options.results)
-    sys.exit(run_plan(plan, store, options.plugin or [], options.make_engine(options.device), options.timeout))
+    engine = options.make_engine(options.device)
+    sys.exit(run_plan(plan, store, options.plugin or [], engine, options.timeout, limit, verbose))
 
 
 @with_options

@@ -35,11 +35,12 @@ def print_dry_run(plan: Plan, store: Store, engine: Local, console: Console) -> 
     console.print(summary(plan, forecast, crew(engine)), markup=False, highlight=False)
 
 
-def announce(plan: Plan, store: Store, engine: Local, notes: Console) -> None:
-    """Says how long a long run will take."""
+def announce(plan: Plan, store: Store, engine: Local, notes: Console) -> Forecast:
+    """Says how long a long run will take, and returns what it will cost."""
     forecast = estimate(plan, store)
     if forecast.total(crew(engine)) > WORTH_SAYING:
         notes.print(summary(plan, forecast, crew(engine)), markup=False, highlight=False, style="dim")
+    return forecast
 
 
 def crew(engine: Local) -> int:

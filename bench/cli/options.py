@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
@@ -35,6 +36,10 @@ SeedsOption = Annotated[str, typer.Option(help="Seeds, separated by commas.")]
 WorkersOption = Annotated[int, typer.Option(min=0, help="Worker processes; 0 computes in this one.")]
 TimeoutOption = Annotated[float | None, typer.Option(min=1, help="Seconds that each cell may take.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Of crafting; all that counts is counted in float32.")]
+RetryOption = Annotated[
+    Literal["failed", "none", "all"],
+    typer.Option(help="Cells without a number to compute again: failed ones, none, or also what made no sense."),
+]
 AttacksOption = Annotated[str, typer.Option(help="Attacks, separated by commas, or 'all'.")]
 DefensesOption = Annotated[str, typer.Option(help="Defenses, separated by commas, or 'all'.")]
 
@@ -136,6 +141,7 @@ class MatrixOptions(InputOptions, EngineOptions):
     effort: EffortOption = "standard"
     seed: SeedsOption = "0"
     timeout: TimeoutOption = None
+    retry: RetryOption = "failed"
     precision: PrecisionOption = "float32"
     results: ResultsOption = Path("results")
     plugin: PluginsOption = None
@@ -179,7 +185,8 @@ class MatrixOptions(InputOptions, EngineOptions):
         seeds = seeds_of(self.seed)
         elsewhere = self.engine != "local"
         return joined(
-            plan(setting, attack, defense, tiers, seeds, self.effort, store, elsewhere) for setting in settings
+            plan(setting, attack, defense, tiers, seeds, self.effort, store, elsewhere, self.retry)
+            for setting in settings
         )
 
 
@@ -231,6 +238,18 @@ def seeds_of(text: str) -> list[int]:
     if min(seeds) < 0:
         raise InputError(f"Expected seeds from 0 for --seed, but got {text!r}.")
     return seeds
+
+
+def time_of(text: str | None) -> float | None:
+    """Seconds of a time such as 2h, 90m or 1h30m; None for None. Raises InputError for another text."""
+    if text is None:
+        return None
+    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    units = zip(parts.groups(), (86_400, 3600, 60, 1), strict=True) if parts else ()
+    seconds = sum(int(number or 0) * unit for number, unit in units)
+    if not seconds:
+        raise InputError(f"Expected a time such as 2h, 90m or 1h30m for --time-limit, but got {text!r}.")
+    return float(seconds)
 
 
 def checked_device(text: str) -> str:

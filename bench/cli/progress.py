@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -13,8 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.cli.forecast import announce, duration, print_dry_run
+from bench.cli.run_log import RunLog
 from bench.core.tensor_cache import begin_job
 from bench.engine.engines import Engine, Local
+from bench.engine.estimate import Forecast
 from bench.engine.matrix import compute
 from bench.engine.plan import Plan, Task
 from bench.engine.workers import OnProgress
@@ -28,7 +33,15 @@ WIDE = 120
 """Width in characters of a table that goes into a file or a pipe."""
 
 
-def run_plan(plan: Plan, store: Store, plugins: list[Path], engine: Engine, timeout: float | None) -> int:
+def run_plan(
+    plan: Plan,
+    store: Store,
+    plugins: list[Path],
+    engine: Engine,
+    timeout: float | None,
+    time_limit: float | None = None,
+    verbose: bool = False,
+) -> int:
     """Computes what is missing of a plan, saves each record at once, and prints the table of all cells.
 
     Args:
@@ -37,21 +50,35 @@ def run_plan(plan: Plan, store: Store, plugins: list[Path], engine: Engine, time
         plugins: files with third-party plugins.
         engine: where to compute it.
         timeout: seconds allowed for one cell, or None.
+        time_limit: seconds for everything; no cell is begun that would not end in time. Only on this machine.
+        verbose: whether to write a log below the results folder.
 
     Returns:
-        The exit code: 0, or 1 where a cell failed or the run was interrupted.
+        The exit code: 0, or 1 where a cell failed, was left out for lack of time, or the run was interrupted.
     """
     begin_job()
+    end = time.monotonic() + (time_limit or math.inf)
+    log = RunLog(store.folder / "logs" if verbose else None)
+    log.begin(plan)
     console, notes = _consoles(plan)
-    outcomes, latencies, failed = list(plan.done), list(plan.latencies), 0
+    outcomes, latencies, failed, left = list(plan.done), list(plan.latencies), 0, len(plan.tasks)
     if plan.done:
         notes.print(f"{len(plan.done)} of {len(plan.cells)} cells were computed before.", style="dim")
     if plan.tasks and isinstance(engine, Local):
-        announce(plan, store, engine, notes)
+        forecast = announce(plan, store, engine, notes)
+        if time_limit:
+            engine = replace(engine, may_begin=partial(_fits, forecast, end))
     try:
-        with _progress(plan, notes) as on_progress:
+        with _progress(plan, notes) as show:
+
+            def on_progress(task: Task, share: float, doing: str) -> None:
+                log.progress(task, share, doing)
+                show(task, share, doing)
+
             for done in compute(plan, store, plugins, engine, timeout, on_progress):
                 on_progress(done.task, 1, "done")
+                log.end(done.task, done.record)
+                left -= 1
                 if isinstance(done.record, Outcome):
                     outcomes.append(done.record)
                 elif done.record.status == "ok":
@@ -64,7 +91,16 @@ def run_plan(plan: Plan, store: Store, plugins: list[Path], engine: Engine, time
         return 1
     write_report(store.folder)
     print_boards(outcomes, latencies, console)
-    return 1 if failed else 0
+    if time_limit and left:
+        notes.print(f"{left} tasks were not begun: they would not have ended in time. The same command resumes there.")
+    if log.path:
+        notes.print(f"log: {log.path}", style="dim", markup=False)
+    return 1 if failed or left else 0
+
+
+def _fits(forecast: Forecast, end: float, task: Task, crafted: bool) -> bool:
+    """Whether a task will end in time."""
+    return time.monotonic() + (forecast.seconds if crafted else forecast.alone)[task] <= end
 
 
 def print_forecast(plan: Plan, store: Store, engine: Engine) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
@@ -41,17 +41,20 @@ class Local:
     Attributes:
         workers: how many; 0 computes in this one, for debugging.
         devices: where they compute, in turn, with one worker for each at least; by default where the tasks say.
+        may_begin: as for `TaskQueue`.
     """
 
     workers: int = 1
     devices: tuple[str, ...] = ()
+    may_begin: Callable[[Task, bool], bool] = lambda task, crafted: True
     name: ClassVar[str] = "local"
 
     def run(
         self, tasks: list[Task], store: Store, plugins: list[Path], timeout: float | None, on_progress: OnProgress
     ) -> Iterator[Done]:
         """As `Engine.run`."""
-        return execute(TaskQueue(tasks, store), plugins, self.workers, timeout, on_progress, self.devices)
+        queue = TaskQueue(tasks, store, may_begin=self.may_begin)
+        return execute(queue, plugins, self.workers, timeout, on_progress, self.devices)
 
 
 def devices_of(text: str) -> tuple[str, ...]:

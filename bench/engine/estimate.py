@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -44,12 +45,14 @@ class Forecast:
 
     Attributes:
         seconds: of each task. Images and trainings that several share count for the first of them.
+        alone: of each task, if nothing that it shares with others is made before.
         rough: tasks that no record is like; theirs is a guess.
         start: seconds until a worker computes.
         mib: memory of a worker.
     """
 
     seconds: Mapping[Task, float]
+    alone: Mapping[Task, float]
     rough: frozenset[Task]
     start: float
     mib: float
@@ -72,22 +75,24 @@ class _Here:
 def estimate(plan: Plan, store: Store) -> Forecast:
     """What the tasks of a plan cost, by the records of a store."""
     if not plan.tasks:
-        return Forecast({}, frozenset(), 0.0, 0.0)
+        return Forecast({}, {}, frozenset(), 0.0, 0.0)
     known, here = _Known(store.outcomes(), store.latencies()), dict[tuple[str, str], _Here]()
-    seconds, rough, shared = dict[Task, float](), set[Task](), {_column(record.cell) for record in plan.done}
+    seconds, alone, rough = dict[Task, float](), dict[Task, float](), set[Task]()
+    shared: set[tuple[object, ...]] = {_column(record.cell) for record in plan.done}
     for task in plan.tasks:
         dataset, model, defense = _names(task)
         place = here.get((dataset, model)) or here.setdefault((dataset, model), _timed(_testbed(task.setting)))
         if isinstance(task, LatencyTask):
-            seconds[task] = _TIMINGS * place.forward * (1 + (known.ratio(dataset, model, defense) or 1))
+            seconds[task] = alone[task] = _TIMINGS * place.forward * (1 + (known.ratio(dataset, model, defense) or 1))
             continue
+        alone[task], _ = _cost(task, known, place, set())
         seconds[task], guessed = _cost(task, known, place, shared)
         if guessed:
             rough.add(task)
     peak = max(
         [known.training_mib.get(_names(task)[2], 0.0) for task in plan.tasks] + [one.mib for one in here.values()]
     )
-    return Forecast(seconds, frozenset(rough), _age(), resident_mib() + peak)
+    return Forecast(seconds, alone, frozenset(rough), _age(), resident_mib() + peak)
 
 
 def _cost(task: CellTask, known: _Known, here: _Here, shared: set[tuple[object, ...]]) -> tuple[float, bool]:
@@ -180,20 +185,20 @@ def _testbed(setting: Setting) -> Testbed:
 
 
 def _timed(testbed: Testbed) -> _Here:
-    """Times passes of the bare model, and measures the memory of a step of a gradient."""
+    """Times passes of the bare model, and measures the memory of a step of a gradient; 0 if the model fails."""
     rows = slice(0, min(testbed.batch_size, len(testbed)))
     images, streams, times = testbed.images[rows], testbed.streams[rows], list[float]()
-    begun = perf_counter()
-    while not times or perf_counter() - begun < _TIMED:
-        started = perf_counter()
-        answers(testbed.bare, images, streams)
-        if testbed.device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(perf_counter() - started)
-    peak = PeakMemory(testbed.device)
-    changed = images.clone().requires_grad_()
-    torch.autograd.grad(testbed.bare(changed, streams).sum(), changed)
-    return _Here(len(testbed), median(times) / len(images), peak.mib)
+    peak, begun = PeakMemory(testbed.device), perf_counter()
+    with suppress(Exception):  # a network may fail in any way; the tasks will say how
+        while not times or perf_counter() - begun < _TIMED:
+            started = perf_counter()
+            answers(testbed.bare, images, streams)
+            if testbed.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(perf_counter() - started)
+        changed = images.clone().requires_grad_()
+        torch.autograd.grad(testbed.bare(changed, streams).sum(), changed)
+    return _Here(len(testbed), median(times or [0.0]) / len(images), peak.mib)
 
 
 def _names(task: Task) -> tuple[str, str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from bench.contracts import Attack, Defense, InputError, MissingExtraError, NotApplicableError, UniversalAttack
 from bench.core.identity import without_hashes
@@ -17,6 +17,7 @@ from bench.plugins.specs import split_specs
 from bench.records.schema import TIERS, Cell, Effort, Latency, Outcome, Tier
 from bench.records.store import Store
 
+Retry = Literal["failed", "none", "all"]
 UNDEFENDED = "none"
 """The defense that every other row is compared with; it shares all its images with the oblivious tier."""
 
@@ -125,6 +126,7 @@ def plan(
     effort: Effort,
     store: Store,
     elsewhere: bool = False,
+    retry: Retry = "failed",
 ) -> Plan:
     """Checks everything that was asked for, then crosses it; raises InputError before any work is done.
 
@@ -135,6 +137,8 @@ def plan(
         effort: which presets of the attacks.
         store: the records.
         elsewhere: whether it is computed on other machines: timings of any machine then count as done.
+        retry: which records without numbers, made from the same inputs, are computed again: those of errors and limits,
+            none, or also those that say that an attack makes no sense.
     """
     result = Plan()
     made_attacks = {text: make_attack(text, effort) for text in _named("attack", attacks, result.left_out)}
@@ -164,9 +168,9 @@ def plan(
                     old = [cell for cell in former_cells(cell, former) if store.path(cell).is_file()]
                     inputs = known.of_cell(attack, defense, tier)
                     task = CellTask(cell, own, **_origin(cell, inputs, old, store))
-                    _sort_in(result, task, inputs, store)
+                    _sort_in(result, task, store, retry)
                     _explain(result, task, former)
-    _add_latencies(result, own, testbed, made_defenses, former, store, elsewhere)
+    _add_latencies(result, own, testbed, made_defenses, former, store, elsewhere, retry)
     return result
 
 
@@ -246,16 +250,21 @@ def _misfit(text: str, plugin: Attack | Defense, testbed: Testbed) -> str | None
     return None
 
 
-def _sort_in(plan: Plan, task: CellTask, inputs: dict[str, str], store: Store) -> None:
-    """A cell is done if its record is `ok` and was made from these very inputs."""
+def _sort_in(plan: Plan, task: CellTask, store: Store, retry: Retry) -> None:
+    """A cell is done if its record stays and was made from these very inputs."""
     record = store.load(task.cell)
-    changed = [name for name, value in inputs.items() if record and record.fingerprints.get(name) != value]
-    if record and record.status == "ok" and not changed:
+    changed = [name for name, value in task.inputs if record and record.fingerprints.get(name) != value]
+    if record and not changed and _stays(record, retry):
         plan.done.append(record)
         return
     if record and record.status == "ok":
         plan.stale.append(f"{task}: stale, since it was computed with another {', '.join(changed)}")
     plan.tasks.append(task)
+
+
+def _stays(record: Outcome | Latency, retry: Retry) -> bool:
+    final = record.status == "ok" or retry == "none"
+    return final or (record.status == "not-applicable" and retry == "failed")
 
 
 def _origin(
@@ -279,6 +288,7 @@ def _add_latencies(
     former: Mapping[str, tuple[str, ...]],
     store: Store,
     elsewhere: bool,
+    retry: Retry,
 ) -> None:
     """One timing for each defense whose record is missing, failed or stale."""
     known = {(record.dataset, record.model, record.defense): record for record in store.latencies()}
@@ -286,7 +296,7 @@ def _add_latencies(
     for text, defense in defenses.items():
         record = known.get((testbed.name, model, text))
         inputs = latency_fingerprints(defense, testbed, None if elsewhere else setting.device)
-        if record and record.status == "ok" and inputs.items() <= record.fingerprints.items():
+        if record and _stays(record, retry) and inputs.items() <= record.fingerprints.items():
             plan.latencies.append(record)
         else:
             task = LatencyTask(testbed.name, model, text, setting)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -30,15 +30,25 @@ class TaskQueue:
     so that no two craft the same images. A timing runs while no other worker of this run is at work.
     """
 
-    def __init__(self, tasks: Iterable[Task], store: Store | None = None, wait: bool = True) -> None:
+    def __init__(
+        self,
+        tasks: Iterable[Task],
+        store: Store | None = None,
+        wait: bool = True,
+        may_begin: Callable[[Task, bool], bool] = lambda task, crafted: True,
+    ) -> None:
         """All the tasks of a run.
 
         Args:
             tasks: what to compute; the order within a column and that of the columns is kept.
             store: where records and claims are; without one nothing is saved or claimed.
             wait: whether to wait for what other runs have claimed, or to leave it to them.
+            may_begin: whether there is time for a task, given whether the images that its column shares are crafted;
+                one for which there is none is left out.
         """
         self.waits = wait
+        self._may_begin = may_begin
+        self._crafted: set[str] = set()
         self._store = store
         self._left: dict[str, list[Task]] = {}
         for task in tasks:
@@ -65,6 +75,7 @@ class TaskQueue:
         """
         if any(isinstance(task, LatencyTask) for task in busy) or time.monotonic() < self._look_again:
             return None
+        self._leave_out()
         columns = [name for name, tasks in self._left.items() if not (busy and isinstance(tasks[0], LatencyTask))]
         own = [last.column] if last and last.column in columns else []
         unoccupied = (name for name in columns if name not in self._columns and self._enter(name))
@@ -81,6 +92,7 @@ class TaskQueue:
         if self._store is not None:
             save_done(done, self._store)
         _release(self._claims.pop(done.task, None))
+        self._crafted.add(done.task.column)
         if done.task.column not in self._left:
             self._leave(done.task.column)
 
@@ -89,6 +101,14 @@ class TaskQueue:
         for lock in [*self._claims.values(), *self._columns.values()]:
             _release(lock)
         self._claims, self._columns = {}, {}
+
+    def _leave_out(self) -> None:
+        """Leaves out the tasks for which there is no time any more."""
+        left = {
+            column: [task for task in tasks if self._may_begin(task, column in self._crafted)]
+            for column, tasks in self._left.items()
+        }
+        self._left = {column: tasks for column, tasks in left.items() if tasks}
 
     def _take(self, column: str) -> Task | Done | None:
         """The first task of a column that nobody else has claimed."""

@@ -89,7 +89,8 @@ def _nothing() -> None:
 
 
 def _wait_for_others(queue: TaskQueue, on_progress: OnProgress) -> None:
-    on_progress(queue.left[0], 0, "another run computes it")
+    for task in queue.left[:1]:  # for which there may be no time any more
+        on_progress(task, 0, "another run computes it")
     time.sleep(0.1)
 
 

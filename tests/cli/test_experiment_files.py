@@ -11,7 +11,10 @@ import pytest
 import typer
 
 from bench.benchmarks.experiment import Experiment, load_experiment, schema_text
+from bench.cli import forecast
 from bench.cli.main import app, main
+from bench.engine.estimate import Forecast
+from bench.engine.plan import Plan
 from bench.records.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
@@ -153,7 +156,8 @@ def test_a_file_of_every_key_is_read(tmp_path: Path) -> None:
     path = tmp_path / "all.toml"
     path.write_text(
         SMALL + 'model = "photos-cnn"\nweights = "w.pt"\nmean = "0.5"\nstd = "0.5"\ntargeted = true\ntarget = "cat"\n'
-        'effort = "quick"\nprecision = "float32"\ndevice = "cpu"\ntimeout = 9\nbatch_size = 4\nplugin = "a.py"\n'
+        'effort = "quick"\nprecision = "float32"\ndevice = "cpu"\ntimeout = 9\nbatch_size = 4\n'
+        'time_limit = "2h"\nretry = "all"\nverbose = true\nplugin = "a.py"\n'
         'engine = "slurm"\ncells_per_job = 5\ngpus_per_node = 1\ncpus_per_task = 4\nmemory = 8\njobs = 9\n'
         'job_minutes = 60\npartition = "gpu"\naccount = "us"\nqos = "low"\naddress = "auto"\n'
         '[benchmark]\ntitle = "t"\nthreat = "x"\ncounts = "y"\ndata = "photos*"\nweights = "z"\n'
@@ -177,3 +181,44 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(
     capsys.readouterr()
     assert run(monkeypatch, "run", "experiment.toml", "--dry-run") == 0
     assert "12 cells: 3 done, 9 to do" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_time_limit_begins_no_cell_that_would_not_end_in_time_and_the_next_run_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "experiment.toml", "--attack", "fgsm", "--defense", "none", "--seed", "0"]
+    hour = Forecaster(3601.0)
+    monkeypatch.setattr(forecast, "estimate", hour)
+    assert run(monkeypatch, *words, "--time-limit", "1h") == 1
+    assert "2 tasks were not begun" in capsys.readouterr().err
+    assert not list((folder / "results" / "records").rglob("*.json"))
+    assert run(monkeypatch, *words, "--time-limit", "1h30m") == 0
+    assert len(list((folder / "results" / "records").rglob("*.json"))) == 2
+
+
+class Forecaster:
+    """Says of every task that it takes so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self, plan: Plan, store: Store) -> Forecast:
+        times = dict.fromkeys(plan.tasks, self.seconds)
+        return Forecast(times, times, frozenset(), 0.0, 0.0)
+
+
+@pytest.mark.parametrize("text", ["soon", "2", "0h", "1h2h", "h"])
+def test_a_time_that_is_none_is_refused(
+    text: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "run", "--time-limit", text) == 2
+    assert "Expected a time such as 2h, 90m or 1h30m" in capsys.readouterr().err
+
+
+def test_a_log_says_when_each_task_began_and_how_it_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["run", "experiment.toml", "--attack", "fgsm", "--defense", "none", "--seed", "0"]
+    assert run(monkeypatch, *words, "--verbose") == 0
+    (log,) = (folder / "results" / "logs").glob("*.log")
+    text = log.read_text()
+    for line in ("bench run experiment.toml", "2 tasks are to do", "fgsm × none, oblivious: ok", "took", "latency"):
+        assert line in text

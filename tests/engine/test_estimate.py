@@ -86,7 +86,7 @@ def test_images_that_were_crafted_before_cost_nothing(store: Store) -> None:
 
 def test_workers_share_the_work_but_no_task(store: Store) -> None:
     tasks = [LatencyTask("d", "m", name, SETTING) for name in "abc"]
-    forecast = Forecast(dict(zip(tasks, (1.0, 2.0, 9.0), strict=True)), frozenset(), 5.0, 100.0)
+    forecast = Forecast(dict(zip(tasks, (1.0, 2.0, 9.0), strict=True)), {}, frozenset(), 5.0, 100.0)
     assert forecast.total(1) == 17
     assert forecast.total(2) == 14
-    assert Forecast({}, frozenset(), 5.0, 1.0).total(1) == 0
+    assert Forecast({}, {}, frozenset(), 5.0, 1.0).total(1) == 0

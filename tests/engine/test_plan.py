@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from bench.contracts import InputError
 from bench.engine.engines import Local
 from bench.engine.inputs import cell_fingerprints
 from bench.engine.matrix import compute
-from bench.engine.plan import CellTask, LatencyTask, Plan, plan
+from bench.engine.plan import CellTask, LatencyTask, Plan, Retry, plan
 from bench.engine.queue import TaskQueue
 from bench.engine.setting import Setting
+from bench.engine.task import failure
 from bench.engine.testbed import testbed_of
 from bench.engine.workers import execute, load_plugins
 from bench.plugins import registry
@@ -121,3 +123,29 @@ def test_the_time_of_a_task_begins_when_its_process_is_ready(tmp_path: Path) -> 
     assert done.record.status == "ok", done.record.reason
     assert multiprocessing.parent_process() is None
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("retry", "again"),
+    [("none", set()), ("failed", {"error"}), ("all", {"error", "not-applicable"})],
+)
+def test_records_without_numbers_are_computed_again_as_asked_unless_something_changed(
+    retry: Retry, again: set[str], tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "results")
+    setting = Setting("photos", "photos-cnn", images=4)
+    both = plan(setting, "fgsm,ifgsm", "none", ("oblivious",), [0], "quick", store)
+    tasks = [task for task in both.tasks if isinstance(task, CellTask)]
+    for task, status in zip(tasks, ("error", "not-applicable"), strict=True):
+        store.save(failure(task, status, "a reason").record)  # type: ignore[arg-type]  # mypy sees a str
+
+    def planned_again() -> tuple[set[str], set[str]]:
+        result = plan(setting, "fgsm,ifgsm", "none", ("oblivious",), [0], "quick", store, retry=retry)
+        kept = {record.status for record in result.done}
+        return kept, {store.load(task.cell).status for task in result.tasks if isinstance(task, CellTask)}  # type: ignore[union-attr]  # both are there
+
+    assert planned_again() == ({"error", "not-applicable"} - again, again)
+    for task, status in zip(tasks, ("error", "not-applicable"), strict=True):
+        other = replace(task, inputs=(("attack", "other code"),))
+        store.save(failure(other, status, "a reason").record)  # type: ignore[arg-type]  # as above
+    assert planned_again() == (set(), {"error", "not-applicable"})
