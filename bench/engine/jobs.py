@@ -29,6 +29,9 @@ from bench.records.store import Store
 TRIES = 2
 """Jobs that a task may kill before it counts as failed; in the second it is alone."""
 
+_LAST_MOMENT = 30.0
+"""Seconds."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -156,9 +159,17 @@ class _Watch:
                     for done in self._failures(job, ending, missing):
                         del missing[done.task]
                         yield done
+            self._let_end()
         finally:
             for handle, _ in self.running:
                 self.engine.cancel(handle)
+
+    def _let_end(self) -> None:
+        """Gives jobs whose records are all there a moment to end; those that still wait for a machine are cancelled."""
+        started = time.monotonic()
+        while self.running and time.monotonic() - started < _LAST_MOMENT:
+            self._ended_jobs()
+            time.sleep(0.1)
 
     def _submit_those_without_a_job(self, missing: dict[Task, None]) -> None:
         """Submits jobs for the tasks that are in none and that no other run computes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -37,11 +38,12 @@ class Ray(JobEngine):
 
     def submit(self, jobs: Sequence[Job], store: Store) -> list[Any]:
         """As many of them run at once as there are CPUs and GPUs for."""
-        if not ray.is_initialized():
-            try:
+        try:
+            _reach(self.address)
+            if not ray.is_initialized():
                 ray.init(self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise InputError(f"Ray cannot be reached at {self.address or 'this machine'}: {error}") from error
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(f"Ray cannot be reached at {self.address or 'this machine'}: {error}") from error
         function = ray.remote(num_cpus=self.cpus_per_job, num_gpus=self.gpus_per_job, max_retries=0)(_compute)
         return [function.remote(job) for job in jobs]
 
@@ -69,6 +71,13 @@ class Ray(JobEngine):
     def cancel(self, handle: Any) -> None:
         """Kills the job's process."""
         ray.cancel(handle, force=True)
+
+
+def _reach(address: str | None) -> None:
+    """Raises OSError if nothing answers at HOST:PORT, since Ray itself tries for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=30).close()
 
 
 def _compute(job: Job) -> None:

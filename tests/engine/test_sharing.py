@@ -23,14 +23,13 @@ WORDS += ["--attack", ATTACKS, "--defense", "none,shifted", "--effort", "quick"]
 CELLS = 3 * 2 * 2
 
 
-def start(folder: Path, *more: str, attack_log: str = "log") -> subprocess.Popen[str]:
+def start(folder: Path) -> subprocess.Popen[str]:
     """A run on the folder, with the folder's cache, in a process group of its own."""
-    variables = {"BENCH_CACHE": str(folder / "cache"), "COUNTED_LOG": str(folder / attack_log)}
     with (folder / "stderr").open("a") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", "bench", *WORDS, *more],
+            [sys.executable, "-m", "bench", *WORDS],
             cwd=folder,
-            env=os.environ | variables | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"BENCH_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
             stderr=errors,
             text=True,

@@ -27,8 +27,8 @@ from bench.contracts import (
 
 
 def _log(what: str) -> None:
-    """One line; a single short write to a file that is open for appending is never torn."""
-    with Path(os.environ["COUNTED_LOG"]).open("a") as file:
+    """One line beside the cache; a single short write to a file that is open for appending is never torn."""
+    with Path(os.environ["BENCH_CACHE"]).with_name("log").open("a") as file:
         file.write(f"{os.getpid()} {what}\n")
 
 
