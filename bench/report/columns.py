@@ -17,8 +17,9 @@ Numbers = Mapping[str, Formatted]
 
 
 def columns(evidence: Evidence, entries: Mapping[EntryKey, Entry]) -> list[tuple[Column, Numbers]]:
-    """For each tier the worst case, δ, β and the attacks; then what only some defenses have."""
-    numbered = [column for tier in TIERS for column in _attacked(tier, evidence.attacks(tier), entries)]
+    """For each tier the worst case, δ, β and the attacks, the ranking tier first; then what only some defenses have."""
+    tiers = sorted(TIERS, key=lambda tier: tier != evidence.basis)
+    numbered = [column for tier in tiers for column in _attacked(tier, evidence.attacks(tier), entries)]
     hint = "Proven to stay correct whatever an attack within the budget does"
     proof = Column("certified", "proof", hint, "certified", primary=True)
     numbered += _measured(evidence, proof, "certified", certified_accuracy)

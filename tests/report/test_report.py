@@ -73,10 +73,10 @@ def test_a_board_never_mixes_budgets_goals_efforts_or_numbers_of_images() -> Non
 def test_no_column_holds_both_tiers() -> None:
     one = board(*LGS)
     assert [(column.label, column.tint) for column in one.columns] == [
-        ("patch", "oblivious"), ("δ", "oblivious"), ("β", "oblivious"),
         ("patch", "adaptive"), ("δ", "adaptive"), ("β", "adaptive"),
+        ("patch", "oblivious"), ("δ", "oblivious"), ("β", "oblivious"),
     ]  # fmt: skip
-    assert [cell.text for cell in row(one, "lgs").cells] == ["60.0", "35.0", "53.3", "40.0", "55.0", "26.7"]
+    assert [cell.text for cell in row(one, "lgs").cells] == ["40.0", "55.0", "26.7", "60.0", "35.0", "53.3"]
     assert row(one, "lgs").cells[2].suffix == "of 300"
 
 
@@ -99,7 +99,7 @@ def test_several_seeds_are_one_number_and_named() -> None:
 
 def test_a_failed_cell_shows_its_status_and_its_reason_and_never_a_number() -> None:
     one = board(*LGS, outcome("patch", "jpeg", "oblivious", 0.5), outcome("patch", "jpeg", "adaptive", None))
-    cell = row(one, "jpeg").cells[3]
+    cell = row(one, "jpeg").cells[0]
     assert (cell.text, cell.value) == ("timeout", None)
     assert "took longer than 60 s" in one.footnotes[cell.note - 1]
     assert row(one, "jpeg").rank == "–"
@@ -200,7 +200,7 @@ def test_each_training_of_a_defense_is_in_its_row() -> None:
         outcome("patch", "fat", "adaptive", level, seed=seed, defense_traits=traits)
         for seed, level in enumerate((0.515, 0.865, 0.55))
     ]
-    cell = row(board(*LGS, *cells), "fat").cells[3]
+    cell = row(board(*LGS, *cells), "fat").cells[0]
     assert cell.spread == "by seed 51.5, 86.5, 55.0"
     assert float(cell.interval.split("–")[0]) < 55 < 80 < float(cell.interval.split("–")[1])
 
@@ -258,7 +258,7 @@ def test_a_record_whose_attack_could_not_be_made_joins_its_board_or_is_listed() 
     lost = outcome("boom", "jpeg", "oblivious", None, attack=None)
     boards, homeless = make_boards([*LGS, known, lost])
     assert len(boards) == 1
-    assert row(boards[0], "jpeg").cells[0].text == "timeout"
+    assert row(boards[0], "jpeg").cells[3].text == "timeout"
     assert len(homeless) == 1
     assert homeless == [lost]
 
