@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,8 @@ Batches = Callable[[int, torch.Generator], Sequence[Tensor]]
 
 Guard = Callable[[nn.Module], float]
 """A network in evaluation mode -> its score, such as its accuracy under attack on images that it does not learn."""
+
+TrainingPrecision = Literal["float32", "bfloat16"]
 
 COLLAPSED = 0.5
 """A guarded training ends when the score falls below this fraction of the best one."""
@@ -88,6 +90,7 @@ def fit(
     guard: Guard | None = None,
     progress: Callable[[float, float], None] | None = None,
     checkpoint: Path | None = None,
+    precision: TrainingPrecision = "float32",
 ) -> int:
     """Trains `network` in place: AdamW (arXiv 1711.05101), one cycle of the learning rate (arXiv 1708.07120).
 
@@ -111,6 +114,8 @@ def fit(
         guard: called after each epoch. When its score falls below half of its best, the training ends with the weights
             of the best epoch.
         progress: called with the fraction done and the mean loss of the epoch, after each epoch and every second.
+        precision: in which a CPU computes. `bfloat16`, with channels last, is nearly twice as fast where the CPU has
+            instructions for it (AVX-512 BF16, AMX), and slower elsewhere. A GPU always computes in bfloat16.
         checkpoint: a file for the state of this training, which resumes there if it is called again; the file stays
             when the training is done.
 
@@ -121,7 +126,8 @@ def fit(
         InputError: the loss is no longer finite.
     """
     optimiser = torch.optim.AdamW(parameter_groups(network, weight_decay), lr=learning_rate)
-    run = _Run(network, optimiser, seed, images.device)
+    half = images.is_cuda or precision == "bfloat16"
+    run = _Run(network, optimiser, seed, images.device, torch.channels_last if half else torch.contiguous_format)
     saved, steps, reported = Checkpoint(checkpoint), math.ceil(len(images) / batch_size), monotonic()
 
     def shuffled(epoch: int, generator: torch.Generator) -> Sequence[Tensor]:
@@ -131,7 +137,7 @@ def fit(
         inputs = images[rows] if augment is None else augment(images[rows], run.generator)
         inputs = inputs.contiguous(memory_format=run.layout)
         batch = Batch(inputs, targets[rows], Streams.of(seed, rows).derive("fit").derive(run.epoch), share)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             return loss(network, batch)
 
     with private_randomness(seed, images.device), torch.enable_grad():
@@ -159,8 +165,15 @@ def fit(
 class _Run:
     """The state of a training: all that its next steps depend on, besides the arguments of `fit`."""
 
-    def __init__(self, network: nn.Module, optimiser: torch.optim.Optimizer, seed: int, device: torch.device) -> None:
-        self.layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    def __init__(
+        self,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        seed: int,
+        device: torch.device,
+        layout: torch.memory_format,
+    ) -> None:
+        self.layout = layout
         self.network = _laid_out(network.requires_grad_(True).train(), self.layout)
         self.optimiser, self.device = optimiser, device
         self.generator = torch.Generator().manual_seed(seed)

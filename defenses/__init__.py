@@ -25,6 +25,7 @@ BUILT_IN: dict[str, str] = {
     "psd": "bench.defenses.psd:PSD",
     "random-ablation": "bench.defenses.random_ablation:RandomAblation",
     "retrained": "bench.defenses.retrained:Retrained",
+    "sac": "bench.defenses.sac:SAC",
     "sentinet": "bench.defenses.sentinet:SentiNet",
     "smoothed-vit": "bench.defenses.smoothed_vit:SmoothedViT",
     "squeeze": "bench.defenses.squeeze:Squeeze",

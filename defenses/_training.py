@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from bench.augment import mirrored_shifts
 from bench.contracts import Artifact, Classifier, Defense, Examples, Images, InputError, Labels, Streams
-from bench.training import Batch, private_randomness
+from bench.training import Batch, TrainingPrecision, private_randomness
 
 from ._examples import choose, packed, seed_of, train, unpacked
 from ._ranges import within
@@ -34,6 +34,7 @@ class Recipe(Defense):
         training_images: largest number of images to learn from, at least 2.
         shift: largest random shift of training images in pixels, in both directions.
         mirror: whether to mirror half of them.
+        precision: in which a CPU computes the training; `bfloat16` is nearly twice as fast where the CPU knows it.
     """
 
     epochs: int = 6
@@ -43,6 +44,7 @@ class Recipe(Defense):
     training_images: int = 4000
     shift: int = 2
     mirror: bool = True
+    precision: TrainingPrecision = "float32"
 
     kind = "trained"
 
@@ -67,6 +69,7 @@ class Recipe(Defense):
             "learning_rate": self.learning_rate,
             "batch_size": self.batch_size,
             "weight_decay": self.weight_decay,
+            "precision": self.precision,
             "augment": partial(mirrored_shifts, shift=self.shift, mirror=self.mirror),
         }
         return train(network, images, targets, training, rng, **(recipe | settings))

@@ -7,9 +7,12 @@ Varashevich, Kovalev 2024 (paper 003, section IV).
 
     fgsm      x' = clip(x + eps · sign ∇CE)
     rs-fgsm   from a random start within eps, one step of 1.25 eps (arXiv 2001.03994)
+    n-fgsm    one step of eps from x + η, η uniform within 2 eps, without a bound but [0, 1] (arXiv 2202.01181)
     pgd       from a random start, `steps` steps of 2.5 eps / `steps` (arXiv 1706.06083)
     patch     the same on a square of `area` at a random place, with any colours (after Wu, Tong, Vorobeychik,
-              arXiv 1909.09552, who also search for the place)
+              arXiv 1909.09552, who also search for the place). With `search`, after each step the patch tries to
+              move by a sixteenth of the image in a random direction, and stays where the loss is larger (the random
+              location optimisation of Rao, Stutz, Schiele, arXiv 2005.02313)
 
 Batch norms: attacks run on the network in evaluation mode and do not change it; clean and attacked images then pass
 through in one batch in training mode, so the statistics are over both.
@@ -25,16 +28,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench.contracts import Artifact, Classifier, Examples, Images, Labels, Streams
 from bench.training import Batch
 
-from ._ascent import ascend
+from ._ascent import ascend, loss_gradient
 from ._examples import packed
 from ._ranges import within
-from ._squares import squares
-from ._training import Trained, cross_entropies
+from ._squares import Mask, squares
+from ._training import Trained, cross_entropies, evaluating
 
 GUARD_STEPS = 10
 
@@ -47,14 +52,16 @@ class AdversarialTraining(Trained):
         attack: the attack to train against.
         eps: how far each value of an image may move, in (0, 1]; in a patch, values change freely.
         area: share of the image that a patch covers, in (0, 1].
+        search: whether the patch of `patch` searches for its place; each step then costs two more forward passes.
         steps: number of steps of `pgd` and `patch`, at least 1.
         clean_share: α, the weight of the clean images, in [0, 1].
         held_out: number of training images held out to detect a collapse; 0 turns this off.
     """
 
-    attack: Literal["fgsm", "rs-fgsm", "pgd", "patch"] = "fgsm"
+    attack: Literal["fgsm", "rs-fgsm", "n-fgsm", "pgd", "patch"] = "n-fgsm"
     eps: float = 8 / 255
     area: float = 0.1
+    search: bool = False
     steps: int = 7
     clean_share: float = 0.5
     held_out: int = 128
@@ -64,9 +71,10 @@ class AdversarialTraining(Trained):
     tuned_on = ("linf",)
     presets = {
         "quick": {"epochs": 3},
-        "paper": {"eps": 0.01, "epochs": 100, "training_images": 50_000},
+        "paper": {"attack": "fgsm", "eps": 0.01, "epochs": 100, "training_images": 50_000},
         "pgd": {"attack": "pgd"},
         "patch": {"attack": "patch"},
+        "patch-location": {"attack": "patch", "search": True},
     }
 
     def __post_init__(self) -> None:
@@ -104,18 +112,76 @@ class AdversarialTraining(Trained):
         self, network: nn.Module, images: Images, labels: Labels, rng: Streams, steps: int | None = None
     ) -> Images:
         """Images attacked as in training or, with `steps`, by so many small steps from a random start."""
+        if self.attack == "n-fgsm" and steps is None:
+            noise = rng.derive("noise").uniform(*images.shape[1:], low=-2 * self.eps, high=2 * self.eps)
+            noisy = (images + noise.to(images.dtype)).clamp(0, 1)
+            with evaluating(network):
+                return (noisy + self.eps * loss_gradient(network, noisy, labels, rng).sign()).clamp(0, 1)
         mask = squares(images, rng.derive("place"), self.area) if self.attack == "patch" else None
         eps = 1.0 if self.attack == "patch" else self.eps
         single = {"fgsm": eps, "rs-fgsm": 1.25 * eps} if steps is None else {}
         steps = 1 if self.attack in single else steps or self.steps
-        return ascend(
-            network,
-            images,
-            labels,
-            rng,
-            eps=eps,
-            steps=steps,
-            step_size=single.get(self.attack, min(eps, 2.5 * eps / steps)),
-            random_start=self.attack != "fgsm" or self.attack not in single,
-            mask=mask,
-        )
+        step_size = single.get(self.attack, min(eps, 2.5 * eps / steps))
+        random_start = self.attack != "fgsm" or self.attack not in single
+        if mask is None or not self.search:
+            return ascend(
+                network,
+                images,
+                labels,
+                rng,
+                eps=eps,
+                steps=steps,
+                step_size=step_size,
+                random_start=random_start,
+                mask=mask,
+            )
+        attacked = images
+        for step in range(steps):
+            attacked = ascend(
+                network, attacked, labels, rng, eps=1, steps=1, step_size=step_size, random_start=not step, mask=mask
+            )
+            attacked, mask = moved(network, images, attacked, labels, mask, rng.derive("move").derive(step))
+        return attacked
+
+
+def moved(
+    network: nn.Module, images: Images, attacked: Images, labels: Labels, mask: Mask, rng: Streams
+) -> tuple[Images, Mask]:
+    """The patches with their masks, a sixteenth of the image further where that raises the loss and fits.
+
+    Args:
+        network: called in evaluation mode.
+        images: without the patch, shape (n, c, h, w).
+        attacked: with the patch, of the same shape.
+        labels: shape (n,).
+        mask: where the patch is.
+        rng: one stream for each image, for the direction.
+    """
+    stride = max(1, min(images.shape[2:]) // 16)
+    steps = torch.tensor([[-1, 0], [1, 0], [0, -1], [0, 1]], device=images.device) * stride
+    shifts = steps[rng.integers(4)]
+    places, content = _shifted(mask, shifts), _shifted(attacked, shifts)
+    candidate = torch.where(places, content, images)
+    with evaluating(network), torch.no_grad():
+        before, after = (F.cross_entropy(network(one, rng), labels, reduction="none") for one in (attacked, candidate))
+    better = ((after > before) & _stays(mask, shifts))[:, None, None, None]
+    return torch.where(better, candidate, attacked), torch.where(better, places, mask)
+
+
+def _shifted(values: Tensor, shifts: Int[Tensor, "n 2"]) -> Tensor:
+    """The values of each image moved down and to the right by its shift; what leaves comes back on the other side."""
+    rows, columns = (
+        (torch.arange(length, device=values.device) - shift[:, None]) % length
+        for length, shift in zip(values.shape[2:], shifts.unbind(1), strict=True)
+    )
+    everyone = torch.arange(len(values), device=values.device)[:, None, None]
+    return values.movedim(1, -1)[everyone, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+
+
+def _stays(mask: Mask, shifts: Int[Tensor, "n 2"]) -> Bool[Tensor, "n"]:
+    """Whether the patch remains in one piece inside the image."""
+    margin = int(shifts.abs().max()) if len(shifts) else 0
+    inside = _shifted(F.pad(mask, [margin] * 4), shifts)
+    kept = inside[:, :, margin : margin + mask.shape[2], margin : margin + mask.shape[3]]
+    same: Bool[Tensor, "n"] = kept.flatten(1).sum(1) == mask.flatten(1).sum(1)
+    return same

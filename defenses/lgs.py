@@ -14,6 +14,11 @@ inwards, so that no strip at the right or bottom escapes. Windows never exceed t
 The paper's parameters are for 299×299. On clean 32×32 images, its 15×15 windows would select nine tenths of the image,
 so the defaults depend on the size: if the shorter side is below 64, a window of 7 with an overlap of 2 and a threshold
 of 0.3, otherwise the paper's.
+
+At 224×224 the paper's threshold darkens half of a clean image. On 40 training images (MobileNet V2, 92.5 % undefended)
+clean accuracy is 80.0 %, where the paper loses 4.6 points. No other gradient (Sobel 67.5 %, central differences 82.5 %)
+and no window scaled by 224/299 (77.5 %) explains that; the threshold does: 0.15 leaves 85.0 %, 0.25 leaves 92.5 % and
+still selects 92 % of a patch of 5 %. The preset `imagenet224` has 0.25.
 """
 
 from __future__ import annotations
@@ -60,6 +65,7 @@ class LGS(Transform):
     straight_through = True
     presets = {
         "cifar": {"window": 7, "overlap": 2, "threshold": 0.3},
+        "imagenet224": {"window": 15, "overlap": 5, "threshold": 0.25},
         "paper": {"window": 15, "overlap": 5, "threshold": 0.1},
     }
 

@@ -50,6 +50,27 @@ def net(seed: int = 0) -> MnistCNN:
         return MnistCNN(10, (1, 8, 8))
 
 
+def test_a_cpu_learns_as_much_in_bfloat16_and_keeps_its_weights_in_float32() -> None:
+    images, labels = digits(400)
+    right = {}
+    for precision in ("float32", "bfloat16"):
+        network = net()
+        seen = []
+
+        def loss(network: nn.Module, batch: Batch, seen: list[torch.dtype] = seen) -> Tensor:
+            logits = network(batch.images)
+            seen.append(logits.dtype)
+            return nn.functional.cross_entropy(logits, batch.targets)
+
+        settings = {"epochs": 8, "learning_rate": 3e-3, "seed": 0, "batch_size": 40}
+        fit(network, images, labels, loss=loss, precision=precision, **settings)
+        assert set(seen) == {getattr(torch, precision)}
+        assert all(weight.dtype == torch.float32 and weight.is_contiguous() for weight in network.parameters())
+        right[precision] = float((network(images).argmax(1) == labels).float().mean())
+    assert min(right.values()) > 0.8
+    assert abs(right["float32"] - right["bfloat16"]) < 0.1
+
+
 def trained(checkpoint: Path | None = None, loss: training.Loss = cross_entropy) -> str:
     """The fingerprint of a net with dropout after two epochs of five steps, shifted at random."""
     images, labels = digits()

@@ -167,6 +167,36 @@ def test_patchcleanser_keeps_what_it_proves_where_the_bare_model_is_turned(text:
     assert answers.all(1)[certified].all()
 
 
+class Sums(Classifier):
+    """Two classes from a linear layer on the pixels, which can be trained."""
+
+    num_classes = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 2)
+        with torch.no_grad():
+            self.layer.weight.zero_()
+            self.layer.bias.zero_()
+
+    def forward(self, images: Tensor, rng: Streams) -> Tensor:
+        logits: Tensor = self.layer(images.flatten(1) - 0.5)
+        return logits
+
+
+def test_training_under_masks_gives_patchcleanser_more_to_prove_and_leaves_the_bare_model_alone() -> None:
+    images, labels = shades(60, seed=5)
+    bare = Sums()
+    defense = made("patchcleanser:area=0.06,masks=3,epochs=20,learning_rate=0.05,training_images=60")
+    learned = defense.learn(bare, ToyExamples(images, labels), streams(60))
+    budget = Patch(0.06)
+    untrained = made("patchcleanser:area=0.06,masks=3").certify(bare, {}, images, labels, budget)
+    assert not bare.layer.weight.any()
+    assert defense.certify(bare, learned, images, labels, budget).sum() > untrained.sum()
+    right = defense.protect(bare, learned)(images, streams(60)).argmax(1) == labels
+    assert right[defense.certify(bare, learned, images, labels, budget)].all()
+
+
 def test_a_patch_budget_that_the_masks_do_not_cover_proves_nothing() -> None:
     images, labels = torch.ones(2, 1, 16, 16), torch.ones(2, dtype=torch.int64)
     defense = made("patchcleanser:area=0.02")

@@ -214,7 +214,7 @@ class TestSquares:
 
 
 class TestAdversarialTraining:
-    @pytest.mark.parametrize("attack", ["fgsm", "rs-fgsm", "pgd"])
+    @pytest.mark.parametrize("attack", ["fgsm", "rs-fgsm", "n-fgsm", "pgd"])
     def test_at_eps_zero_it_is_a_plain_training(self, attack: str) -> None:
         images, labels = pictures(12)
         network = small().train().requires_grad_(True)
@@ -252,6 +252,30 @@ class TestAdversarialTraining:
         )
         learned = defense.learn(small(), ToyExamples(images, labels), streams(40))
         assert learned["epochs_kept"] < 9
+
+    def test_a_patch_that_searches_stays_whole_and_finds_a_place_where_the_loss_is_larger(self) -> None:
+        images, labels = pictures(24)
+        network, rng = small(), streams(24)
+        losses = []
+        for search in (False, True):
+            defense = make_defense(f"adversarial-training:attack=patch,area=0.05,search={search}")
+            attacked = defense.attacked(network, images, labels, rng, 12)
+            assert ((attacked >= 0) & (attacked <= 1)).all()
+            changed = (attacked != images).any(1)
+            assert (changed.sum((1, 2)) <= 49).all()
+            for where in changed:
+                rows, columns = where.any(1).nonzero()[:, 0], where.any(0).nonzero()[:, 0]
+                assert max(rows[-1] - rows[0], columns[-1] - columns[0]) < 7
+            losses.append(float(F.cross_entropy(network(attacked), labels)))
+        assert losses[1] > losses[0]
+
+    def test_n_fgsm_goes_beyond_eps_and_stays_in_the_range_of_images(self) -> None:
+        images, labels = pictures(12)
+        attacked = make_defense("adversarial-training:attack=n-fgsm,eps=0.1").attacked(
+            small(), images, labels, streams(12)
+        )
+        assert 0.25 < (attacked - images).abs().max() <= 0.3 + 1e-6
+        assert 0 <= attacked.min() <= attacked.max() <= 1
 
     def test_it_says_what_it_was_tuned_on(self) -> None:
         assert make_defense("adversarial-training").tuned_on == ("linf",)
