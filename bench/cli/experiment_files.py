@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.benchmarks.experiment import ExperimentFile, load_experiment, toml_text
+from bench.benchmarks.experiment import Experiment, ExperimentFile, load_experiment, toml_text
 from bench.benchmarks.named import FIXED, benchmark_path, load_benchmark
 from bench.core.files import write_text
 from bench.core.identity import without_hashes
 from bench.errors import InputError
+from bench.plugins.registry import Kind, canonical_text
 from bench.records.schema import Cell
+from bench.records.store import Store
 
 if TYPE_CHECKING:
     from bench.engine.setting import Setting
@@ -148,3 +151,37 @@ def write_experiment(context: typer.Context, file: ExperimentFile, cells: Iterab
     path = results / "experiments" / file.path.name
     write_text(path, "# Written by bench run; its files are named without their folders.\n" + toml_text(values))
     return path
+
+
+def describe_experiment(path: Path, store: Store) -> str:
+    """An experiment file in words: its keys, and the records of its cells in a store."""
+    file = load_experiment(path)
+    given = file.experiment.options()
+    statuses = Counter(record.status for record in store.outcomes() if _has(file.experiment, record.cell))
+    records = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items())) or "none"
+    lines = [f"{key:<18} {value}" for key, value in given.items()]
+    advice = f"What is missing: bench run {path} --dry-run"
+    return "\n".join([*lines, "", f"Records of its cells in {store.folder}: {records}.", advice])
+
+
+def _has(experiment: Experiment, cell: Cell) -> bool:
+    """Whether a cell is one of an experiment, as far as their texts tell; keys that are not given fit any cell."""
+    texts = cell.with_texts(without_hashes)
+    defenses = experiment.defense and ("none", *experiment.defense)  # every run computes the bare model
+    lists: dict[str, Sequence[object] | None] = {
+        "dataset": experiment.dataset,
+        "model": experiment.model,
+        "attack": _canonical("attack", experiment.attack),
+        "defense": _canonical("defense", defenses),
+        "tier": None if experiment.tier in (None, "both") else (experiment.tier,),
+        "seed": experiment.seed,
+        "effort": experiment.effort and (experiment.effort,),
+        "images": [0 if experiment.images == "all" else experiment.images] if experiment.images else None,
+    }
+    return all(getattr(texts, key) in values for key, values in lists.items() if values)
+
+
+def _canonical(kind: Kind, texts: Sequence[str] | None) -> list[str] | None:
+    if texts is None or "all" in texts:
+        return None
+    return [canonical_text(kind, text) for text in texts]

@@ -12,6 +12,7 @@ from bench.cli.experiment_files import (
     BenchmarkOption,
     ExperimentArgument,
     check_benchmark,
+    describe_experiment,
     experiment_of,
     write_experiment,
 )
@@ -154,7 +155,7 @@ def train_command(
 
 
 def show_command(
-    cell: Annotated[str, typer.Argument(help="The cell as its record prints it: 'dataset=photos model=… …'.")],
+    cell: Annotated[str, typer.Argument(help="A cell as its record prints it, 'dataset=photos …', or FILE.toml.")],
     results: ResultsOption = Path("results"),
     dataset: Annotated[str | None, typer.Option(help="The cell's data set, if it is a folder.")] = None,
     weights: WeightsOption = None,
@@ -164,11 +165,16 @@ def show_command(
 ) -> None:
     """Show one cell: numbers, provenance, the command that computes it, and pictures.
 
-    Example: `bench show "attack=patch defense=lgs tier=adaptive" --pictures pictures`
+    Examples: `bench show "attack=patch defense=lgs tier=adaptive" --pictures pictures`
+
+    `bench show results/experiments/experiment.toml` shows an experiment and what is computed of it.
     """
     from bench.records.store import Store
     from bench.report import describe
 
+    if cell.endswith(".toml"):
+        typer.echo(describe_experiment(Path(cell), Store(results)))
+        return
     add_plugins(plugin)
     record = Store(results).find(cell)
     typer.echo(describe(record))
