@@ -13,6 +13,7 @@ from PIL import Image
 from bench.contracts import InputError
 from bench.core.identity import without_hashes
 from bench.data.load import load_dataset
+from bench.engine.engines import Local
 from bench.engine.matrix import compute
 from bench.engine.plan import Plan, plan
 from bench.engine.setting import Setting, cell_of, has_weights, model_text, name_files, setting_of
@@ -60,7 +61,7 @@ def planned(setting: Setting, store: Store, attacks: str = "fgsm:eps=0.01") -> P
 def computed(setting: Setting, store: Store, attacks: str = "fgsm:eps=0.01") -> list[Cell]:
     """Runs a plan and returns the cells that then have records."""
     made = planned(setting, store, attacks)
-    for done in compute(made, store, [], 0, None, lambda task, share, doing: None):
+    for done in compute(made, store, [], Local(0), None, lambda task, share, doing: None):
         assert done.record.status == "ok", done.record.reason
     return [outcome.cell for outcome in store.outcomes()]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bench.engine.engines import Local
 from bench.engine.matrix import compute
 from bench.engine.plan import Plan
 from bench.plugins.source_code import fingerprint_of_text
@@ -28,7 +29,7 @@ Record = dict[str, Any]
 
 def compute_here(planned: Plan, store: Store, plugins: list[Path]) -> int:
     """Computes a plan in this process."""
-    done = list(compute(planned, store, plugins, 0, None, lambda task, share, doing: None))
+    done = list(compute(planned, store, plugins, Local(0), None, lambda task, share, doing: None))
     return int(any(one.record.status != "ok" for one in done))
 
 
