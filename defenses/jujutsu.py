@@ -11,8 +11,10 @@ Chen, Dash, Pattabiraman, "Jujutsu: A Two-stage Defense against Adversarial Patc
 So an image that keeps its class when R is filled in counts as benign. Nothing is rejected, since the second stage
 corrects; there is no threshold, and thus no false-positive rate to set.
 
-The paper's saliency is SmoothGrad (arXiv 1706.03825). On ResNet-20 it finds little of a patch, so the default is what
-finds most of it on training images, `guided` backpropagation (arXiv 1412.6806); the preset `paper` keeps SmoothGrad.
+The paper's saliency is SmoothGrad (arXiv 1706.03825). On training images (ResNet-20 on CIFAR-10, LaVAN of 5 %), eight
+noisy copies find 55 % of the patch and `guided` backpropagation (arXiv 1412.6806) finds 98 %, so that is the default;
+the preset `paper` keeps SmoothGrad. A region that is found must still be suspected: a patch made for one image alone,
+as LaVAN's are, rarely decides elsewhere, and 2 % of the images that it fools are restored either way.
 
 Departures: the paper's radius of 51 pixels at 224 becomes a share of the shorter side; the paper fills R by a
 generative network, we by OpenCV (Bertalmio et al. 2001). Noise and clean images are drawn anew for each image.
