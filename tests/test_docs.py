@@ -222,3 +222,33 @@ def test_the_reference_pages_are_those_of_the_code() -> None:
         command = [sys.executable, "-m", "bench", "list", kind, "--markdown"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         assert PAGES[f"docs/{kind}.md"] == done.stdout
+
+
+@pytest.mark.parametrize("bundles", [["good"], ["good", "bad"], ["bad", "good"]])
+def test_the_workflow_for_submissions_fails_unless_every_bundle_is_verified(bundles: list[str], tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    workflow = yaml.safe_load((ROOT / "docs" / "verify-submission.yml").read_text())
+    script = workflow["jobs"]["verify"]["steps"][-1]["run"]
+    assert workflow["permissions"] == {"contents": "read"}
+    repository, temporary, programs = (tmp_path / name for name in ("repository", "temporary", "programs"))
+    for folder in (repository / "submissions", temporary, programs):
+        folder.mkdir(parents=True)
+    (programs / "bench").write_text('#!/bin/bash\necho "$*"\ngrep -q good bundle.zip\n')
+    (programs / "bench").chmod(0o755)
+
+    def git(*words: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *identity, *words], cwd=repository, check=True, capture_output=True)
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "base")
+    git("update-ref", "refs/remotes/origin/main", "HEAD")
+    for place, text in enumerate(bundles):
+        (repository / "submissions" / f"{place} a.zip").write_text(text)
+    git("add", ".")
+    git("commit", "-q", "-m", "submissions")
+    variables = {"BASE": "main", "RUNNER_TEMP": str(temporary), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
+    variables["PATH"] = f"{programs}:{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-e", "-c", script], cwd=repository, env=os.environ | variables, check=False)
+    assert (done.returncode == 0) == ("bad" not in bundles)
+    assert (tmp_path / "summary").read_text().count("verify bundle.zip --markdown") == len(bundles)

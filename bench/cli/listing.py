@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -24,6 +25,7 @@ def list_command(
         str, typer.Argument(help="attacks, defenses, datasets, models, benchmarks, or everything.")
     ] = "everything",
     markdown: Annotated[bool, typer.Option("--markdown", help="The full reference of attacks or defenses.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON: names and what they are, by section.")] = False,
     plugin: PluginsOption = None,
 ) -> None:
     """List the attacks, defenses, data sets, models and benchmarks.
@@ -31,6 +33,10 @@ def list_command(
     Examples: `bench list defenses`, `bench list attacks --markdown`
     """
     add_plugins(plugin)
+    if as_json:
+        sections = {name: _summaries(name) for name in _sections(what)}
+        typer.echo(json.dumps(sections, indent=1, ensure_ascii=False).encode(), nl=True)
+        return
     if not markdown:
         typer.echo(overview(what))
         return
@@ -43,18 +49,26 @@ def list_command(
 
 def overview(what: str) -> str:
     """One section, or `everything`; raises InputError for another word."""
+    return "\n\n".join(map(_section, _sections(what)))
+
+
+def _sections(what: str) -> list[str]:
     if what != "everything":
         check_known(what, SECTIONS, "list")
-    return "\n\n".join(_section(name) for name in SECTIONS if what in (name, "everything"))
+    return [name for name in SECTIONS if what in (name, "everything")]
+
+
+def _summaries(section: str) -> dict[str, str]:
+    """Name -> what it is."""
+    if section == "benchmarks":
+        return {key: load_benchmark(key).about.title for key in benchmark_names()}
+    if section in _TABLES:
+        return loader_summaries(*_TABLES[section])
+    return plugin_summaries("attack" if section == "attacks" else "defense")
 
 
 def _section(name: str) -> str:
-    if name == "benchmarks":
-        summaries = {key: load_benchmark(key).about.title for key in benchmark_names()}
-    elif name in _TABLES:
-        summaries = loader_summaries(*_TABLES[name])
-    else:
-        summaries = plugin_summaries("attack" if name == "attacks" else "defense")
+    summaries = _summaries(name)
     width = max(map(len, summaries))
     return "\n".join([f"{name}:", *(f"  {key:<{width}}  {summary}" for key, summary in summaries.items())])
 

@@ -7,6 +7,8 @@ import errno
 import io
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -25,10 +27,8 @@ from bench.cli.submissions import (
 from bench.errors import InputError
 
 app = typer.Typer(
-    help="Crosses attacks with defenses of image classifiers and says what each defense is worth.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode="markdown",
 )
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -62,6 +62,22 @@ _LOOK_ALIKES = {
     "∞": "inf",
     "…": "...",
 }
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(version("defense-bench"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Crosses attacks with defenses of image classifiers and says what each defense is worth."""
+
 
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)

@@ -100,16 +100,24 @@ def export_command(
     rows: Annotated[str, typer.Option(help="For latex: the defenses, with commas and *; all by default.")] = "",
     columns: Annotated[str, typer.Option(help="For latex: the attacks, with commas and *; all by default.")] = "",
     measures: Annotated[str, typer.Option(help="For latex: what to print, with commas.")] = "attacked_accuracy",
+    to: Annotated[str | None, typer.Option(help="A tracker in place of a format: mlflow or wandb.")] = None,
+    project: Annotated[str, typer.Option(help="For --to: MLflow's experiment, or the project.")] = "defense-bench",
     results: ResultsOption = Path("results"),
 ) -> None:
     """Write all records as one table for other programs, or as tables of defenses and attacks for a paper.
 
     Examples: `bench export --format parquet --out results.parquet`,
+    `bench export --to mlflow`,
     `bench export --format latex --cells dataset=photos --columns "patch*" --measures attacked_accuracy,delta`
     """
     from bench.records.export import export
     from bench.report.frame import load_results
 
+    if to is not None:
+        from bench.records.trackers import export_to
+
+        typer.echo(f"wrote {export_to(load_results(results), to, project)} runs to {to}")
+        return
     if format == "latex":
         from bench.plugins.specs import split_specs
         from bench.records.latex import latex_tables

@@ -21,6 +21,7 @@ from pydantic import (
     PositiveInt,
     TypeAdapter,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic.dataclasses import dataclass as checked
@@ -130,16 +131,30 @@ def _spelled_out(text: Any) -> Any:
 
 
 _SPELLED = BeforeValidator(_spelled_out)
+
+
+def _form(lowest: float | None, highest: float | None, kind: str, marks: str) -> WithJsonSchema:
+    """The JSON Schema of a list with a value for each image, or of a text with a character for each."""
+    bounds = {name: value for name, value in (("minimum", lowest), ("maximum", highest)) if value is not None}
+    values: dict[str, Any] = {"type": kind, **bounds}
+    if "-" in marks:
+        values = {"anyOf": [values, {"type": "null"}]}
+    text = {"type": "string", "pattern": f"^[{marks}]*$"}
+    return WithJsonSchema({"anyOf": [{"type": "array", "items": values}, text]})
+
+
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Amount = Annotated[FiniteFloat, Field(ge=0)]
 Date = Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?([+-]\d\d:\d\d|Z)?)?)?$")]
 Message = Annotated[str, AfterValidator(without_folders)]
 """Text of any origin, such as an error's, without folders of this machine."""
 
-Marks = Annotated[list[Share], _SPELLED]
+Marks = Annotated[list[Share], _SPELLED, _form(0, 1, "number", "01")]
 """One share per image; in a file it may be a text of the characters 0 and 1."""
-Flags = Annotated[list[Annotated[int, Field(ge=0, le=1)]], _SPELLED]
+Flags = Annotated[list[Annotated[int, Field(ge=0, le=1)]], _SPELLED, _form(0, 1, "integer", "01")]
 """0 or 1 for each image; in a file it may be a text of these characters."""
+Notes = Annotated[list[FiniteFloat | None], _SPELLED, _form(None, None, "number", "01-")]
+"""A number for each image, or None; in a file it may be a text of the characters 0, 1 and -."""
 
 
 @checked(config=ConfigDict(extra="forbid"))
@@ -174,7 +189,7 @@ class Facts:
     rejected_clean: Marks | None = None
     rejected_attacked: Marks | None = None
     certified: Flags | None = None
-    noted: dict[str, Annotated[list[FiniteFloat | None], _SPELLED]] = field(default_factory=dict)
+    noted: dict[str, Notes] = field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

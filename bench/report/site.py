@@ -26,6 +26,7 @@ from bench.report.cell_page import CellPage, TierPair, tier_pairs
 from bench.report.charts.chart import Chart, charts
 from bench.report.charts.scatter import scatter
 from bench.report.html import asset, render, shrink, stylesheet, with_assets
+from bench.report.published import board_json, record_schema
 from bench.report.staleness import stale_cells
 from bench.report.summary import Standing, group
 from bench.report.urls import board_anchor, plugin_url
@@ -82,6 +83,8 @@ class Site:
         """(address, content) of all files of the site."""
         yield "page.css", stylesheet()
         yield "page.js", asset("page.js")
+        yield "board.json", board_json(self.boards)
+        yield "record.schema.json", record_schema()
         yield "index.html", self._page("index", "")
         yield "experiments.html", self._page("experiments", "")
         for answer in self.answers:
