@@ -1,4 +1,4 @@
-"""Experiment files on the command line: they give options, and the command line's own options go before them."""
+"""Experiment files on the command line: they give options, which the command line's own options override."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def _take(context: typer.Context, path: Path | None) -> Path | None:
 
 ExperimentArgument = Annotated[
     Path | None,
-    typer.Argument(
-        callback=_take, is_eager=True, metavar="[FILE.toml]", help="An experiment file; options go before it."
-    ),
+    typer.Argument(callback=_take, is_eager=True, metavar="FILE.toml", help="An experiment file; options override it."),
 ]
 
 
