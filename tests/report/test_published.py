@@ -25,7 +25,7 @@ def test_board_json_has_the_numbers_of_the_records_in_percent(tmp_path: Path) ->
     (board,) = tree["boards"]
     assert (board["dataset"], board["model"], board["seeds"]) == (LGS[0].cell.dataset, "photos-cnn", [0])
     assert board["attacks"] == {"oblivious": ["patch"], "adaptive": ["patch"]}
-    assert [row["defense"] for row in board["rows"]] == ["none", "lgs"]
+    assert {row["defense"] for row in board["rows"]} == {"none", "lgs"}
     cells = {(cell["defense"], cell["attack"], cell["tier"]): cell for cell in board["cells"]}
     cell = cells["lgs", "patch", "adaptive"]
     number = cell["attacked_accuracy"]
