@@ -16,6 +16,7 @@ from bench.core.files import write_text
 from bench.core.identity import without_hashes
 from bench.errors import InputError
 from bench.plugins.registry import Kind, canonical_text
+from bench.plugins.specs import Spec
 from bench.records.schema import Cell
 from bench.records.store import Store
 
@@ -114,7 +115,7 @@ def _checks(effort: str) -> dict[str, Callable[[str], Any]]:
     from bench.engine.engines import devices_of
     from bench.models import MODELS
     from bench.plugins.registry import make_attack, make_defense
-    from bench.plugins.specs import Spec, check_known, split_specs
+    from bench.plugins.specs import check_known, split_specs
 
     def known(names: Iterable[str], what: str) -> Callable[[str], None]:
         return lambda text: check_known(Spec.parse(text).name, names, what)
@@ -167,8 +168,8 @@ def _has(experiment: Experiment, cell: Cell) -> bool:
     texts = cell.with_texts(without_hashes)
     defenses = experiment.defense and ("none", *experiment.defense)  # every run computes the bare model
     lists: dict[str, Sequence[object] | None] = {
-        "dataset": experiment.dataset,
-        "model": experiment.model,
+        "dataset": _in_order(experiment.dataset),
+        "model": _in_order(experiment.model),
         "attack": _canonical("attack", experiment.attack),
         "defense": _canonical("defense", defenses),
         "tier": None if experiment.tier in (None, "both") else (experiment.tier,),
@@ -177,6 +178,11 @@ def _has(experiment: Experiment, cell: Cell) -> bool:
         "images": [0 if experiment.images == "all" else experiment.images] if experiment.images else None,
     }
     return all(getattr(texts, key) in values for key, values in lists.items() if values)
+
+
+def _in_order(texts: Sequence[str] | None) -> list[str]:
+    """Texts with their parameters in the order that cells have."""
+    return [str(Spec.parse(text)) for text in texts or ()]
 
 
 def _canonical(kind: Kind, texts: Sequence[str] | None) -> list[str] | None:

@@ -103,10 +103,11 @@ def test_the_lists_of_a_file_are_crossed_and_what_was_run_is_written_beside_the_
     assert values["defense"] == ["none", "lgs", "jpeg:quality=30"]
     assert values["seed"] == [0, 1]
     before = {path: path.read_bytes() for path in (folder / "results").rglob("*") if path.is_file()}
-    assert run(monkeypatch, "show", str(written)) == 0
-    shown = capsys.readouterr().out
-    assert "ifgsm:steps=2" in shown
-    assert "Records of its cells in results: 12 ok." in shown
+    for file in (written, folder / "experiment.toml"):
+        assert run(monkeypatch, "show", str(file)) == 0
+        shown = capsys.readouterr().out
+        assert "ifgsm:steps=2" in shown
+        assert "Records of its cells in results: 12 ok." in shown
     assert run(monkeypatch, "run", str(written)) == 0
     assert {path: path.read_bytes() for path in (folder / "results").rglob("*") if path.is_file()} == before
 
