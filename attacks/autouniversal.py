@@ -1,15 +1,15 @@
 """AutoUniversal: an ensemble without parameters with one upright patch for all images, at a random place on each.
 
-It learns three patches as `patch` does, from the same training images, and keeps the one that fools most of them at
-places that it was not learned at:
+It learns three patches as `patch` does, and keeps the one that fools most of the training images that it did not learn
+from, every fifth one; with fewer than five, of all:
 
     0  by the cross-entropy, from 10 beginnings
     1  by the margin, from 10 beginnings
     2  by the margin, from 3 beginnings, along Adam's direction
 
 Ours; the idea of a fixed ensemble of attacks that fail differently is that of Croce and Hein (arXiv 2003.01690). The
-artifact says which patch it was ("variant") and which share of the training images each of them fools ("fooled"). A
-published number belongs to its `version`, and what a version does never changes.
+artifact says which patch it was ("variant") and which share of those images each of them fools ("fooled"). A published
+number belongs to its `version`, and what a version does never changes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from ._paste import Shape
 from .autopatch import check_version
 from .patch import AdversarialPatch
 
+HELD_OUT = 5
+"""One in so many training images judges: the patch that fools most of those it learned from is often not the best."""
 PLACES = 4
-"""At how many places on each training image a patch is judged."""
+"""At how many places on each of them a patch is judged."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,16 @@ class AutoUniversal(UniversalAttack):
     def learn(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Artifact:
         """The best patch as {"patch": (c, s, s) in [0, 1], "variant": its number, "fooled": share for each variant}."""
         patches, fooled = [], []
+        everything = torch.arange(len(images), device=images.device)
+        taken, held = everything[everything % HELD_OUT > 0], everything[::HELD_OUT]
+        if len(images) < HELD_OUT:
+            taken = held = everything
         for number, variant in enumerate(self.variants):
-            part = model[:]
+            part = model[taken]
             part.progress = part_of(model.progress, number, len(self.variants))
-            learned = variant.learn(part, images, goal, rng.derive(f"variant {number}"))
+            learned = variant.learn(part, images[taken], goal[taken], rng[taken].derive(f"variant {number}"))
             patches.append(learned["patch"])
-            fooled.append(_fooled(variant, learned, part, images, goal, rng))
+            fooled.append(_fooled(variant, learned, model[held], images[held], goal[held], rng[held]))
         shares = torch.stack(fooled)
         best = shares.argmax()
         return {"patch": torch.stack(patches)[best], "variant": best, "fooled": shares}

@@ -22,9 +22,9 @@ def raised(board: Board, brief: bool = True) -> list[tuple[Flag, str]]:
     """
     lines: list[tuple[Flag, str]] = []
     for id in board.common:
-        flags = {flag for row in board.rows for flag in row.raised if flag.id == id and flag.colour != "red"}
+        flags = Counter(flag for row in board.rows for flag in row.raised if flag.id == id and flag.colour != "red")
         rows = sum(id in {flag.id for flag in row.raised} for row in board.rows)
-        first = max(flags, key=lambda one: sum(one in row.raised for row in board.rows))
+        first = flags.most_common(1)[0][0]
         lines.append((first.shortened if len(flags) == 1 or not brief else first, f"{rows} of {len(board.rows)} rows"))
     own = group((flag.shortened if brief else flag, row.defense.text) for row in board.rows for flag in board.own(row))
     lines += [(flag, ", ".join(rows)) for flag, rows in own.items()]
