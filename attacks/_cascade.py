@@ -38,6 +38,10 @@ class Cascade(Attack):
     def stages(self) -> tuple[Stage, ...]:
         """The attacks, the cheapest first."""
 
+    def components(self) -> tuple[Attack, ...]:
+        """The attacks of all stages."""
+        return tuple(stage.attack for stage in self.stages)
+
     @property
     def budget(self) -> Budget:
         """That of its first stage; the others keep it too."""

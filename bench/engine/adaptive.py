@@ -130,9 +130,7 @@ def one_for_all(
     # Without training images nothing was learned either, and every view has the same artifact.
     best = max(crafted, key=lambda name: success(crafted[name])) if len(training.images) else next(iter(crafted))
     chosen = applied(attack.given(crafted[best].artifact))
-    through = {
-        f"through {name}": torch.where(chosen.eligible, float(name == best), torch.nan).double() for name in crafted
-    }
+    through = {f"through {best}": torch.where(chosen.eligible, 1.0, torch.nan).double()}
     learned = _total_seconds([*crafted.values(), chosen])
     return Crafted(
         adversarial=chosen.adversarial,

@@ -55,6 +55,7 @@ def describe_attack(text: str, attack: Attack) -> PluginRecord:
         "threat_model": attack.budget.threat_model,
         "budget": str(attack.budget),
         "access": attack.access,
+        "accesses": sorted({attack.access, *(part.access for part in attack.components() if isinstance(part, Attack))}),
         "family": attack.family,
         "steps": attack.steps,
         "universal": isinstance(attack, UniversalAttack),

@@ -75,6 +75,12 @@ class Sample:
         return str(self.attack.traits.get("access", "")) if self.attack else ""
 
     @property
+    def accesses(self) -> frozenset[str]:
+        """What the attacks that it is made of need, or it alone."""
+        traits = self.attack.traits if self.attack else {}
+        return frozenset(map(str, traits.get("accesses", []))) or frozenset({self.access})
+
+    @property
     def universal(self) -> bool:
         """Whether one artifact serves for all images."""
         return bool(self.attack and self.attack.traits.get("universal"))

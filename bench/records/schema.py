@@ -214,6 +214,7 @@ class _Traits:
     threat_model: str = ""
     budget: str = ""
     access: str = ""
+    accesses: list[str] = field(default_factory=list)
     universal: bool = False
     kind: str = ""
     views: list[str] = field(default_factory=list)

@@ -189,9 +189,9 @@ def partial(row: RowRecords) -> Flag | None:
     """No attack uses gradients, none uses scores, or none is adaptive."""
     done = [one for one in row.samples if one.facts]
     missing = []
-    if not any(one.access == "gradients" for one in done):
+    if not any("gradients" in one.accesses for one in done):
         missing.append("no gradient-based attack")
-    if not any(one.access in ("scores", "labels") for one in done):
+    if not any(one.accesses & {"scores", "labels"} for one in done):
         missing.append("no score-based attack")
     if not row.bare and not any(one.cell.tier == "adaptive" for one in done):
         missing.append("no adaptive attack")

@@ -174,6 +174,7 @@ def test_the_artifact_is_chosen_on_training_images(training: int, best: str) -> 
     chosen = one_for_all(attack, crafted, applied, protected, testbed)
     assert torch.equal(chosen.adversarial[:, 0, 0, 0], torch.full((COUNT,), colours[best]))
     assert chosen.noted[f"through {best}"].tolist() == [1] * COUNT
+    assert sum(name.startswith("through ") for name in chosen.noted) == 1
 
 
 SETTING = Setting("photos", "photos-cnn", images=30)

@@ -331,6 +331,10 @@ QUIET: list[tuple[str, list[Outcome]]] = [
     ("S24", [outcome("patch", "lgs", "adaptive", 0.9)]),
     ("S27", [outcome("patch", "lgs", "adaptive", 0.4, defense_traits={"tuned_on": ["fgsm"]})]),
     ("S28", [outcome("patch", "lgs", "adaptive", 0.4), outcome("sparse-rs", "lgs", "adaptive", 0.4)]),
+    (
+        "S28",
+        [outcome("autopatch", "lgs", "adaptive", 0.4, attack_traits={**PATCH, "accesses": ["gradients", "scores"]})],
+    ),
     ("S30", [outcome("patch", "lgs", "adaptive", GOOD), outcome("patch", "lgs", "oblivious", WEAK)]),
     ("S30", [outcome("occlusion", "lgs", "adaptive", WEAK)]),
     ("S33", [outcome("patch", "lgs", "adaptive", facts(0.5, n=400))]),
