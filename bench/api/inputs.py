@@ -58,14 +58,15 @@ def classifier_of(
                 f"Expected a model in evaluation mode, but {training[0]} is in training mode. Call model.eval()."
             )
         if isinstance(model, Classifier):
-            if mean or std:
+            if mean is not None or std is not None:
                 raise InputError("A finished Classifier normalises its images itself; leave out mean and std.")
             _ask(lambda few: model(few, _streams(few)), images, model.num_classes + model.rejects)
             return model
     elif not callable(model):
         raise InputError(f"Expected a torch module or a function as model, but got {type(model).__name__}.")
     network = model if isinstance(model, nn.Module) else Function(model)
-    net = Net(network, 0, tuple(mean or (0.0,)), tuple(std or (1.0,))).eval()
+    mean, std = (0.0,) if mean is None else tuple(map(float, mean)), (1.0,) if std is None else tuple(map(float, std))
+    net = Net(network, 0, mean, std).eval()
     net.mean, net.std = net.mean.to(images.device), net.std.to(images.device)
     net.num_classes = _ask(lambda few: network((few - net.mean) / net.std), images, None)
     return net

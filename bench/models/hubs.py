@@ -48,7 +48,9 @@ def huggingface_model(required: Requirements, name: str, revision: str = "main")
         raise MissingExtraError(f"The model hf:{name}", "hf") from error
     given = {"revision": revision, "trust_remote_code": False}
     try:
-        network = AutoModelForImageClassification.from_pretrained(name, use_safetensors=True, **given)
+        network, loading = AutoModelForImageClassification.from_pretrained(
+            name, use_safetensors=True, output_loading_info=True, **given
+        )
         settings: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(name, revision=revision)[0]
     except Exception as error:  # it raises whatever its many parts do
         raise InputError(
@@ -56,22 +58,36 @@ def huggingface_model(required: Requirements, name: str, revision: str = "main")
             "config.json, preprocessor_config.json and model.safetensors; without a network, download it elsewhere and "
             "pass its folder as hf:FOLDER."
         ) from error
+    if missing := sorted(loading["missing_keys"]):
+        raise InputError(
+            f"Expected all weights of an image classifier in hf:{name}, but {len(missing)} tensors are missing, such "
+            f"as {missing[0]}; they would be random. Choose a model that was trained to classify."
+        )
     if network.config.num_labels != required.num_classes:
         raise InputError(required.refusal(f"hf:{name}", network.config.num_labels))
     mean, std = _normalisation(name, settings)
-    scaled = _scaled(network, settings)
+    scaled = _scaled(network.float(), settings)  # it may be stored in half precision
     return Net(scaled, required.num_classes, mean, std)
 
 
 def _normalisation(name: str, settings: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of images in [0, 1]; raises InputError for a step that is neither of the two."""
+    """Mean and standard deviation of images in [0, 1]; raises InputError if the preprocessing does anything else."""
     factor = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1 / 255
-    if not math.isclose(factor, 1 / 255, rel_tol=1e-3) or settings.get("rescale_offset"):
-        raise InputError(
-            f"The preprocessing of hf:{name} multiplies by {factor:.4g} instead of 1/255, which cannot be kept. Wrap "
-            "the model as python:MODULE:FUNCTION, with its preprocessing inside."
-        )
-    if not settings.get("do_normalize", True) or "image_mean" not in settings:
+    normalises = settings.get("do_normalize", "image_mean" in settings)
+    unusual = {
+        f"multiplies by {factor:.4g} instead of 1/255": not math.isclose(factor, 1 / 255, rel_tol=1e-3),
+        "shifts the values (rescale_offset)": settings.get("rescale_offset"),
+        "swaps red and blue (do_flip_channel_order)": settings.get("do_flip_channel_order"),
+        "divides by the standard deviation twice (include_top)": normalises and settings.get("include_top"),
+        "normalises without an image_mean": normalises and "image_mean" not in settings,
+    }
+    for step, taken in unusual.items():
+        if taken:
+            raise InputError(
+                f"The preprocessing of hf:{name} {step}, which is not supported. Wrap the model as "
+                "python:MODULE:FUNCTION, with its preprocessing inside."
+            )
+    if not normalises:
         return (0.0,), (1.0,)
     mean, std = settings["image_mean"], settings["image_std"]
     return (tuple(mean), tuple(std)) if isinstance(mean, list | tuple) else ((mean,), (std,))

@@ -88,6 +88,8 @@ def load_model(
             load_weights(model.network, weights)
         own_mean, own_std = (tuple(values.flatten().tolist()) for values in (model.mean, model.std))
         trained = model.trained or weights is not None
+        if file:
+            _try(model.eval(), spec, required)
         network = Subset(model.network, places_of(class_names, names, file)) if file else model.network
         model = Net(network, num_classes, mean or own_mean, std or own_std, trained)
     elif weights or mean or std or file:

@@ -111,6 +111,9 @@ def timm_model(required: Requirements, name: str, **parameters: Any) -> Net:
     except Exception as error:  # timm raises whatever its many constructors do
         raise InputError(f"timm cannot make {name!r} with {settings}: {error}") from error
     default = cast("dict[str, Any]", network.default_cfg)
+    if parameters.get("pretrained") and not required.weights and default["num_classes"] != settings["num_classes"]:
+        # timm would leave the last layer random.
+        raise InputError(required.refusal(f"timm:{name},pretrained=true", default["num_classes"]))
     normalisation = _of_channels(required, tuple(default["mean"]), tuple(default["std"]))
     trained = bool(parameters.get("pretrained") or parameters.get("checkpoint_path"))
     return Net(network, required.num_classes, *normalisation, trained=trained)

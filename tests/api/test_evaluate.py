@@ -148,7 +148,7 @@ def test_images_between_the_steps_of_8_bits_are_attacked_as_they_are(examples: t
 def test_normalisation_outside_of_the_model_is_the_same_as_inside(examples: tuple[Tensor, Tensor]) -> None:
     inner = network()
     inside = bench.attack(lambda images: inner((images - 0.5) / 0.25), *examples, FGSM)
-    outside = bench.attack(inner, *examples, FGSM, mean=[0.5], std=[0.25])
+    outside = bench.attack(inner, *examples, FGSM, mean=np.array([0.5]), std=torch.tensor([0.25]))
     assert torch.equal(inside, outside)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.contracts import InputError, Streams
@@ -92,7 +92,9 @@ def test_images_of_another_size_are_scaled_to_that_of_the_model(hugging_face: di
     ("change", "message"),
     [
         ({"rescale_factor": 1 / 127.5}, r"multiplies by 0\.007843 instead of 1/255"),
-        ({"rescale_offset": True}, "cannot be kept"),
+        ({"rescale_offset": True}, r"shifts .* not supported"),
+        ({"do_flip_channel_order": True}, "swaps red and blue"),
+        ({"include_top": True}, "standard deviation twice"),
     ],
 )
 def test_preprocessing_that_is_no_normalisation_is_refused(
@@ -103,6 +105,34 @@ def test_preprocessing_that_is_no_normalisation_is_refused(
     settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings | change))
     with pytest.raises(InputError, match=message):
+        small(f"hf:{tmp_path}")
+
+
+def test_weights_in_half_precision_of_hugging_face_answer_in_float32(
+    hugging_face: dict[str, Path], tmp_path: Path
+) -> None:
+    from transformers import AutoModelForImageClassification
+
+    network = AutoModelForImageClassification.from_pretrained(hugging_face["resnet"]).half()
+    network.save_pretrained(tmp_path)
+    preprocessing = (hugging_face["resnet"] / "preprocessor_config.json").read_bytes()
+    (tmp_path / "preprocessor_config.json").write_bytes(preprocessing)
+    with torch.no_grad():
+        logits = small(f"hf:{tmp_path}")(IMAGES, STREAMS)
+        expected = small(f"hf:{hugging_face['resnet']}")(IMAGES, STREAMS)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, expected, atol=1e-2, rtol=1e-2)
+
+
+def test_a_network_of_hugging_face_without_its_last_layer_is_refused(
+    hugging_face: dict[str, Path], tmp_path: Path
+) -> None:
+    for file in hugging_face["resnet"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = {key: value for key, value in weights.items() if not key.startswith("classifier")}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"2 tensors are missing, such as classifier.*random"):
         small(f"hf:{tmp_path}")
 
 
@@ -201,6 +231,10 @@ class TestTimm:
         assert text.startswith(f"timm:local-dir:{timm_folder.name}@")
         assert str(timm_folder.parent) not in text
 
+    def test_pretrained_weights_for_other_classes_are_refused(self, timm_folder: Path) -> None:
+        with pytest.raises(InputError, match=r"data set's 7 classes, but timm:.* answers with 4"):
+            load_model(f"timm:local-dir:{timm_folder},pretrained=true", num_classes=7, image_shape=(3, 32, 32))
+
     def test_a_folder_of_images_is_prepared_as_its_configuration_says(self, timm_folder: Path) -> None:
         model = f"timm:local-dir:{timm_folder},pretrained=true"
         assert preparation_of(model) == {"resize": "40", "crop": "32", "interpolation": "bicubic"}
@@ -274,6 +308,17 @@ class TestClasses:
             file.write_text(lines)
         with pytest.raises(InputError, match=message):
             load_model(f"resnet20:classes={file}", num_classes=2, image_shape=(3, 32, 32), class_names=classes)
+
+    def test_a_model_of_more_classes_than_the_file_names_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "acme_seven.py").write_text(
+            "from bench.models.nets import SmallResNet\n\ndef make():\n    return SmallResNet(7)\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        text = f"python:acme_seven:make,classes={self.names(tmp_path)}"
+        with pytest.raises(InputError, match="answers with 7"):
+            load_model(text, num_classes=2, image_shape=(3, 32, 32), class_names=("e", "b"))
 
     def test_records_name_the_file_by_its_content(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = self.names(tmp_path)
