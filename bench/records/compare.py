@@ -11,6 +11,7 @@ from typing import Any
 from bench.core.identity import without_hashes
 from bench.core.text import escape_markdown, markdown_table, signed
 from bench.errors import InputError
+from bench.plugins.specs import check_known
 from bench.records.metrics import NOTHING, Design, Estimate, attacked_accuracy, difference, per_image
 from bench.records.samples import design_of
 from bench.records.schema import Cell, Facts, Outcome, split_words
@@ -63,6 +64,8 @@ def compare_folders(first: Path, second: Path, first_words: str = "", second_wor
         InputError: a folder holds no such records, or several of them would be one.
     """
     keys = {*split_words(first_words), *split_words(second_words)}
+    for key in sorted(keys):
+        check_known(key, _ANY, "key of a cell")
     before, after = _records(first, first_words, keys), _records(second, second_words, keys)
     alone = [_by_text(set(own) - set(others)) for own, others in ((before, after), (after, before))]
     for text, own in alone[0].items():

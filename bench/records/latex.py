@@ -26,6 +26,8 @@ HEADINGS = {
     "rejection_clean": "rejects clean",
     "rejection_attacked": "rejects",
     "certified_accuracy": "cert.",
+    "covered": "finds",
+    "covered_wrongly": "covers wrongly",
 }
 """Measure -> its heading."""
 _SIGNED = ("delta", "adversarial_effect")
@@ -88,7 +90,7 @@ def _table(conditions: Conditions, samples: Samples, measures: Sequence[str]) ->
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_caption(conditions, samples)}}}",
+        rf"\caption{{{_caption(conditions, samples, measures)}}}",
         rf"\begin{{tabular}}{{l{'r' * (clean + wide * len(columns))}}}",
         r"\toprule",
         " & ".join(["", *(["clean"] if clean else []), *(_spanning(head, wide) for head in heads)]) + r" \\",
@@ -109,7 +111,7 @@ def _spanning(text: str, width: int) -> str:
     return rf"\multicolumn{{{width}}}{{c}}{{{text}}}" if width > 1 else text
 
 
-def _caption(conditions: Conditions, samples: Samples) -> str:
+def _caption(conditions: Conditions, samples: Samples, measures: Sequence[str]) -> str:
     counts = sorted({len(facts.index) for one in samples.values() for facts in one.facts.values()})
     images = " to ".join(str(one) for one in dict.fromkeys((counts[0], counts[-1]))) if counts else "no"
     seeds = sorted({seed for one in samples.values() for seed in one.facts})
@@ -122,7 +124,8 @@ def _caption(conditions: Conditions, samples: Samples) -> str:
         f"{images} images",
         f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
     ]
-    return escape_latex("; ".join(words) + ". Percent of all images, with 95 % intervals.")
+    names = ", ".join(measures).replace("_", " ").capitalize()
+    return escape_latex(f"{'; '.join(words)}. {names} in percent, with 95 % intervals.")
 
 
 def _clean(samples: Iterable[Sample]) -> str:

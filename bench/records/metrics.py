@@ -86,23 +86,25 @@ class PerImage:
         return self.resampled_with(0 if self.trainings is None else crc32(self.trainings.tobytes()))
 
     def resampled_with(self, stream: int) -> Values:
-        """As `resampled`; measures of the same trainings are resampled together with the same stream."""
+        """As `resampled`; measures of the same trainings are resampled together with the same stream.
+
+        Rounded, since the last digits depend on the order in which a machine sums, and a printed end of an interval
+        must not.
+        """
         weights = _weights(len(self.values), 0)
         if self.trainings is None:
-            means: Values = weights @ self.values
-            return means
-        drawn = _weights(len(self.trainings), stream)
-        judged = ~np.isnan(self.trainings)
-        if judged.all():
-            whole: Values = (weights @ self.trainings.T * drawn).sum(1)
-            return whole
-        sums = (weights @ np.where(judged, self.trainings, 0.0).T * drawn).sum(1)
-        counts = (weights @ judged.T.astype(np.float64) * drawn).sum(1)
-        means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
-        return means
+            means = weights @ self.values
+        else:
+            drawn = _weights(len(self.trainings), stream)
+            judged = ~np.isnan(self.trainings)
+            sums = (weights @ np.where(judged, self.trainings, 0.0).T * drawn).sum(1)
+            counts = (weights @ judged.T.astype(np.float64) * drawn).sum(1)
+            means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+        rounded: Values = means.round(12)
+        return rounded
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)  # each takes 16 MB for 1000 images
 def _weights(count: int, stream: int) -> Float[np.ndarray, "r n"]:
     """How much each of `count` things weighs in each resample."""
     return np.random.default_rng((count, stream)).multinomial(count, np.full(count, 1 / count), _RESAMPLES) / count

@@ -43,8 +43,7 @@ def ranks(rows: Mapping[str, PerImage], barred: Collection[str] = ()) -> dict[st
     order = sorted(rows, key=lambda row: -level[row])
     ranked: dict[str, int] = {}
     for row in order:
-        others = [other for other in order if other != row]
-        apart = holm([Comparison(rows[other], rows[row]).p_value for other in others])
-        better = sum(sure and level[other] > level[row] for other, sure in zip(others, apart, strict=True))
-        ranked[row] = max([1 + better, *ranked.values()])
+        better = better_than({other: rows[other] for other in order if other != row}, rows[row])
+        above = sum(level[other] > level[row] for other in better)  # the means may be over other images than the pair
+        ranked[row] = max([1 + above, *ranked.values()])
     return {row: rank for row, rank in ranked.items() if row not in barred}

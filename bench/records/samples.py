@@ -161,10 +161,11 @@ def group_by_conditions(outcomes: Iterable[Outcome]) -> tuple[dict[Conditions, S
 
 
 def worst_case_of(samples: Sequence[Sample], seeds: Collection[int] | None = None) -> dict[int, Facts]:
-    """The facts of the worst case over these attacks, for each seed (of `seeds`) for which all of them succeeded."""
+    """The facts of the worst case over these attacks, for each seed (of `seeds`) with images that all of them have."""
     facts = [one.facts for one in samples if one.facts]
     if not facts:
         return {}
     common = set.intersection(*(set(one) for one in facts))
     kept = sorted(common if seeds is None else common & set(seeds))
-    return {seed: worst_case([one[seed] for one in facts]) if len(facts) > 1 else facts[0][seed] for seed in kept}
+    worst = {seed: worst_case([one[seed] for one in facts]) if len(facts) > 1 else facts[0][seed] for seed in kept}
+    return {seed: one for seed, one in worst.items() if one.index}

@@ -38,7 +38,11 @@ def make_answers(boards: Sequence[Board]) -> list[BoardAnswer]:
     """An answer for each of `first_boards`, under a title of its own."""
     first = first_boards(boards)
     shared = Counter(board.benchmark for board in first)
-    return [BoardAnswer(board, _title(board, shared[board.benchmark] > 1)) for board in first]
+    titles = [_title(board, shared[board.benchmark] > 1) for board in first]
+    return [
+        BoardAnswer(board, title if titles.count(title) == 1 else f"{title}, {board.brief}")
+        for board, title in zip(first, titles, strict=True)
+    ]
 
 
 def _title(board: Board, shared: bool) -> str:
@@ -149,6 +153,8 @@ class BoardAnswer:
     @property
     def _winner(self) -> str:
         if not self.ranked:
+            if not self.compared:
+                return "So far no row is compared with the model without a defense."
             without = " without a red finding" if self.above else ""
             return f"No defense{without} is better than no defense beyond its interval."
         first, bare = self.first[0], self.undefended
@@ -185,7 +191,7 @@ class BoardAnswer:
         example = ""
         if self._illusion(worst) >= 5:
             before, after = self.attacked(worst, "oblivious").text, self.attacked(worst, "adaptive").text
-            example = f" {worst.defense.text} fell furthest: from {before} % to {after} % once the attacker knows it."
+            example = f" {worst.defense.text} falls from {before} % to {after} % once the attacker knows it."
         count = f"{len(self.fell)} of {self.compared} defenses are not better than none." if self.ranked else ""
         return f"{count}{example}".strip()
 

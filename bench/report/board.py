@@ -175,6 +175,11 @@ class Board:
         return plain(self.conditions.budget or self.conditions.threat_model or "no stated budget")
 
     @property
+    def page(self) -> str:
+        """The page of the site that shows it."""
+        return "index.html" if self.benchmark else "experiments.html"
+
+    @property
     def description(self) -> str:
         """The conditions beside data set, model and budget, in words."""
         chance = f"{self.classes} classes (chance {100 / self.classes:.3g} %)" if self.classes else ""

@@ -189,14 +189,15 @@ def _remarks(evidence: Evidence, plugins: Sequence[PluginLink]) -> tuple[str, ..
 
 
 def _disagreements(outcomes: Iterable[Outcome]) -> set[tuple[str, str]]:
-    """(plugin, on what) for defenses and attacks whose cells must agree and do not."""
-    results: dict[tuple[str, str, int], set[tuple[float, ...]]] = {}
+    """(plugin, on what) for defenses and attacks whose cells on the same images must agree and do not."""
+    results: dict[tuple[str, str, int, tuple[int, ...]], set[tuple[float, ...]]] = {}
     for outcome in outcomes:
         if outcome.facts:
             clean, bare = tuple(outcome.facts.defended_clean), tuple(outcome.facts.bare_attacked)
-            results.setdefault((outcome.cell.defense, "clean images", outcome.cell.seed), set()).add(clean)
-            results.setdefault((outcome.cell.attack, "the bare model", outcome.cell.seed), set()).add(bare)
-    return {(plain(name), what) for (name, what, _), seen in results.items() if len(seen) > 1}
+            seed, images = outcome.cell.seed, tuple(outcome.facts.index)
+            results.setdefault((outcome.cell.defense, "clean images", seed, images), set()).add(clean)
+            results.setdefault((outcome.cell.attack, "the bare model", seed, images), set()).add(bare)
+    return {(plain(name), what) for (name, what, *_), seen in results.items() if len(seen) > 1}
 
 
 def provenance_summary(outcomes: Sequence[Outcome]) -> dict[str, tuple[str, ...]]:

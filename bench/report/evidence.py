@@ -11,7 +11,7 @@ from bench.core.text import plain
 from bench.records.format import DASH
 from bench.records.metrics import Design, PerImage, difference, mean, per_image
 from bench.records.ranking import better_than, ranks
-from bench.records.samples import Conditions, Sample, Samples, worst_case_of
+from bench.records.samples import Conditions, Sample, Samples, design_of, worst_case_of
 from bench.records.schema import TIERS, Cell, Facts, Latency, Outcome, PluginRecord, Tier
 from bench.report.checks import run_checks
 from bench.report.flags import Flag, RowRecords, is_bare, is_oracle
@@ -178,7 +178,7 @@ class Evidence:
 
     def design(self, defense: str) -> Design:
         """What the images and seeds of a row are a sample of."""
-        return self.row(defense)[0].design
+        return design_of(self.row(defense)[0].cell, self.records[defense])
 
     @cached_property
     def undefended(self) -> PerImage | None:

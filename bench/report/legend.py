@@ -9,8 +9,8 @@ from bench.report.board import Board
 from bench.report.checks import CHECKS
 
 _MEANINGS = {
-    "rank": "By the worst case against the adaptive attacker if there is one, else against the oblivious one. Rows "
-    "share a rank if the paired interval of their difference holds zero, with Holm's correction for the number of "
+    "rank": "By the worst case against the adaptive attacker if there is one, else against the oblivious one: one "
+    "more than the number of rows that are better beyond the paired interval, with Holm's correction for the number of "
     "rows. What is not better than no defense is below that line and has no rank; nor has a row with a red flag, and "
     "no row gains from that.",
     "clean": "Accuracy without an attack.",

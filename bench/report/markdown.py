@@ -24,9 +24,9 @@ index.html in a browser.
 Numbers are percent of **all** images, with 95 % intervals in parentheses. *Oblivious*: the attack was made on the model
 without the defense. *Adaptive*: it was made through the defense, or without it where that hurts more. δ is
 clean − attacked accuracy in points; β is the share still correct of the images that are lost without a defense. In the
-worst case an image counts only if it survives every attack. Rows share a rank if the paired interval of their
-difference holds zero, with Holm's correction for the number of rows; what is not better than no defense is below that
-line. No flag means that no check fired, never that a defense is robust.
+worst case an image counts only if it survives every attack. A rank is one more than the number of rows that are better
+beyond the paired interval, with Holm's correction for the number of rows; what is not better than no defense is below
+that line. No flag means that no check fired, never that a defense is robust.
 """
 _MEASURES = {
     "attacked_accuracy": "attacked",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from bench.report.board import Board, Row
+from bench.report.checks import CHECKS
 from bench.report.flags import Flag
 
 Standing = tuple[Board, Row]
@@ -18,14 +20,15 @@ _Member = TypeVar("_Member")
 def raised(board: Board, brief: bool = True) -> list[tuple[Flag, str]]:
     """The flags that were raised on a board, red ones first, with the rows that share them.
 
-    What nearly all rows share is said once, without its figures if they differ.
+    What nearly all rows share is said once; if their figures differ, as what the check looks for.
     """
+    looks_for = {one.id: one.description for one in CHECKS}
     lines: list[tuple[Flag, str]] = []
     for id in board.common:
-        flags = Counter(flag for row in board.rows for flag in row.raised if flag.id == id and flag.colour != "red")
-        rows = sum(id in {flag.id for flag in row.raised} for row in board.rows)
-        first = flags.most_common(1)[0][0]
-        lines.append((first.shortened if len(flags) == 1 or not brief else first, f"{rows} of {len(board.rows)} rows"))
+        flags = [flag for row in board.rows for flag in row.raised if flag.id == id and flag.colour != "red"]
+        alike = flags[0].brief or len(set(flags)) == 1
+        flag = flags[0].shortened if alike else replace(flags[0], text=looks_for[id])
+        lines.append((flag, f"{len(flags)} of {len(board.rows)} rows"))
     own = group((flag.shortened if brief else flag, row.defense.text) for row in board.rows for flag in board.own(row))
     lines += [(flag, ", ".join(rows)) for flag, rows in own.items()]
     return sorted(lines, key=lambda line: (line[0].colour != "red", line[0].id, line[1]))

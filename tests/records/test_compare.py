@@ -18,6 +18,7 @@ from bench.records import export as exporting
 from bench.records.compare import Change, compare_folders, comparison_markdown, drops
 from bench.records.export import export
 from bench.records.latex import latex_tables
+from bench.records.metrics import MEASURES
 from bench.records.schema import Cell, Facts, Outcome, PluginRecord
 from bench.records.store import Store
 from bench.report.frame import load_results
@@ -159,6 +160,8 @@ def test_two_models_are_paired_cell_by_cell_and_named_in_each_line(folders: tupl
         compare_folders(folder, folder, "model=photos-cnn defense=same", "tier=adaptive")
     with pytest.raises(InputError, match="model=vgg"):
         compare_folders(folder, folder, "model=photos-cnn", "model=vgg")
+    with pytest.raises(InputError, match="key of a cell"):
+        compare_folders(folder, folder, second_words="modell=vgg")
 
 
 def test_a_latex_table_has_a_row_for_each_defense_and_says_what_its_numbers_share(folders: tuple[Path, Path]) -> None:
@@ -180,6 +183,8 @@ def test_rows_columns_and_measures_of_a_latex_table_can_be_chosen(folders: tuple
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert [line.split(" ")[0] for line in lines[2:]] == ["worse", "same"]
     assert r"acc. & $\delta$ \\" in lines[1]
+    assert "Attacked accuracy, delta in percent" in text
+    assert latex_tables(outcomes, measures=list(MEASURES)).count("covers wrongly") > 0
     with pytest.raises(InputError, match="measure"):
         latex_tables(outcomes, measures=["acuracy"])
     with pytest.raises(InputError, match="none"):

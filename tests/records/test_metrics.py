@@ -220,6 +220,12 @@ def test_the_interval_of_a_trained_row_reaches_from_training_to_training() -> No
     assert estimate == metrics.attacked_accuracy(*rows, design=TRAINED)
 
 
+def test_resampled_means_do_not_depend_on_the_order_of_a_sum() -> None:
+    table = np.random.default_rng(0).integers(0, 2, (3, 90)).astype(float)
+    row, reverse = (PerImage(np.arange(90), one.mean(0), trainings=one) for one in (table, 1 - table))
+    assert np.array_equal(row.resampled_with(0), (1 - reverse.resampled_with(0)).round(12))
+
+
 def test_the_difference_between_trainings_does_not_widen_what_they_all_lose_alike() -> None:
     rows = [replace(one, defended_clean=[1] * 400) for one in trained(0.5, 0.5, 0.5)]
     wide = [replace(one, defended_clean=one.defended_attacked) for one in trained(0.3, 0.9, 0.5)]

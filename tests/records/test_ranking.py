@@ -48,6 +48,13 @@ def test_no_row_ranks_above_one_with_a_higher_mean() -> None:
     assert [place for _, place in by_mean] == sorted(places.values())
 
 
+def test_rows_with_different_images_are_compared_on_those_that_both_have() -> None:
+    hard = PerImage(np.arange(100), np.repeat([1.0, 0.0], [70, 30]))
+    few = PerImage(np.arange(60, 100), np.repeat([1.0, 0.0], [26, 14]))
+    assert mean(hard).value > mean(few).value
+    assert ranks({"hard": hard, "few": few}) == {"hard": 1, "few": 1}
+
+
 def test_a_row_that_is_not_better_beyond_its_interval_is_not_better() -> None:
     assert better_than({"a": first(0.5), "b": first(0.22), "c": first(0.1)}, first(0.2)) == {"a"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from bench.report.boards import make_boards
 from bench.report.charts.scatter import frontier, scatter
 from bench.report.naming import readable, readable_dataset
 
-from ..builders import both, saved
+from ..builders import both, outcome, saved
 
 PATCH_BOARD = [
     *both("patch", "none", 0.2, 0.2),
@@ -40,8 +41,7 @@ def test_the_sentences_say_what_is_best_at_what_cost_and_what_fell() -> None:
     )
     assert cost == "Its cost: no clean accuracy and 1.50 times the time for an image."
     assert fell == (
-        "2 of 5 defenses are not better than none. jpeg fell furthest: from 85.0 % to 15.0 % once the attacker "
-        "knows it."
+        "2 of 5 defenses are not better than none. jpeg falls from 85.0 % to 15.0 % once the attacker knows it."
     )
     assert sure.startswith("400 images, intervals of ± ")
 
@@ -49,6 +49,21 @@ def test_the_sentences_say_what_is_best_at_what_cost_and_what_fell() -> None:
 def test_the_sentences_name_rows_that_cannot_be_told_apart() -> None:
     best = answer(*PATCH_BOARD, *both("patch", "dw", 0.9, 0.595)).sentences[0]
     assert best.endswith("The images do not tell it apart from dw.")
+
+
+def test_a_board_on_which_nothing_is_compared_does_not_say_that_nothing_is_better() -> None:
+    lacking = [*both("patch", "none", 0.2, 0.2), *both("square", "none", 0.1, 0.1)]
+    boards = make_boards([*lacking, *(outcome("patch", f"d{one}", "oblivious", 0.9) for one in range(5))])[0]
+    first = BoardAnswer(boards[0], "")
+    assert first.compared == 0
+    assert first.sentences[0] == "So far no row is compared with the model without a defense."
+
+
+def test_boards_that_differ_only_in_effort_have_titles_of_their_own() -> None:
+    quick = [replace(one, cell=replace(one.cell, effort="quick")) for one in PATCH_BOARD]
+    titles = [one.title for one in make_answers(make_boards([*PATCH_BOARD, *quick])[0])]
+    assert len(set(titles)) == 2
+    assert any("quick" in title for title in titles)
 
 
 def test_the_short_table_has_ten_defenses_and_the_line_of_no_defense() -> None:

@@ -212,6 +212,41 @@ def test_what_nearly_all_rows_carry_is_said_once_a_board() -> None:
     assert [rows for flag, rows in summary.raised(one) if flag.id == "S28"] == ["5 of 5 rows"]
 
 
+def test_what_is_said_once_a_board_has_no_figures_of_a_single_row() -> None:
+    sizes = {"none": 0.5, "jpeg": 0.5, "tvm": 0.4, "psd": 0.6}
+    few = [outcome("patch", name, "adaptive", level, images=60) for name, level in sizes.items()]
+    (flag,) = [flag for flag, _ in summary.raised(board(*few)) if flag.id == "S33"]
+    assert "±" not in flag.text
+    warned = [replace(one, warnings=[f"{one.cell.defense} warns"]) for one in few]
+    (flag,) = [flag for flag, _ in summary.raised(board(*warned)) if flag.id == "W"]
+    assert flag.text == "bench show prints them for each cell."
+
+
+def test_a_worst_case_without_a_common_image_is_no_number() -> None:
+    halves = [
+        outcome(attack, defense, "oblivious", facts(0.4, index=list(range(start, start + 400))))
+        for attack, start in (("patch", 0), ("sparse-rs", 400))
+        for defense in ("none", "lgs")
+    ]
+    assert row(board(*halves), "lgs").why_unranked == "No number against the oblivious attacker."
+
+
+def test_a_defense_that_learns_is_known_by_any_of_its_records() -> None:
+    traits = {"kind": "trained", "trained": True}
+    seeds = [
+        outcome("patch", "fat", "adaptive", level, seed=seed, defense_traits=traits)
+        for seed, level in enumerate((0.5, 0.9))
+    ]
+    failed = replace(outcome("apgd", "fat", "adaptive", None, attack_traits=PATCH), defense=None)
+    spreads = [number.spread for number in row(board(*LGS, *seeds, failed), "fat").cells]
+    assert "by seed 50.0, 90.0" in spreads[0]
+
+
+def test_cells_on_different_images_do_not_disagree() -> None:
+    part = outcome("sparse-rs", "lgs", "adaptive", facts(0.4, n=100))
+    assert not any("disagree about" in remark for remark in board(*LGS, part).remarks)
+
+
 def test_rows_without_an_adaptive_number_are_not_ranked_among_those_that_have_one() -> None:
     one = board(*LGS, outcome("patch", "jpeg", "oblivious", 0.9))
     assert row(one, "jpeg").rank == "–"

@@ -86,6 +86,21 @@ def test_the_page_of_a_cell_tells_what_each_stage_broke_through_which_view(tmp_p
     assert "Stages, oblivious" not in text
 
 
+def test_every_anchor_that_a_page_links_to_is_there(tmp_path: Path) -> None:
+    folder = saved(tmp_path, *LGS)
+    tags = {path: Tags(text).found for path, text in generate(folder).items() if path.suffix == ".html"}
+    anchors = [
+        ((path.parent / address if address else path).resolve(), anchor)
+        for path, found in tags.items()
+        for tag, attributes in found
+        for address, mark, anchor in [(attributes.get("href") or "").partition("#")]
+        if tag == "a" and mark and not address.startswith("http")
+    ]
+    assert len(anchors) > 10
+    ids = {path.resolve(): {attributes.get("id") for _, attributes in found} for path, found in tags.items()}
+    assert [(path.name, anchor) for path, anchor in anchors if anchor not in ids[path]] == []
+
+
 def test_a_page_says_nothing_of_a_tier_that_it_lacks(tmp_path: Path) -> None:
     text = page(saved(tmp_path, LGS[0], LGS[2]), cell_url(LGS[2].cell))
     assert "--tier oblivious" in text
