@@ -52,7 +52,8 @@ def in_turn(
         part = through(rows)
         logits = fresh_answers(protected.model, part.adversarial, rng[rows])
         reached, margin = goal[rows].reached(logits), goal[rows].margin(logits)
-        margin = margin.masked_fill(reached | margin.isnan(), -torch.inf)  # logits that are not finite are a success
+        # NaN comes of logits that are not finite: a success, which may be that of some draws only.
+        margin = margin.nan_to_num(torch.finfo(margin.dtype).min).masked_fill(reached, -torch.inf)
         margins[name] = margin.new_full((len(testbed),), torch.inf).index_copy(0, rows, margin)
         crafted[name] = part.spread(rows, testbed)
         left[rows] &= ~reached

@@ -45,7 +45,7 @@ def prepare(bare: Classifier, images: Images, rng: Streams) -> Classifier:
         images: on which the answers are compared; gradients on the first few.
         rng: the streams of the images.
     """
-    if not isinstance(bare, Net):
+    if type(bare) is not Net:  # a subclass may have more than its answers, such as a rejection
         return bare
     mean, std = (tuple(values.flatten().tolist()) for values in (bare.mean, bare.std))
     try:
@@ -149,13 +149,12 @@ def check_precision(precision: Precision, device: str) -> None:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Within it, a GPU rounds no float32 product to TF32; on leaving it, the settings are as before."""
-    places: list[Any] = [torch.backends.cudnn, torch.backends.cuda.matmul]
-    before = [place.allow_tf32 for place in places]
+    """Within it, no product of float32 is rounded to TF32 or bfloat16; on leaving it, the settings are as before."""
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
-        for place in places:
-            place.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
         yield
     finally:
-        for place, value in zip(places, before, strict=True):
-            place.allow_tf32 = value
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions

@@ -21,7 +21,7 @@ from bench.core.tensor_cache import cache_path, cached
 from bench.data.load import Split
 from bench.engine.audit import audit_artifact
 from bench.engine.interference import unchanged
-from bench.engine.prepare import only_calls
+from bench.engine.prepare import full_float32, only_calls
 from bench.engine.testbed import Testbed
 from bench.plugins.fingerprints import plugin_key
 from bench.plugins.fresh_copy import fresh_copy
@@ -75,6 +75,7 @@ class Protected:
         return self.make_unused() if self.make_unused else self.model
 
 
+@full_float32()
 def protect(testbed: Testbed, text: str, progress: Callable[[float, str], None]) -> Protected:
     """The defense of this text on this testbed; made once, since all attacks share it."""
     made = _PROTECTED.setdefault(testbed, {})

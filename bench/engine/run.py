@@ -41,6 +41,7 @@ class Computed:
     attacked: Crafted
 
 
+@full_float32()
 def run_cell(cell: Cell, setting: Setting, progress: Progress) -> Computed:
     """Computes one cell. Any error is raised.
 
@@ -54,10 +55,11 @@ def run_cell(cell: Cell, setting: Setting, progress: Progress) -> Computed:
     attack = make_attack(setting.local(cell.attack), cell.effort)
     attack.check(testbed.image_shape, testbed.classes)  # before any training
     protected = protect(testbed, cell.defense, progress)
-    with full_float32(), unchanged(testbed, (attack, protected.defense), protected.model, protected.learned):
+    with unchanged(testbed, (attack, protected.defense), protected.model, protected.learned):
         return evaluate(cell, testbed, protected, progress, attack)
 
 
+@full_float32()
 def evaluate(
     cell: Cell, testbed: Testbed, protected: Protected, progress: Progress, attack: Attack | None = None
 ) -> Computed:
@@ -109,7 +111,12 @@ def _adaptive(
     def applied(given: Attack) -> Crafted:
         return craft(given, protected.model, testbed, testbed.rows, DRAWS[cell.effort], progress, Checkpoint(None))
 
-    views = {name: partial(through, name) for name, view in own.items() if view not in testbed.networks}
+    # No view of a defense may take the place of the bare model.
+    views = {
+        f"defense's {name}" if name == BARE else name: partial(through, name)
+        for name, view in own.items()
+        if view not in testbed.networks
+    }
     if not views:
         return bare
     if isinstance(attack, UniversalAttack):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.contracts import Classifier, Goal, InputError, Streams, answers
 from bench.data.load import Dataset, choose, fingerprint, load_dataset
-from bench.engine.prepare import InBfloat16, prepare
+from bench.engine.prepare import InBfloat16, full_float32, prepare
 from bench.engine.setting import Setting
 from bench.models import load_model, model_fingerprint
 
@@ -126,6 +126,7 @@ class Testbed:
         """The bare model's logits on the clean images."""
         return answers(self.prepared, self.images, self.streams)
 
+    @full_float32()
     def check_model(self) -> None:
         """Raises NonFiniteLogitsError unless the bare model's logits on the clean images are finite."""
         logits = self.bare_clean

@@ -10,13 +10,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.contracts import Artifact, Attack, Classifier, Goal, Images, Linf, Logits, Model, Streams, UniversalAttack
+from bench.contracts import (
+    Artifact,
+    Attack,
+    Classifier,
+    Defense,
+    Goal,
+    Images,
+    Linf,
+    Logits,
+    Model,
+    Streams,
+    UniversalAttack,
+    Wrapped,
+)
 from bench.core.checkpoints import Checkpoint
 from bench.data.dataset import Dataset, Split
 from bench.engine.adaptive import in_turn, one_for_all
 from bench.engine.craft import Crafted, craft
 from bench.engine.protect import Protected, at_work
-from bench.engine.run import run_cell
+from bench.engine.run import evaluate, run_cell
 from bench.engine.setting import InMemory, Setting
 from bench.engine.testbed import Testbed, testbed_of
 from bench.plugins.registry import make_attack, make_defense
@@ -138,6 +151,18 @@ def test_an_attack_whose_results_depend_on_the_batch_gets_all_images(
     assert asked == {"weak": list(range(COUNT)), "strong": list(range(COUNT))}
 
 
+def test_a_success_in_every_draw_comes_before_one_that_is_not_finite_in_some(testbed: Testbed) -> None:
+    class Erratic(ByBrightness):
+        random = True
+
+        def forward(self, images: Images, rng: Streams) -> Logits:
+            logits, bright = super().forward(images, rng), images[:, :1, 0, 0]
+            return torch.where((bright > 0.2) & (bright < 0.28) & (rng.uniform(1) < 0.5), torch.nan, logits)
+
+    chosen, _ = turns(testbed, [0.25] * COUNT, Erratic())
+    assert torch.equal(chosen.adversarial[:, 0, 0, 0], torch.full((COUNT,), 0.8))
+
+
 @dataclass(frozen=True)
 class Corner(UniversalAttack):
     """Paints the corner of every image."""
@@ -179,6 +204,45 @@ def test_the_artifact_is_chosen_on_training_images(training: int, best: str) -> 
 
 SETTING = Setting("photos", "photos-cnn", images=30)
 CELL = Cell("photos", "photos-cnn", "", "jpeg", "adaptive", images=30)
+
+
+class Undefended(Wrapped):
+    """The bare model, as if it were a defended one."""
+
+    def forward(self, images: Images, rng: Streams) -> Logits:
+        return self.model(images, rng)
+
+
+class Blind(Wrapped):
+    """Its gradient leads nowhere."""
+
+    def forward(self, images: Images, rng: Streams) -> Logits:
+        return self.model(images.detach(), rng) + 0 * images.sum()
+
+
+@dataclass(frozen=True)
+class Decoy(Defense):
+    """Does nothing, and calls a useless view of its own the bare one."""
+
+    kind = "trained"
+    title = "Decoy"
+
+    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
+        return Undefended(model)
+
+    def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
+        return {"bare": Blind(model)}
+
+
+@pytest.mark.parametrize("attack", ["ifgsm:eps=2/255,steps=3", "patch:quick,steps=5,restarts=2,area=0.1"])
+def test_no_view_of_a_defense_takes_the_place_of_the_bare_model(attack: str) -> None:
+    testbed = testbed_of(SETTING)
+    cell = replace(CELL, attack=attack, defense="decoy")
+    facts = evaluate(cell, testbed, at_work(Decoy(), testbed), lambda share, doing: None).outcome.facts
+    assert facts is not None
+    assert facts.defended_attacked == facts.bare_attacked
+    assert sum(facts.bare_attacked) < sum(facts.bare_clean)
+    assert 1 in facts.noted["through bare"]
 
 
 def test_all_images_of_a_universal_attack_have_the_same_patch() -> None:

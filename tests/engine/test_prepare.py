@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -132,6 +133,39 @@ def test_bfloat16_is_refused_where_the_processor_lacks_it(monkeypatch: pytest.Mo
     check_precision("float32", "cpu")
     with pytest.raises(InputError, match="Leave out --precision"):
         check_precision("bfloat16", "cpu")
+
+
+def test_a_network_that_is_more_than_its_answers_is_left_as_it_is() -> None:
+    class Twice(Net):
+        passes = 2
+
+    known = load_model("resnet20", num_classes=10, image_shape=(3, 32, 32))
+    bare = Twice(known.network, 10).eval()  # type: ignore[arg-type]  # torch types the layers of a module loosely
+    assert prepare(bare, images_of(2, 3, 32, 32).float(), streams(2)) is bare
+
+
+def test_all_answers_of_a_cell_are_in_full_float32(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    settings = set[tuple[str, bool]]()
+
+    class Noting(Classifier):
+        num_classes = 4
+
+        def forward(self, images: Images, rng: Streams) -> Logits:
+            settings.add((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+            return images.flatten(1)[:, :4]
+
+    case = Case(make_defense("none")).testbed
+    setting = replace(case.setting, memory=InMemory(case.dataset, Noting()))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        run_cell(Cell("toy", "toy", "random-pixel", "median", "adaptive"), setting, lambda share, doing: None)
+        assert settings == {("highest", False)}
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_the_settings_of_a_gpu_are_those_of_before_when_a_cell_ends_in_an_error(
