@@ -1,6 +1,6 @@
-"""Attacks in turn, each on the images that all before it have left: the strongest answer at the least cost.
+"""Several attacks in turn, each on the images that none before it fooled: what falls early costs little.
 
-Which stage fooled an image first is noted as "stage", counted from 0; an image that all of them left has none.
+The note "stage" says which stage fooled an image first, counted from 0; an image that none fooled has no such note.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Cascade(Attack):
             stage.attack.check(image_shape, num_classes)
 
     def perturb(self, model: Model, images: Images, goal: Goal, rng: Streams) -> Images:
-        """The first success of each image, or the image of the lowest margin."""
+        """For each image the first success, or else the attempt with the lowest margin."""
         # A targeted goal has its class already, and no stage can aim at a class that is not there.
         aims = 1 if goal.targets is not None else model.num_classes
         stages = [(number, stage) for number, stage in enumerate(self.stages) if stage.towards < aims]
@@ -78,12 +78,12 @@ class Cascade(Attack):
 
 
 def part_of(progress: Callable[[float], None], turn: int, turns: int) -> Callable[[float], None]:
-    """For one of several turns: what to call with the share of that turn that is done."""
+    """The progress callback of one of several turns: it takes the share of that turn that is done."""
     return lambda share: progress((turn + share) / turns)
 
 
 def _aimed(model: Model, images: Images, goal: Goal, rank: int) -> Goal:
-    """The goal of the class that these images are nearest to beside their own, or of the next ones."""
+    """A targeted goal: for each image the wrong class of this rank, 1 being the likeliest."""
     with torch.no_grad():
         logits: Tensor = model(images).reshape(model.draws, len(images), -1).mean(0)
     others = logits[:, : model.num_classes].scatter(1, goal.labels[:, None], -torch.inf)

@@ -1,6 +1,6 @@
-"""AutoPatch: an ensemble without parameters against one patch on each image, anywhere; what AutoAttack is for L∞.
+"""AutoPatch: an ensemble with nothing to tune, for one patch anywhere on each image; what AutoAttack is for L∞.
 
-The stages, each for the images that those before it leave:
+The stages, each on the images that none before it fooled:
 
     0    LaVAN with 4 rounds of searched places, by the margin
     1–3  the same with 3 rounds, towards the likeliest, second and third likeliest wrong class
@@ -8,7 +8,7 @@ The stages, each for the images that those before it leave:
     5    LaVAN with 7 rounds: up to 128 starts at the best of 1,024 places
 
 Ours; the idea of a fixed ensemble of attacks that fail differently is that of Croce and Hein (arXiv 2003.01690). The
-record says which stage fooled an image first ("stage"). A published number belongs to its `version`, and what a
+record says which stage fooled an image first ("stage"). A published number belongs to its `version`; what a
 version does never changes.
 """
 

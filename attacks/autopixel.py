@@ -1,20 +1,20 @@
-"""AutoPixel: an ensemble without parameters against a few pixels of each image in any colour.
+"""AutoPixel: an ensemble with nothing to tune, for a few pixels of each image in any colour.
 
-The stages, each for the images that those before it leave:
+The stages, each on the images that none before it fooled:
 
     0    GreedyFool's greedy stage, then 100 exchanges of pixels at the ends of their range
     1    pixels in corner colours, greedily one after the other, about 4,000 queries in all: scores alone
     2–4  as stage 0, towards the likeliest, second and third likeliest wrong class
     5    Sparse-RS with 3,000 queries: scores alone
 
-For one pixel: 20 exchanges, then every pixel in every corner colour, up to 8,192 queries. On larger images these are
-the most promising ones.
+For one pixel: 20 exchanges, then every pixel in every corner colour, up to 8,192 queries. On larger images only
+the most promising ones are tried.
 
-σ-zero is no stage. It is for the fewest pixels of an image, not for a fixed number of them: of what stage 0 leaves at
-3 pixels it fooled nothing.
+σ-zero is not a stage: it looks for the fewest pixels, not for the best use of a fixed number. At 3 pixels it fooled
+none of the images that stage 0 left.
 
 Ours; the idea of a fixed ensemble of attacks that fail differently is that of Croce and Hein (arXiv 2003.01690). The
-record says which stage fooled an image first ("stage"). A published number belongs to its `version`, and what a
+record says which stage fooled an image first ("stage"). A published number belongs to its `version`; what a
 version does never changes.
 """
 

@@ -1,15 +1,15 @@
-"""AutoUniversal: an ensemble without parameters with one upright patch for all images, at a random place on each.
+"""AutoUniversal: an ensemble with nothing to tune, for one upright patch at a random place on every image.
 
-It learns three patches as `patch` does, and keeps the one that fools most of the training images that it did not learn
-from, every fifth one; with fewer than five, of all:
+It learns three patches as `patch` does, and keeps the one that fools most of the held-out training images. These are
+every fifth one, or all of them if there are fewer than five:
 
-    0  by the cross-entropy, from 10 beginnings
-    1  by the margin, from 10 beginnings
-    2  by the margin, from 3 beginnings, along Adam's direction
+    0  by the cross-entropy, from 10 starts
+    1  by the margin, from 10 starts
+    2  by the margin, from 3 starts, along Adam's direction
 
 Ours; the idea of a fixed ensemble of attacks that fail differently is that of Croce and Hein (arXiv 2003.01690). The
-artifact says which patch it was ("variant") and which share of those images each of them fools ("fooled"). A published
-number belongs to its `version`, and what a version does never changes.
+artifact says which patch was kept ("variant") and what share of the held-out images each one fools ("fooled"). A
+published number belongs to its `version`; what a version does never changes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .autopatch import check_version
 from .patch import AdversarialPatch
 
 HELD_OUT = 5
-"""One in so many training images judges: the patch that fools most of those it learned from is often not the best."""
+"""One training image in this many is held out: a patch that does best where it learned is often not the best."""
 PLACES = 4
-"""At how many places on each of them a patch is judged."""
+"""At how many places on each held-out image a patch is judged."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ along the gradient divided by its largest value, of a length that falls from ste
 every δ_p with no value above a threshold τ becomes 0. τ rises by threshold_step · step length while the image is
 fooled, and falls while it is not. What is kept is the success with the fewest pixels.
 
-With `pixels` as a cap an image is done at its first success within it; where there is none, it stays as it was.
+With a cap (`pixels`), an image is done at its first success within the cap; without a success it stays as it was.
 
 Departures. The goal is the margin, targeted or not. Values are rounded to the 8-bit grid before the network is asked
 (`eight_bit`), the gradient passing straight through, so that rounding cannot undo a success.

@@ -26,7 +26,7 @@ class SubstituteGradient(Wrapped):
         self.substitute = substitute
 
     def forward(self, images: Images, rng: Streams) -> Logits:
-        """The defended model's logits, to the bit."""
+        """The defended model's logits, bit for bit."""
         with torch.no_grad():
             logits = self.model(images.detach(), rng)
         if not (torch.is_grad_enabled() and images.requires_grad):
@@ -36,9 +36,9 @@ class SubstituteGradient(Wrapped):
 
 
 def mean_of(log_probabilities: Float[Tensor, "n m k"], counted: Bool[Tensor, "n m"]) -> Float[Tensor, "n k"]:
-    """The mean over the counted ones of the m variants of each image, over all where none is counted.
+    """For each image the mean over those of its m variants that are counted, or over all if none is.
 
-    Of log probabilities, since a variant that is sure of its class has next to no gradient of its probability.
+    It takes log probabilities, since a variant that is sure of its class has next to no gradient of its probability.
     """
     weights = (counted | ~counted.any(1, keepdim=True)).to(log_probabilities.dtype)
     return (log_probabilities * (weights / weights.sum(1, keepdim=True))[..., None]).sum(1)

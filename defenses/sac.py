@@ -16,8 +16,8 @@ blackens the patch, where we inpaint it (`fill=black` is the paper's); its toler
 
 The attacker gets the true answer with two gradients: through the segmenter's probability (`soft`, which looks for
 patches that S does not see), and with the removed region as it is (`bpda`). On 40 CIFAR-10 images against ResNet-20,
-LaVAN of 5 % through `soft` leaves none right, where made on the bare network it leaves 93 of 100: without training on
-attacks against itself, S is no obstacle to an attacker who knows it.
+LaVAN of 5 % through `soft` leaves none right; made on the bare network, it leaves 93 %. Without training on attacks
+against itself, S is no obstacle to an attacker who knows it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class SAC(Defense):
         return packed(net)
 
     def _patched(self, model: Classifier, images: Images, labels: Labels, rng: Streams) -> Images:
-        """Every image with a square: attacked for a half of them, of random colours for the others; a few have none."""
+        """Every image with a square: adversarial for half of them, random colours for the others; a few have none."""
         height, width = images.shape[2:]
         shares = self.area * rng.derive("size").uniform(low=0.1, high=1.0)
         blocks = 1 + rng.derive("blocks").integers(4)

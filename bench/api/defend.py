@@ -106,8 +106,8 @@ def defend_model(
         progress: called with the fraction done (0 … 1) and what is being done, if it learns.
 
     Raises:
-        InputError: there is no such defense, it needs training images, or they do not fit. What does not fit the images
-            shows in the first call.
+        InputError: there is no such defense, it needs training images, or they do not fit. Whether it fits the
+            images shows only in the first call.
 
     Example:
         >>> logits = bench.defend(model, "jpeg")(images)
@@ -115,7 +115,7 @@ def defend_model(
     load_plugins([Path(path) for path in plugins])
     made, learned = make_defense(defense), Artifact()
     if made.sees_originals:
-        raise InputError(f"{defense} needs the original of each attacked image, so that it cannot be called alone.")
+        raise InputError(f"{defense} needs the original of each attacked image, so it cannot be called on its own.")
     if made.learns:
         if training is None:
             raise InputError(f"{defense} learns from training images. Pass training=(images, labels).")

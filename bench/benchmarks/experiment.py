@@ -23,7 +23,7 @@ def _listed(value: Any) -> Any:
 
 
 def _one_or_more(item: dict[str, Any]) -> tuple[BeforeValidator, Field, WithJsonSchema]:  # type: ignore[valid-type]  # Field is a function
-    """What makes a tuple take a single value too, and never be empty."""
+    """Lets a tuple be given as a single value, and forbids an empty one."""
     schema = {"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]}
     return BeforeValidator(_listed), Field(min_length=1), WithJsonSchema(schema)
 
@@ -181,7 +181,7 @@ def _as_option(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class ExperimentFile:
-    """A file whose form is right.
+    """A file that has been checked.
 
     Attributes:
         path: where it is.
@@ -236,7 +236,7 @@ def schema_text() -> str:
 
 
 def toml_text(values: Mapping[str, Any]) -> str:
-    """_Texts, numbers, truth values and lists of them as TOML, a line for each key."""
+    """Texts, numbers, truth values and lists of them as TOML, a line for each key."""
     return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
 
 

@@ -26,9 +26,9 @@ class Benchmark:
 
     Attributes:
         name: also of the file.
-        about: what it is about, in words.
+        about: its title, threat model and data, in words.
         dataset, model: those of its file; a folder with such data, and another model, give a board of their own.
-        attacks: in the one spelling that cells have.
+        attacks: spelled as in cells.
         tiers, seeds: every combination with the attacks is a cell.
         goal, effort, images: as for a cell.
         digest: of the file's content.

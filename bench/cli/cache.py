@@ -23,7 +23,7 @@ def cache_command(
     Examples: `bench cache`, `bench cache check`, `bench cache clear --kind crafted`
 
     It is in the user's cache folder, or in BENCH_CACHE. BENCH_CACHE_LIMIT is its limit in GiB; beyond it the oldest
-    files go, what was trained last, and never what a running job has used.
+    files are deleted, trained defenses after all others, and never what a running job has used.
     """
     from bench.core.tensor_cache import cache_folder, cache_limit, cached_files
 

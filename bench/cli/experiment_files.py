@@ -28,7 +28,7 @@ _FILE = "bench.experiment"
 
 
 def _take(context: typer.Context, path: Path | None) -> Path | None:
-    """Makes what a file says the defaults of the command's options."""
+    """Makes the values of a file the defaults of the command's options."""
     if path is not None:
         context.meta[_FILE] = _give(context, path)
     return path
@@ -41,7 +41,7 @@ ExperimentArgument = Annotated[
 
 
 def _take_benchmark(context: typer.Context, name: str | None) -> str | None:
-    """Makes what a benchmark says the defaults of the command's options."""
+    """Makes the values of a benchmark the defaults of the command's options."""
     if name is not None:
         _give(context, benchmark_path(name))
     return name
@@ -68,7 +68,7 @@ def check_benchmark(context: typer.Context, name: str, settings: list[Setting]) 
     given = [key for key in FIXED if _source(context, key) == "COMMANDLINE"]
     if given:
         raise InputError(
-            f"--{given[0]} is not for the benchmark {name!r}, which fixes it. Leave it out, or copy "
+            f"The benchmark {name!r} fixes --{given[0]}. Leave it out, or copy "
             f"{benchmark_path(name)} and run your own file."
         )
     check_inputs(load_benchmark(name), settings)
@@ -133,7 +133,7 @@ def _checks(effort: str) -> dict[str, Callable[[str], Any]]:
 
 
 def write_experiment(context: typer.Context, file: ExperimentFile, cells: Iterable[Cell], results: Path) -> Path:
-    """Writes what was run beside the results: the file's keys, as the command line changed them, without folders."""
+    """Saves the run's file next to its results: its keys as the command line changed them, paths without folders."""
     crossed = [cell.with_texts(without_hashes) for cell in cells]
     values: dict[str, Any] = {
         key: list(dict.fromkeys(getattr(cell, key) for cell in crossed))
@@ -164,7 +164,7 @@ def describe_experiment(path: Path, store: Store) -> str:
 
 
 def _has(experiment: Experiment, cell: Cell) -> bool:
-    """Whether a cell is one of an experiment, as far as their texts tell; keys that are not given fit any cell."""
+    """Whether a cell is one of an experiment, judged by its texts; keys that are not given fit any cell."""
     texts = cell.with_texts(without_hashes)
     defenses = experiment.defense and ("none", *experiment.defense)  # every run computes the bare model
     lists: dict[str, Sequence[object] | None] = {

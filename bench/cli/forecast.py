@@ -57,7 +57,7 @@ def summary(plan: Plan, forecast: Forecast, workers: int) -> str:
         return text
     about = "roughly" if forecast.rough else "about"
     text += f" Time: {about} {duration(forecast.total(workers))} with {workers} worker{'s' if workers > 1 else ''}"
-    text += f" ({len(forecast.rough)} cells are like no record: a guess)" if forecast.rough else ""
+    text += f" ({len(forecast.rough)} cells have no similar record: a guess)" if forecast.rough else ""
     return f"{text}; memory: about {forecast.mib:.0f} MiB a worker."
 
 

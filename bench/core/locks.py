@@ -41,7 +41,7 @@ class ProcessLock:
         """Gives the lock back, if it is held."""
         if self._lock.is_locked:
             with suppress(OSError):
-                self._path.unlink(missing_ok=True)  # while it is held: who has opened it meanwhile opens it anew
+                self._path.unlink(missing_ok=True)  # while it is held: whoever has opened it meanwhile opens it again
             self._lock.release()
 
     def __enter__(self) -> ProcessLock:

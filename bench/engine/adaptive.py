@@ -1,4 +1,4 @@
-"""The adaptive attacker: what one who knows the defense submits.
+"""The adaptive attacker, who knows the defense.
 
 The first view is the bare model, whose images all defenses share. An attack on each image then goes through the
 defense's own views in turn, each for those images that still withstand: an image that is broken costs nothing more. A
@@ -31,8 +31,8 @@ def in_turn(
 ) -> Crafted:
     """For each image its first success on the defended model, or else what comes nearest to one.
 
-    A random defense counts as broken where all its fresh draws are: one lucky draw ends nothing, and the judge draws
-    others.
+    A random defense counts as broken on an image if all its fresh draws are: one lucky draw is not enough, since the
+    judge draws again.
 
     Args:
         attack: if its results depend on the batch (`per_image`), all views get all images.
@@ -61,12 +61,12 @@ def in_turn(
 
 
 def strongest(crafted: Mapping[str, Crafted], margins: Mapping[str, Tensor], spared: Tensor) -> Crafted:
-    """The image of the smallest margin of each, and of equals the first; `through VIEW` notes where that view won.
+    """For each image the attempt with the smallest margin, the first of equals; `through VIEW` notes where it won.
 
     Args:
         crafted: view -> what was crafted through it.
-        margins: view -> of each image on the defended model, infinite where this view was not tried.
-        spared: images for which no attack counts; nothing is noted about their views.
+        margins: view -> the margin of each image on the defended model, infinite where this view was not tried.
+        spared: images that are left as they are; nothing is noted about their views.
     """
     views = list(crafted.values())
     best = torch.stack(list(margins.values())).argmin(0)

@@ -45,8 +45,8 @@ class Forecast:
 
     Attributes:
         seconds: of each task. Images and trainings that several share count for the first of them.
-        alone: of each task, if nothing that it shares with others is made before.
-        rough: tasks that no record is like; theirs is a guess.
+        alone: of each task, if nothing that it shares with others has been made yet.
+        rough: tasks without a similar record, whose cost is a guess.
         start: seconds until a worker computes.
         mib: memory of a worker.
     """
@@ -96,7 +96,7 @@ def estimate(plan: Plan, store: Store) -> Forecast:
 
 
 def _cost(task: CellTask, known: _Known, here: _Here, shared: set[tuple[object, ...]]) -> tuple[float, bool]:
-    """Seconds of a cell, and whether no record is like it; notes in `shared` what later cells need not make again."""
+    """Seconds of a cell, and whether that is a guess; adds to `shared` what later cells need not make again."""
     cell, guessed = task.cell, False
     defense = known.defense(task.setting.local(cell.defense))
     ratio = known.ratio(cell.dataset, cell.model, cell.defense) or 1
@@ -127,7 +127,7 @@ def _guess(attack: Attack, here: _Here) -> float:
 
 
 class _Known:
-    """What records tell of costs, in seconds, or in passes of the model where the record's machine was timed."""
+    """What records say about costs, in seconds, or in passes of the model where the record's machine was timed."""
 
     def __init__(self, outcomes: Iterable[Outcome], latencies: Iterable[Latency]) -> None:
         self._latencies = {(one.dataset, one.model, one.defense): one for one in latencies if one.status == "ok"}

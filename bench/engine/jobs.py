@@ -30,7 +30,7 @@ TRIES = 2
 """Jobs that a task may kill before it counts as failed; in the second it is alone."""
 
 _LAST_MOMENT = 30.0
-"""Seconds."""
+"""Seconds that jobs get to end by themselves once all records are there."""
 
 
 @dataclass(frozen=True)
@@ -196,13 +196,13 @@ class _Watch:
             yield from (column[start : start + size] for start in range(0, len(column), size))
 
     def _ended_jobs(self) -> list[tuple[Job, Ending]]:
-        """The jobs that have ended since the last time; it is asked before the records are read."""
+        """The jobs that have ended since the last time; asked before the records are read."""
         endings = [(handle, job, self.engine.ending(handle)) for handle, job in self.running]
         self.running = [(handle, job) for handle, job, ending in endings if ending is None]
         return [(job, ending) for _, job, ending in endings if ending is not None]
 
     def _failures(self, job: Job, ending: Ending, missing: dict[Task, None]) -> Iterator[Done]:
-        """The tasks of a job that ended that will not be tried again, with a record that says why."""
+        """Of a job that has ended: the tasks that will not be tried again, each with a record that says why."""
         left = [task for task in job.tasks if task in missing]
         if ending.how == "failed":
             raise InputError(f"A job failed before it computed anything: {ending.reason}")

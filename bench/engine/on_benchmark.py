@@ -1,4 +1,4 @@
-"""Benchmarks on this machine: where their data and weights are, and whether these are what they are about."""
+"""Benchmarks on this machine: where their data and weights are, and whether they are the right ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Inputs:
 
 
 def check_inputs(benchmark: Benchmark, settings: list[Setting]) -> None:
-    """Raises InputError if data or weights are not such as a benchmark is about."""
+    """Raises InputError if data or weights are not those of a benchmark."""
     for setting in settings:
         testbed = testbed_of(setting)
         if not benchmark.has_data(testbed.name):

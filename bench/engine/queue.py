@@ -1,7 +1,7 @@
 """The tasks of a run, in an order in which any number of runs on one results folder share the work.
 
-Who computes a task holds its claim, a lock below the results folder. A run leaves out what others have claimed, goes
-back to it in the end, and takes the record that another run has written meanwhile.
+The run that computes a task holds its claim, a lock below the results folder. A run leaves out what others have
+claimed, comes back to it at the end, and takes the record that another run has written meanwhile.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class TaskQueue:
         return None
 
     def finish(self, done: Done) -> None:
-        """Saves what a worker has made, and lets go of its task."""
+        """Saves what a worker has made, and releases its task."""
         if self._store is not None:
             save_done(done, self._store)
         _release(self._claims.pop(done.task, None))
@@ -97,13 +97,13 @@ class TaskQueue:
             self._leave(done.task.column)
 
     def close(self) -> None:
-        """Lets go of everything."""
+        """Releases everything."""
         for lock in [*self._claims.values(), *self._columns.values()]:
             _release(lock)
         self._claims, self._columns = {}, {}
 
     def _leave_out(self) -> None:
-        """Leaves out the tasks for which there is no time any more."""
+        """Leaves out the tasks for which there is no time left."""
         left = {
             column: [task for task in tasks if self._may_begin(task, column in self._crafted)]
             for column, tasks in self._left.items()
@@ -142,7 +142,7 @@ class TaskQueue:
 
 
 def claim_of(task: Task, store: Store) -> ProcessLock:
-    """The lock that the process holds that computes a task."""
+    """The lock that the process computing a task holds."""
     return ProcessLock(_lock_file(store, str(task.place)))
 
 

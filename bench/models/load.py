@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _FIRST = {"torchvision": "name", "timm": "name", "hf": "name", "robustbench": "name", "python": "address"}
-"""Models whose text goes on with a word that is this parameter."""
+"""Models whose name is followed by this parameter without its key."""
 _NUMBERS_OF_ANY_MODEL = ("mean", "std")
 """Parameters that every model's text may have; and `classes`, a file."""
 _REFUSED = {
@@ -161,7 +161,7 @@ def _numbers(text: str | None, what: str) -> tuple[float, ...] | None:
 
 
 def _try(model: Classifier, spec: Spec, required: Requirements) -> None:
-    """Asks the model about one image, to say now, and in words, what does not fit."""
+    """Asks the model about one image, so that what does not fit is said before any work."""
     shape = "×".join(map(str, required.image_shape))
     try:
         with torch.no_grad():

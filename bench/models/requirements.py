@@ -25,7 +25,7 @@ class Requirements:
         return self.image_shape[0]
 
     def refusal(self, model: str, answers: int | str) -> str:
-        """The error message for a model that answers with other classes."""
+        """The error message for a model with another number of classes."""
         return (
             f"Expected a model for the data set's {self.num_classes} classes, but {model} answers with {answers}. "
             "Choose a data set, a model or weights that fit."

@@ -1,4 +1,4 @@
-"""Ranks that say no more than the images do: ties, corrected for the number of rows, below none that beats them."""
+"""Ranks with ties: rows are set apart only where the images tell them apart, corrected for the number of rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from bench.records.metrics import Comparison, PerImage
 
 LEVEL = 0.05
-"""The chance that a row is set apart from any other row although they are equal."""
+"""The chance that a row is set apart from any other row although they are equally good."""
 
 
 def holm(p_values: Sequence[float], level: float = LEVEL) -> list[bool]:

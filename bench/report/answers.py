@@ -1,4 +1,4 @@
-"""What a board says to readers with a minute: its best rows, and in words what is best, at what cost, and what fell."""
+"""A board for readers with a minute: its best rows, and in words what is best, at what cost, and what failed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _title(board: Board, shared: bool) -> str:
 
 @dataclass(frozen=True)
 class BoardAnswer:
-    """The first things to know of a board, under a title."""
+    """The first things to know about a board, under a title."""
 
     board: Board
     title: str
@@ -68,7 +68,7 @@ class BoardAnswer:
         return entry.numbers.get("attacked_accuracy", Formatted()) if entry else Formatted()
 
     def certified(self, row: Row) -> Formatted:
-        """What is proven of a row."""
+        """The certified accuracy of a row."""
         return self._cell(row, "proof", "")
 
     def time(self, row: Row) -> Formatted:
@@ -130,7 +130,7 @@ class BoardAnswer:
 
     @property
     def fell(self) -> list[Row]:
-        """The rows below the line, those first that lost most to an attacker who knows them."""
+        """The rows below the line; first those that lost most to an attacker who knows them."""
         below = [row for row in self.board.rows if row.section == NO_BETTER and not row.baseline]
         return sorted(below, key=self._illusion, reverse=True)
 

@@ -1,4 +1,4 @@
-"""The charts of the site as PDF and PNG, beside their SVG files."""
+"""The charts of the site as PDF and PNG, next to their SVG files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The boards and the form of records as JSON, for programs that read a site: board.json and record.schema.json."""
+"""The boards and the schema of records as JSON, for programs that read a site: board.json and record.schema.json."""
 
 from __future__ import annotations
 

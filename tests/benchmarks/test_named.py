@@ -72,8 +72,8 @@ def test_a_name_that_does_not_exist_is_refused_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--attack", "fgsm"], "--attack is not for the benchmark 'smoke', which fixes it"),
-        (["--images", "3"], "--images is not for the benchmark"),
+        (["--attack", "fgsm"], "The benchmark 'smoke' fixes --attack"),
+        (["--images", "3"], "The benchmark 'smoke' fixes --images"),
         (["--dataset", "photos:crop=24"], "is about photos, but the data set is photos:crop=24"),
         (["--model", "resnet20"], "needs trained weights, but those of resnet20 are random"),
         (["file.toml"], "an experiment file or a benchmark, but got both"),
