@@ -44,7 +44,8 @@ def in_turn(
     goal = Goal(testbed.goal.labels, testbed.goal.targets, protected.model.rejects)
     rng = testbed.streams.derive("choosing a view")
     margins, crafted = dict[str, Tensor](), dict[str, Crafted]()
-    left = ~lost(protected, testbed)
+    spared = lost(protected, testbed)
+    left = ~spared
     for name, through in {BARE: lambda rows: bare, **views}.items():
         rows = testbed.rows if name == BARE or not attack.per_image else left.nonzero()[:, 0]
         if name != BARE and not left.any():
@@ -57,7 +58,7 @@ def in_turn(
         margins[name] = margin.new_full((len(testbed),), torch.inf).index_copy(0, rows, margin)
         crafted[name] = part.spread(rows, testbed)
         left[rows] &= ~reached
-    return strongest(crafted, margins, lost(protected, testbed))
+    return strongest(crafted, margins, spared)
 
 
 def strongest(crafted: Mapping[str, Crafted], margins: Mapping[str, Tensor], spared: Tensor) -> Crafted:

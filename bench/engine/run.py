@@ -152,6 +152,8 @@ def _crafted(
         "draws": str(draws if view.random else 1),
         "engine": f"torch {torch.__version__} {testbed.device.type} {network_form(testbed)}",
     }
+    if not attack.per_image:
+        inputs["batch size"] = str(testbed.batch_size)
     checkpoint = Checkpoint(cache_path("crafted", inputs).with_suffix(".pt"))
 
     def tell(share: float, doing: str) -> None:

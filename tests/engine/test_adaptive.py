@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -161,6 +162,25 @@ def test_a_success_in_every_draw_comes_before_one_that_is_not_finite_in_some(tes
 
     chosen, _ = turns(testbed, [0.25] * COUNT, Erratic())
     assert torch.equal(chosen.adversarial[:, 0, 0, 0], torch.full((COUNT,), 0.8))
+
+
+@pytest.mark.parametrize(("per_image", "times"), [(True, 1), (False, 2)])
+def test_only_an_attack_whose_results_depend_on_the_batch_is_made_again_for_another_batch_size(
+    per_image: bool, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(type(make_attack("random-pixel")), "per_image", per_image)
+    sizes = list[int]()
+
+    def counted(attack: Attack, view: Classifier, testbed: Testbed, *rest: Any) -> Crafted:
+        sizes.append(testbed.batch_size)
+        return craft(attack, view, testbed, *rest)
+
+    monkeypatch.setattr("bench.engine.run.craft", counted)
+    for size in (3, 5, 3):
+        setting = replace(testbed_with(0, 0).setting, batch_size=size)
+        run_cell(Cell("toy", "toy", "random-pixel", "none", "oblivious"), setting, lambda share, doing: None)
+    assert sizes == [3, 5][:times]
 
 
 @dataclass(frozen=True)
