@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, reduce
+from functools import cache, cached_property, lru_cache, reduce
 from statistics import NormalDist
 from typing import Any
 from zlib import crc32
@@ -95,12 +95,13 @@ class PerImage:
         if self.trainings is None:
             means = weights @ self.values
         else:
-            drawn = _weights(len(self.trainings), stream)
+            count = len(self.trainings)
+            drawn = 1 / count + _widening(count) * (_weights(count, stream) - 1 / count)
             judged = ~np.isnan(self.trainings)
             sums = (weights @ np.where(judged, self.trainings, 0.0).T * drawn).sum(1)
             counts = (weights @ judged.T.astype(np.float64) * drawn).sum(1)
             means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
-        rounded: Values = means.round(12)
+        rounded: Values = means.clip(0, 1).round(12)
         return rounded
 
 
@@ -108,6 +109,18 @@ class PerImage:
 def _weights(count: int, stream: int) -> Float[np.ndarray, "r n"]:
     """How much each of `count` things weighs in each resample."""
     return np.random.default_rng((count, stream)).multinomial(count, np.full(count, 1 / count), _RESAMPLES) / count
+
+
+@cache
+def _widening(trainings: int) -> float:
+    """How much further resampled trainings must be from their mean for 95 % intervals; 2.7 for three of them.
+
+    Resampled, few trainings vary less than new ones by (s − 1) / s, and their mean is spread as Student's t, not as a
+    normal distribution.
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(trainings - 1, 0.975)) / _Z * math.sqrt(trainings / (trainings - 1))
 
 
 def mean(vector: PerImage) -> Estimate:
@@ -347,7 +360,7 @@ def attack_success(*seeds: Facts, design: Design = IMAGES) -> Estimate | None:
     independent = effective if weight.photograph is None else len(np.unique(weight.photograph))
     low, high = wilson(value, independent)
     if hit.trainings is not None:
-        rates = hit.resampled_with(0) / weight.resampled_with(0).clip(1e-12)
+        rates = (hit.resampled_with(0) / weight.resampled_with(0).clip(1e-12)).clip(0, 1)
         first, last = np.percentile(rates, (2.5, 97.5))
         low, high = min(low, float(first)), max(high, float(last))
     return Estimate(value, low, high, len(counted))

@@ -220,6 +220,21 @@ def test_the_interval_of_a_trained_row_reaches_from_training_to_training() -> No
     assert estimate == metrics.attacked_accuracy(*rows, design=TRAINED)
 
 
+@pytest.mark.parametrize("trainings", [2, 3, 5])
+def test_intervals_over_a_few_trainings_hold_what_new_trainings_would_give(trainings: int) -> None:
+    rng = np.random.default_rng(0)
+
+    def row() -> PerImage:
+        levels = rng.normal(0.5, 0.1, (trainings, 1))
+        table = (rng.random((trainings, 300)) < levels).astype(float)
+        return PerImage(np.arange(300), table.mean(0), trainings=table)
+
+    pairs = [(row(), row()) for _ in range(60)]
+    estimates = [metrics.mean(one) for one, _ in pairs]
+    assert sum(one.low <= 0.5 <= one.high for one in estimates) >= 55
+    assert sum(metrics.Comparison(*pair).p_value < 0.05 for pair in pairs) <= 5
+
+
 def test_resampled_means_do_not_depend_on_the_order_of_a_sum() -> None:
     table = np.random.default_rng(0).integers(0, 2, (3, 90)).astype(float)
     row, reverse = (PerImage(np.arange(90), one.mean(0), trainings=one) for one in (table, 1 - table))
