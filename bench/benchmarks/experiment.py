@@ -92,7 +92,7 @@ class Experiment:
     """Preset of the attacks."""
 
     precision: Precision | None = None
-    """Of crafting; all that counts is counted in float32."""
+    """Of the attacks' queries; results are always float32."""
 
     images: PositiveInt | Literal["all"] | None = None
     """How many evaluation images."""
@@ -143,10 +143,10 @@ class Experiment:
     """Seconds that each cell may take."""
 
     time_limit: _Text | None = None
-    """Begin no cell that would not end within this time, such as 2h or 1h30m."""
+    """Start no cell that would not finish within this time, such as 2h or 1h30m."""
 
     retry: Literal["failed", "none", "all"] | None = None
-    """Cells without a number to compute again: failed ones, none, or also what made no sense."""
+    """Which cells without a number to compute again: failed ones, none, or all, even those that made no sense."""
 
     verbose: bool | None = None
     """Write a log into results/logs."""

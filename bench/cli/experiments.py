@@ -49,7 +49,7 @@ def run_command(
         typer.Option(min=1, help="Images attacked at once; an interrupted cell resumes after whole batches."),
     ] = None,
     time_limit: Annotated[
-        str | None, typer.Option(help="Begin no cell that would not end within this time, such as 2h or 1h30m.")
+        str | None, typer.Option(help="Start no cell that would not finish within this time, such as 2h or 1h30m.")
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Write a log into results/logs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do and how long it takes.")] = False,

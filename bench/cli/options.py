@@ -35,10 +35,10 @@ EffortOption = Annotated[Effort, typer.Option(help="Preset of the attacks.")]
 SeedsOption = Annotated[str, typer.Option(help="Seeds, separated by commas.")]
 WorkersOption = Annotated[int, typer.Option(min=0, help="Worker processes; 0 computes in this one.")]
 TimeoutOption = Annotated[float | None, typer.Option(min=1, help="Seconds that each cell may take.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="Of crafting; all that counts is counted in float32.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="Of the attacks' queries; results are always float32.")]
 RetryOption = Annotated[
     Literal["failed", "none", "all"],
-    typer.Option(help="Cells without a number to compute again: failed ones, none, or also what made no sense."),
+    typer.Option(help="Which cells without a number to compute again: failed ones, none, or all."),
 ]
 AttacksOption = Annotated[str, typer.Option(help="Attacks, separated by commas, or 'all'.")]
 DefensesOption = Annotated[str, typer.Option(help="Defenses, separated by commas, or 'all'.")]

@@ -73,13 +73,16 @@ def huggingface_model(required: Requirements, name: str, revision: str = "main")
 def _normalisation(name: str, settings: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of images in [0, 1]; raises InputError if the preprocessing does anything else."""
     factor = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1 / 255
-    normalises = settings.get("do_normalize", "image_mean" in settings)
+    normalises = settings.get("do_normalize", settings.get("image_mean") is not None)
+    kind = str(settings.get("image_processor_type") or settings.get("feature_extractor_type"))
+    flips = settings.get("do_flip_channel_order", kind.startswith("MobileViT"))
+    twice = settings.get("include_top", kind.startswith("EfficientNet"))
     unusual = {
         f"multiplies by {factor:.4g} instead of 1/255": not math.isclose(factor, 1 / 255, rel_tol=1e-3),
         "shifts the values (rescale_offset)": settings.get("rescale_offset"),
-        "swaps red and blue (do_flip_channel_order)": settings.get("do_flip_channel_order"),
-        "divides by the standard deviation twice (include_top)": normalises and settings.get("include_top"),
-        "normalises without an image_mean": normalises and "image_mean" not in settings,
+        "swaps red and blue (do_flip_channel_order)": flips,
+        "divides by the standard deviation twice (include_top)": twice,
+        "normalises without an image_mean": normalises and settings.get("image_mean") is None,
     }
     for step, taken in unusual.items():
         if taken:

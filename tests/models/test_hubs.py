@@ -95,6 +95,8 @@ def test_images_of_another_size_are_scaled_to_that_of_the_model(hugging_face: di
         ({"rescale_offset": True}, r"shifts .* not supported"),
         ({"do_flip_channel_order": True}, "swaps red and blue"),
         ({"include_top": True}, "standard deviation twice"),
+        ({"image_processor_type": "EfficientNetImageProcessor"}, "standard deviation twice"),
+        ({"do_normalize": True, "image_mean": None}, "without an image_mean"),
     ],
 )
 def test_preprocessing_that_is_no_normalisation_is_refused(
