@@ -98,9 +98,10 @@ class PerImage:
             count = len(self.trainings)
             drawn = 1 / count + _widening(count) * (_weights(count, stream) - 1 / count)
             judged = ~np.isnan(self.trainings)
-            sums = (weights @ np.where(judged, self.trainings, 0.0).T * drawn).sum(1)
-            counts = (weights @ judged.T.astype(np.float64) * drawn).sum(1)
-            means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+            means = (weights @ np.where(judged, self.trainings, 0.0).T * drawn).sum(1)
+            if not judged.all():
+                counts = (weights @ judged.T.astype(np.float64) * drawn).sum(1)
+                means = np.divide(means, counts, out=np.zeros_like(means), where=counts > 0)
         rounded: Values = means.clip(0, 1).round(12)
         return rounded
 
@@ -126,9 +127,9 @@ def _widening(trainings: int) -> float:
 def mean(vector: PerImage) -> Estimate:
     """The mean of values in [0, 1] with Wilson's score interval (JASA 22, 1927).
 
-    It is exact for 0 and 1; for shares it is wider than necessary, since they vary less. Where images share
+    It is made for 0 and 1; for shares it is wider than necessary, since they vary less. Where images share
     photographs, the photographs count as independent instead of the images. With several trainings the interval also
-    holds the hierarchical bootstrap interval over trainings and images.
+    holds the hierarchical bootstrap interval over trainings and images, widened for few trainings.
     """
     n = len(vector.values)
     if n == 0:

@@ -20,8 +20,8 @@ def load_results(folder: Path | str = "results") -> pandas.DataFrame:
     """All records below a results folder as a tidy frame: one row per cell, measures as shares from 0 to 1.
 
     To the columns of `records_frame` it adds what the board of a cell says about its defense: `worst_case` with
-    `worst_case_low` and `worst_case_high`, over the attacks of the cell's tier; `rank` ("" without one); and `flags`,
-    the ids of the checks that fired. Raises InputError if a file is not a record.
+    `worst_case_low` and `worst_case_high`, over those of the tier's attacks that have a number; `rank` ("" without
+    one); and `flags`, the ids of the checks that fired. Raises InputError if a file is not a record.
     """
     store = Store(Path(folder))
     return results_frame(list(store.outcomes()), list(store.latencies()))
