@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from bench.api.inputs import (
     AnyModel,
     Function,
+    check_evaluation_mode,
     checked_images,
     checked_labels,
     classifier_of,
@@ -63,11 +65,16 @@ class DefendedModel(nn.Module):
 
     def forward(self, images: Images) -> Logits:
         """Logits of shape (n, classes), or (n, classes + 1) of a detector."""
+        check_evaluation_mode(self.model)
         if self.classifier is None:
             self.classifier = self._protected(images.detach())
         rng = Streams.of(self.seed, torch.arange(len(images), device=images.device)).derive(f"call {self.calls}")
         self.calls += 1
         return self.classifier(images, rng)
+
+    def train(self, mode: bool = True) -> Self:
+        """It stays in evaluation mode; the mode of the bare model is for its owner to change."""
+        return self
 
     def through(self, view: str) -> DefendedModel:
         """What an adaptive attacker differentiates, such as `exact` or `bpda`; the same defense for all views."""

@@ -32,6 +32,7 @@ class Function(nn.Module):
     def __init__(self, function: Callable[[Tensor], Any]) -> None:
         super().__init__()
         self.function = function
+        self.training = False
 
     def forward(self, images: Tensor) -> Any:
         """What the function returns."""
@@ -52,11 +53,7 @@ def classifier_of(
         InputError: it is in training mode, or it does not answer each image with finite logits.
     """
     if isinstance(model, nn.Module):
-        training = [name or "the model" for name, part in model.named_modules() if part.training]
-        if training:
-            raise InputError(
-                f"Expected a model in evaluation mode, but {training[0]} is in training mode. Call model.eval()."
-            )
+        check_evaluation_mode(model)
         if isinstance(model, Classifier):
             if mean is not None or std is not None:
                 raise InputError("A finished Classifier normalises its images itself; leave out mean and std.")
@@ -70,6 +67,15 @@ def classifier_of(
     net.mean, net.std = net.mean.to(images.device), net.std.to(images.device)
     net.num_classes = _ask(lambda few: network((few - net.mean) / net.std), images, None)
     return net
+
+
+def check_evaluation_mode(model: nn.Module) -> None:
+    """Raises InputError if a part of the model is in training mode."""
+    training = [name or "the model" for name, part in model.named_modules() if part.training]
+    if training:
+        raise InputError(
+            f"Expected a model in evaluation mode, but {training[0]} is in training mode. Call model.eval()."
+        )
 
 
 def _streams(images: Images) -> Streams:

@@ -301,6 +301,24 @@ def test_a_defended_model_answers_as_the_defense_says(examples: tuple[Tensor, Te
     assert not torch.equal(defended(images), network()(images))
 
 
+def test_a_function_is_defended_as_a_module_is(examples: tuple[Tensor, Tensor]) -> None:
+    images, _ = examples
+    model = network()
+    defended = bench.defend(lambda images: model(images), "bit-depth:depth=1")
+    assert torch.equal(defended(images), bench.defend(model, "bit-depth:depth=1")(images))
+
+
+def test_a_defended_model_never_answers_in_training_mode(examples: tuple[Tensor, Tensor]) -> None:
+    images, _ = examples
+    model = nn.Sequential(network(), nn.Dropout()).eval()
+    defended = bench.defend(model, "bit-depth:depth=1")
+    answers = defended(images)
+    assert torch.equal(defended.train()(images), answers)
+    model.train()
+    with pytest.raises(InputError, match="in training mode"):
+        defended(images)
+
+
 def test_a_random_defended_model_draws_anew_in_each_call(examples: tuple[Tensor, Tensor]) -> None:
     images, _ = examples
     one, other = (bench.defend(network(), "tvm-guo") for _ in range(2))
