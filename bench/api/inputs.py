@@ -62,8 +62,8 @@ def classifier_of(
     elif not callable(model):
         raise InputError(f"Expected a torch module or a function as model, but got {type(model).__name__}.")
     network = model if isinstance(model, nn.Module) else Function(model)
-    mean, std = (0.0,) if mean is None else tuple(map(float, mean)), (1.0,) if std is None else tuple(map(float, std))
-    net = Net(network, 0, mean, std).eval()
+    shift, scale = (0.0,) if mean is None else mean, (1.0,) if std is None else std
+    net = Net(network, 0, tuple(map(float, shift)), tuple(map(float, scale))).eval()
     net.mean, net.std = net.mean.to(images.device), net.std.to(images.device)
     net.num_classes = _ask(lambda few: network((few - net.mean) / net.std), images, None)
     return net

@@ -92,7 +92,7 @@ def run_plan(
     write_report(store.folder)
     print_boards(outcomes, latencies, console)
     if time_limit and left:
-        notes.print(f"{left} tasks were not begun: they would not have ended in time. The same command resumes there.")
+        notes.print(f"{left} tasks were not started: there was not enough time left. The same command resumes there.")
     if log.path:
         notes.print(f"log: {log.path}", style="dim", markup=False)
     return 1 if failed or left else 0

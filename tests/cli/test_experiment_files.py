@@ -195,7 +195,7 @@ def test_a_time_limit_begins_no_cell_that_would_not_end_in_time_and_the_next_run
     hour = Forecaster(3601.0)
     monkeypatch.setattr(forecast, "estimate", hour)
     assert run(monkeypatch, *words, "--time-limit", "1h") == 1
-    assert "2 tasks were not begun" in capsys.readouterr().err
+    assert "2 tasks were not started" in capsys.readouterr().err
     assert not list((folder / "results" / "records").rglob("*.json"))
     assert run(monkeypatch, *words, "--time-limit", "1h30m") == 0
     assert len(list((folder / "results" / "records").rglob("*.json"))) == 2
