@@ -59,7 +59,6 @@ def run_cell(cell: Cell, setting: Setting, progress: Progress) -> Computed:
         return evaluate(cell, testbed, protected, progress, attack)
 
 
-@full_float32()
 def evaluate(
     cell: Cell, testbed: Testbed, protected: Protected, progress: Progress, attack: Attack | None = None
 ) -> Computed:

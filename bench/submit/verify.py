@@ -17,6 +17,7 @@ from bench.engine.independence import FEW, hidden_input
 from bench.engine.inputs import attack_fingerprints
 from bench.engine.judge import CertificateError
 from bench.engine.on_benchmark import Inputs, cells_on, check_inputs
+from bench.engine.prepare import full_float32
 from bench.engine.protect import Protected
 from bench.engine.provenance import describe_attack
 from bench.engine.run import Computed, evaluate
@@ -200,6 +201,7 @@ def _computed(
     return outcomes
 
 
+@full_float32()
 def _again(cell: Cell, protected: Protected, testbed: Testbed) -> tuple[Computed, Facts]:
     """The cell with the defense in its processes; raises RefusedError where the defense gives no number."""
     try:
