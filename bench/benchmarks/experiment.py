@@ -209,7 +209,7 @@ def load_experiment(path: Path) -> ExperimentFile:
         tree = tomllib.loads(text + "\n")  # or errors in the last line have no line number
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Expected an experiment file, but {path} cannot be read: {error}.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also for numbers and brackets beyond the limits of Python
         raise InputError(f"{path} is not TOML: {error}.") from error
     for kind, part, front in ((Experiment, tree, ""), (Description, tree.get("benchmark"), "benchmark.")):
         for key in part if isinstance(part, dict) else ():

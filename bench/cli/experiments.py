@@ -81,12 +81,12 @@ def run_command(
         check_benchmark(context, benchmark, options.settings())
     with experiment_of(context) as file:
         plan = options.plan(attack, defense, store, batch_size)
+    engine = options.make_engine(options.device)
     if dry_run:
-        print_forecast(plan, store, options.make_engine(options.device))
+        print_forecast(plan, store, engine)
         return
     if file:
         write_experiment(context, file, plan.cells, options.results)
-    engine = options.make_engine(options.device)
     sys.exit(run_plan(plan, store, options.plugin or [], engine, options.timeout, limit, verbose))
 
 
@@ -172,10 +172,10 @@ def show_command(
     from bench.records.store import Store
     from bench.report import describe
 
+    add_plugins(plugin)
     if cell.endswith(".toml"):
         typer.echo(describe_experiment(Path(cell), Store(results)))
         return
-    add_plugins(plugin)
     record = Store(results).find(cell)
     typer.echo(describe(record))
     if pictures is not None:

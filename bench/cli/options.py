@@ -174,6 +174,10 @@ class MatrixOptions(InputOptions, EngineOptions):
                 f"models: {models[0]}:weights={self.weights},{models[1]}:weights=FILE."
             )
         crossed = dict.fromkeys((dataset, model) for dataset in split_specs(self.dataset) for model in models)
+        if not crossed:
+            raise InputError(
+                f"Expected at least one data set and one model, but got {self.dataset!r} and {self.model!r}."
+            )
         return [replace(self, dataset=dataset, model=model).setting() for dataset, model in crossed]
 
     def plan(self, attack: str, defense: str, store: Store, batch_size: int | None = None) -> Plan:
@@ -233,18 +237,18 @@ def image_count(text: str) -> int | None:
 
 
 def seeds_of(text: str) -> list[int]:
-    """The seeds in a text with commas between them; raises InputError for a negative one."""
+    """The seeds in a text with commas between them, each once; raises InputError for a negative one."""
     seeds = [_whole_number(seed, "--seed") for seed in text.split(",")]
     if min(seeds) < 0:
         raise InputError(f"Expected seeds from 0 for --seed, but got {text!r}.")
-    return seeds
+    return list(dict.fromkeys(seeds))
 
 
 def time_of(text: str | None) -> float | None:
     """Seconds of a time such as 2h, 90m or 1h30m; None for None. Raises InputError for another text."""
     if text is None:
         return None
-    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    parts = re.fullmatch(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text)
     units = zip(parts.groups(), (86_400, 3600, 60, 1), strict=True) if parts else ()
     seconds = sum(int(number or 0) * unit for number, unit in units)
     if not seconds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,9 +19,10 @@ from bench.cli.forecast import announce, duration, print_dry_run
 from bench.cli.run_log import RunLog
 from bench.core.tensor_cache import begin_job
 from bench.engine.engines import Engine, Local
-from bench.engine.estimate import Forecast
+from bench.engine.estimate import Forecast, Shared
 from bench.engine.matrix import compute
 from bench.engine.plan import Plan, Task
+from bench.engine.task import BROKEN
 from bench.engine.workers import OnProgress
 from bench.records.schema import Latency, Outcome
 from bench.records.store import Store
@@ -62,12 +63,14 @@ def run_plan(
     log.begin(plan)
     console, notes = _consoles(plan)
     outcomes, latencies, failed, left = list(plan.done), list(plan.latencies), 0, len(plan.tasks)
+    shared: Mapping[Task, Mapping[Shared, float]] = {}
+    made, broken = set[Shared](), False
     if plan.done:
         notes.print(f"{len(plan.done)} of {len(plan.cells)} cells were computed before.", style="dim")
     if plan.tasks and isinstance(engine, Local):
         forecast = announce(plan, store, engine, notes)
         if time_limit:
-            engine = replace(engine, may_begin=partial(_fits, forecast, end))
+            shared, engine = forecast.shared, replace(engine, may_begin=partial(_fits, forecast, made, end))
     try:
         with _progress(plan, notes) as show:
 
@@ -79,6 +82,9 @@ def run_plan(
                 on_progress(done.task, 1, "done")
                 log.end(done.task, done.record)
                 left -= 1
+                broken = done.record.reason.startswith(BROKEN)
+                if done.record.status == "ok":
+                    made |= shared.get(done.task, {}).keys()
                 if isinstance(done.record, Outcome):
                     outcomes.append(done.record)
                 elif done.record.status == "ok":
@@ -91,16 +97,17 @@ def run_plan(
         return 1
     write_report(store.folder)
     print_boards(outcomes, latencies, console)
-    if time_limit and left:
-        notes.print(f"{left} tasks were not started: there was not enough time left. The same command resumes there.")
+    if left:
+        why = "a certificate is broken" if broken else "there was not enough time left"
+        notes.print(f"{left} tasks were not started: {why}. The same command resumes there.")
     if log.path:
         notes.print(f"log: {log.path}", style="dim", markup=False)
     return 1 if failed or left else 0
 
 
-def _fits(forecast: Forecast, end: float, task: Task, crafted: bool) -> bool:
-    """Whether a task will end in time."""
-    return time.monotonic() + (forecast.seconds if crafted else forecast.alone)[task] <= end
+def _fits(forecast: Forecast, made: Container[Shared], end: float, task: Task) -> bool:
+    """Whether a task will end in time, with what tasks before it have made."""
+    return time.monotonic() + forecast.needed(task, made) <= end
 
 
 def print_forecast(plan: Plan, store: Store, engine: Engine) -> None:

@@ -7,11 +7,17 @@ may then be done twice, and its results are the same.
 
 from __future__ import annotations
 
+import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
-from filelock import FileLock, Timeout
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 POLL = 0.2
 """Seconds between two tries of a process that waits."""
@@ -23,26 +29,44 @@ class ProcessLock:
     def __init__(self, path: Path) -> None:
         """A lock in this file, which need not exist; not held yet."""
         self._path = path
-        self._lock = FileLock(path)
+        self._file: BinaryIO | None = None
 
     def acquire(self, wait: bool = True) -> bool:
         """Takes the lock; without `wait`, returns False if another process has it."""
-        with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=-1 if wait else 0, poll_interval=POLL)
-        except Timeout:
-            return False
-        except OSError:  # a folder that cannot be written, or a file system without locks
+        while not (taken := self._take()) and wait:
+            time.sleep(POLL)
+        return taken
+
+    def _take(self) -> bool:
+        """Whether nobody else has the lock. It is held from now on, unless there can be no lock in this place."""
+        if self._file is not None or fcntl is None:
             return True
-        return True
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            file = self._path.open("ab")
+        except OSError:  # a folder that cannot be written
+            return True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_nlink:
+                self._file = file
+                return True
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError:  # a file system without locks
+            return True
+        finally:
+            if self._file is None:
+                file.close()
+        return self._take()  # who held the lock has deleted the file meanwhile
 
     def release(self) -> None:
         """Gives the lock back, if it is held."""
-        if self._lock.is_locked:
+        if self._file is not None:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)  # while it is held: whoever has opened it meanwhile opens it again
-            self._lock.release()
+            self._file.close()
+            self._file = None
 
     def __enter__(self) -> ProcessLock:
         self.acquire()

@@ -99,7 +99,7 @@ def _load(path: Path) -> dict[str, Tensor] | None:
     tensors = _read(path)
     if tensors is not None:
         with suppress(OSError):
-            path.touch()
+            os.utime(path)  # `touch` would make an empty file where another process has just deleted it
     return tensors
 
 
@@ -170,7 +170,11 @@ def cached_files() -> list[CachedFile]:
 
 
 def begin_job() -> None:
-    """Keeps what is used from now on in the cache for as long as this process lives."""
+    """Keeps what is used from now on in the cache for as long as this process lives.
+
+    Raises InputError for a limit that is none, as `cache_limit`: before any work, not when its result is saved.
+    """
+    cache_limit()
     mark = _mark()
     with suppress(OSError):
         if not mark.is_file():

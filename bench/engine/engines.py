@@ -46,7 +46,7 @@ class Local:
 
     workers: int = 1
     devices: tuple[str, ...] = ()
-    may_begin: Callable[[Task, bool], bool] = lambda task, crafted: True
+    may_begin: Callable[[Task], bool] = lambda task: True
     name: ClassVar[str] = "local"
 
     def run(

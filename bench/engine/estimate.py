@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -38,6 +38,9 @@ _TIMED = 0.5
 _START = 5.0
 """Seconds until a worker computes, on systems that do not tell how long this process took."""
 
+Shared = tuple[object, ...]
+"""What names the images of a column, or a training."""
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -45,14 +48,16 @@ class Forecast:
 
     Attributes:
         seconds: of each task. Images and trainings that several share count for the first of them.
-        alone: of each task, if nothing that it shares with others has been made yet.
+        own: of each task, without what it shares with others.
+        shared: of each thing that a task shares with others: images and trainings.
         rough: tasks without a similar record, whose cost is a guess.
         start: seconds until a worker computes.
         mib: memory of a worker.
     """
 
     seconds: Mapping[Task, float]
-    alone: Mapping[Task, float]
+    own: Mapping[Task, float]
+    shared: Mapping[Task, Mapping[Shared, float]]
     rough: frozenset[Task]
     start: float
     mib: float
@@ -61,6 +66,11 @@ class Forecast:
         """Seconds until so many workers have done everything."""
         times = self.seconds.values()
         return self.start + max(sum(times) / max(1, workers), max(times)) if times else 0.0
+
+    def needed(self, task: Task, made: Container[Shared]) -> float:
+        """Seconds of a task where no more is there of what it shares with others than this."""
+        shared = self.shared.get(task, {})
+        return self.own[task] + sum(seconds for thing, seconds in shared.items() if thing not in made)
 
 
 @dataclass(frozen=True)
@@ -75,55 +85,58 @@ class _Here:
 def estimate(plan: Plan, store: Store) -> Forecast:
     """What the tasks of a plan cost, by the records of a store."""
     if not plan.tasks:
-        return Forecast({}, {}, frozenset(), 0.0, 0.0)
+        return Forecast({}, {}, {}, frozenset(), 0.0, 0.0)
     known, here = _Known(store.outcomes(), store.latencies()), dict[tuple[str, str], _Here]()
-    seconds, alone, rough = dict[Task, float](), dict[Task, float](), set[Task]()
-    shared: set[tuple[object, ...]] = {_column(record.cell) for record in plan.done}
+    seconds, own, rough = dict[Task, float](), dict[Task, float](), set[Task]()
+    shared: dict[Task, Mapping[Shared, float]] = {}
+    made: set[Shared] = {_column(record.cell) for record in plan.done}
     for task in plan.tasks:
         dataset, model, defense = _names(task)
         place = here.get((dataset, model)) or here.setdefault((dataset, model), _timed(_testbed(task.setting)))
         if isinstance(task, LatencyTask):
-            seconds[task] = alone[task] = _TIMINGS * place.forward * (1 + (known.ratio(dataset, model, defense) or 1))
+            seconds[task] = own[task] = _TIMINGS * place.forward * (1 + (known.ratio(dataset, model, defense) or 1))
             continue
-        alone[task], _ = _cost(task, known, place, set())
-        seconds[task], guessed = _cost(task, known, place, shared)
+        own[task], shared[task], guessed = _cost(task, known, place)
+        new = shared[task].keys() - made
+        seconds[task] = own[task] + sum(shared[task][thing] for thing in new)
+        made |= new
         if guessed:
             rough.add(task)
     peak = max(
         [known.training_mib.get(_names(task)[2], 0.0) for task in plan.tasks] + [one.mib for one in here.values()]
     )
-    return Forecast(seconds, alone, frozenset(rough), _age(), resident_mib() + peak)
+    return Forecast(seconds, own, shared, frozenset(rough), _age(), resident_mib() + peak)
 
 
-def _cost(task: CellTask, known: _Known, here: _Here, shared: set[tuple[object, ...]]) -> tuple[float, bool]:
-    """Seconds of a cell, and whether that is a guess; adds to `shared` what later cells need not make again."""
+def _cost(task: CellTask, known: _Known, here: _Here) -> tuple[float, dict[Shared, float], bool]:
+    """Seconds of a cell of its own, and of each thing that it shares with others; whether they are a guess."""
     cell, guessed = task.cell, False
     defense = known.defense(task.setting.local(cell.defense))
     ratio = known.ratio(cell.dataset, cell.model, cell.defense) or 1
     bare = known.crafting(cell, "", here)
     if bare is None:
         bare, guessed = _guess(make_attack(task.setting.local(cell.attack), cell.effort), here), True
-    cost = _JUDGEMENTS * here.images * here.forward * ratio
-    if _column(cell) not in shared:
-        cost += bare
+    own, shared = _JUDGEMENTS * here.images * here.forward * ratio, {_column(cell): bare}
     if cell.tier == "adaptive" and cell.defense != UNDEFENDED:
         both = known.crafting(cell, cell.defense, here)
         draws = DRAWS[cell.effort] if getattr(defense, "random", False) else 1
-        cost += bare * ratio * draws if both is None else max(both - bare, 0)
+        own += bare * ratio * draws if both is None else max(both - bare, 0)
         guessed = guessed or both is None
-    training = ("training", cell.dataset, cell.model, cell.defense, cell.seed)
-    if defense.learns and training not in shared:
+    if defense.learns:
         took = known.training(cell.defense, here)
-        cost, guessed = cost + (took or 0), guessed or took is None
-    shared |= {_column(cell), training}
-    return cost, guessed
+        shared["training", cell.dataset, cell.model, cell.defense, cell.seed] = took or 0.0
+        guessed = guessed or took is None
+    return own, shared, guessed
 
 
 def _guess(attack: Attack, here: _Here) -> float:
-    """Seconds of an attack that no record has, by its steps, queries and training images."""
-    passes = attack.steps * (_STEP if attack.access == "gradients" else 1) or getattr(attack, "queries", 1)
-    learns = isinstance(attack, UniversalAttack) and attack.learns
-    return float(passes) * here.forward * (attack.training_images if learns else here.images)  # type: ignore[attr-defined]  # universal
+    """Seconds of an attack that no record has, by its steps, queries and training images; 0 if it says nonsense."""
+    try:
+        passes = attack.steps * (_STEP if attack.access == "gradients" else 1) or getattr(attack, "queries", 1)
+        learns = isinstance(attack, UniversalAttack) and attack.learns
+        return float(passes) * here.forward * (attack.training_images if learns else here.images)  # type: ignore[attr-defined]  # universal
+    except Exception:  # a plugin may fail in any way; the task will say how
+        return 0.0
 
 
 class _Known:
@@ -159,7 +172,7 @@ class _Known:
         """Time of the defended model over that of the bare one: on these data, or else on any."""
         same = [self._latencies[key] for key in self._latencies if key == (dataset, model, defense)]
         others = [record for key, record in self._latencies.items() if key[2] == defense]
-        return next((one.batches[max(one.batches)]["ratio"] for one in same + others), None)
+        return next((one.batches[max(one.batches)].get("ratio") for one in same + others), None)
 
     def crafting(self, cell: Cell, through: str, here: _Here) -> float | None:
         """Seconds for images through the bare model, or through it and a defense; of these data, or else of any."""
@@ -206,7 +219,7 @@ def _names(task: Task) -> tuple[str, str, str]:
     return place.dataset, place.model, place.defense
 
 
-def _column(cell: Cell) -> tuple[object, ...]:
+def _column(cell: Cell) -> Shared:
     """The same for cells that share the images crafted on the bare model."""
     return cell.dataset, cell.model, cell.attack, cell.goal, cell.effort, cell.images, cell.seed
 

@@ -32,6 +32,9 @@ TRIES = 2
 _LAST_MOMENT = 30.0
 """Seconds that jobs get to end by themselves once all records are there."""
 
+_PATIENCE = 180.0
+"""Seconds until the records of a job that has ended are there; a network file system may show them late."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -141,6 +144,7 @@ class _Watch:
     on_progress: OnProgress
     running: list[tuple[Any, Job]] = field(default_factory=list)
     killings: Counter[Task] = field(default_factory=Counter)
+    awaited: dict[Task, float] = field(default_factory=dict)
 
     def results(self) -> Iterator[Done]:
         """Each task with its record, as soon as it is there."""
@@ -207,7 +211,7 @@ class _Watch:
         if ending.how == "failed":
             raise InputError(f"A job failed before it computed anything: {ending.reason}")
         if ending.how == "done":
-            self._check_inputs(left)
+            self._check_records(left)
         suspects = left if ending.how == "cancelled" else left[: self.template.workers]
         if ending.how in ("killed", "cancelled"):
             self.killings.update(suspects)
@@ -217,10 +221,18 @@ class _Watch:
                     save_done(done, self.store)
                     yield done
 
-    def _check_inputs(self, left: Sequence[Task]) -> None:
-        """Raises InputError if a job has written the record of another data set, model or code than those here."""
+    def _check_records(self, left: Sequence[Task]) -> None:
+        """Raises InputError if jobs that ended wrote no record of these tasks here, or one of other inputs."""
         for task in left:
-            if self.store.version(task.place) != task.before and self._is_free(task):
+            if not self._is_free(task) or written_elsewhere(task, self.store):
+                continue  # another run computes it, or has just done so
+            awaited = time.monotonic() - self.awaited.setdefault(task, time.monotonic())
+            if awaited > _PATIENCE:
+                raise InputError(
+                    f"Jobs that ended without an error left no record of {task} in {self.template.results}. Does their "
+                    f"machine see the same folder?"
+                )
+            if self.store.version(task.place) != task.before and not written_elsewhere(task, self.store):
                 raise InputError(
                     f"A job computed {task} from other inputs than those here. Do its machine and this one see the "
                     f"same data, weights and plugins, and the same version of defense-bench?"

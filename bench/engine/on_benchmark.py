@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.benchmarks.named import Benchmark
@@ -45,7 +45,7 @@ class Inputs:
 def check_inputs(benchmark: Benchmark, settings: list[Setting]) -> None:
     """Raises InputError if data or weights are not those of a benchmark."""
     for setting in settings:
-        testbed = testbed_of(setting)
+        testbed = testbed_of(replace(setting, device="cpu"))  # only another machine may have the device
         if not benchmark.has_data(testbed.name):
             raise InputError(
                 f"The benchmark {benchmark.name!r} is about {' or '.join(benchmark.about.data)}, but the data set is "

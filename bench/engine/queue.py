@@ -35,7 +35,7 @@ class TaskQueue:
         tasks: Iterable[Task],
         store: Store | None = None,
         wait: bool = True,
-        may_begin: Callable[[Task, bool], bool] = lambda task, crafted: True,
+        may_begin: Callable[[Task], bool] = lambda task: True,
     ) -> None:
         """All the tasks of a run.
 
@@ -43,12 +43,10 @@ class TaskQueue:
             tasks: what to compute; the order within a column and that of the columns is kept.
             store: where records and claims are; without one nothing is saved or claimed.
             wait: whether to wait for what other runs have claimed, or to leave it to them.
-            may_begin: whether there is time for a task, given whether the images that its column shares are crafted;
-                one for which there is none is left out.
+            may_begin: whether there is time for a task; one for which there is none is left out.
         """
         self.waits = wait
         self._may_begin = may_begin
-        self._crafted: set[str] = set()
         self._store = store
         self._left: dict[str, list[Task]] = {}
         for task in tasks:
@@ -92,7 +90,6 @@ class TaskQueue:
         if self._store is not None:
             save_done(done, self._store)
         _release(self._claims.pop(done.task, None))
-        self._crafted.add(done.task.column)
         if done.task.column not in self._left:
             self._leave(done.task.column)
 
@@ -104,10 +101,7 @@ class TaskQueue:
 
     def _leave_out(self) -> None:
         """Leaves out the tasks for which there is no time left."""
-        left = {
-            column: [task for task in tasks if self._may_begin(task, column in self._crafted)]
-            for column, tasks in self._left.items()
-        }
+        left = {column: [*filter(self._may_begin, tasks)] for column, tasks in self._left.items()}
         self._left = {column: tasks for column, tasks in left.items() if tasks}
 
     def _take(self, column: str) -> Task | Done | None:

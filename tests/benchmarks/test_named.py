@@ -12,6 +12,7 @@ from bench.benchmarks.named import benchmark_names, benchmark_path, load_benchma
 from bench.cli.main import main
 from bench.contracts import InputError
 from bench.core.budgets import Patch
+from bench.engine.on_benchmark import Inputs, check_inputs
 from bench.plugins.registry import canonical_text, make_attack
 from bench.records.store import Store
 
@@ -91,6 +92,11 @@ def test_what_would_not_be_the_benchmark_is_refused_before_any_work(
     assert bench(monkeypatch, "run", "--benchmark", "smoke", *words) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_the_inputs_of_a_benchmark_are_checked_without_the_device_of_another_machine() -> None:
+    smoke = load_benchmark("smoke")
+    check_inputs(smoke, [Inputs(device="cuda:77").setting(smoke, 0)])
 
 
 def test_a_run_of_a_benchmark_computes_its_cells_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,6 +172,8 @@ def damaged(folder: Path) -> dict[str, Path]:
         (["--results", "locked/results"], "locked"),
         (["--plugin", "absent.py"], "absent.py"),
         (["--attack", ""], "Expected at least one attack"),
+        (["--dataset", ""], "Expected at least one data set and one model"),
+        (["--model", ","], "Expected at least one data set and one model"),
         (["--mean", "0.5:x"], "--mean"),
     ],
 )

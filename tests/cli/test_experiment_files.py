@@ -13,8 +13,10 @@ import typer
 from bench.benchmarks.experiment import Experiment, load_experiment, schema_text
 from bench.cli import forecast
 from bench.cli.main import app, main
+from bench.cli.options import seeds_of
 from bench.engine.estimate import Forecast
 from bench.engine.plan import Plan
+from bench.plugins import registry
 from bench.records.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
@@ -34,6 +36,8 @@ FAULTY = {
         '\nattacks = "fgsm"',
         "line 2, attacks: No key of an experiment named 'attacks'. Did",
     ),
+    "a number too long": ("images = 1" + 5000 * "0", "is not TOML: Exceeds the limit"),
+    "too many brackets": ("images = " + 5000 * "[", "is not TOML: maximum recursion depth exceeded"),
     "a word for a number": ('images = "many"', "line 1, images: expected a valid integer or 'all', but got 'many'"),
     "no image": ("# few\nimages = 0", "line 2, images: expected greater than 0 or 'all', but got 0"),
     "a negative seed": ("seed = [0, -1]", "line 1, seed: expected greater than or equal to 0, but got -1"),
@@ -110,6 +114,20 @@ def test_the_lists_of_a_file_are_crossed_and_what_was_run_is_written_beside_the_
         assert "Records of its cells in results: 12 ok." in shown
     assert run(monkeypatch, "run", str(written)) == 0
     assert {path: path.read_bytes() for path in (folder / "results").rglob("*") if path.is_file()} == before
+
+
+def test_an_experiment_with_an_attack_of_a_plugin_is_shown_with_that_plugin(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(registry, "_from_files", dict(registry._from_files))
+    (folder / "experiment.toml").write_text('attack = "counted"')
+    plugin = str(ROOT / "tests" / "plugin" / "counted.py")
+    assert run(monkeypatch, "show", "experiment.toml", "--plugin", plugin) == 0
+    assert "Records of its cells in results: none." in capsys.readouterr().out
+
+
+def test_a_seed_given_twice_is_computed_once() -> None:
+    assert seeds_of("1,0,1") == [1, 0]
 
 
 def test_an_option_goes_before_the_file_even_if_what_the_file_says_is_wrong(
@@ -209,10 +227,10 @@ class Forecaster:
 
     def __call__(self, plan: Plan, store: Store) -> Forecast:
         times = dict.fromkeys(plan.tasks, self.seconds)
-        return Forecast(times, times, frozenset(), 0.0, 0.0)
+        return Forecast(times, times, {}, frozenset(), 0.0, 0.0)
 
 
-@pytest.mark.parametrize("text", ["soon", "2", "0h", "1h2h", "h"])
+@pytest.mark.parametrize("text", ["soon", "2", "0h", "1h2h", "h", 400 * "9" + "h"])
 def test_a_time_that_is_none_is_refused(
     text: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -184,6 +184,8 @@ def test_a_limit_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("BENCH_CACHE_LIMIT", text)
     with pytest.raises(InputError, match="BENCH_CACHE_LIMIT"):
         tensor_cache.cache_limit()
+    with pytest.raises(InputError, match="BENCH_CACHE_LIMIT"):
+        cached("things", {"a": "1"}, lambda: pytest.fail("this is made in vain"))
 
 
 def test_two_mappings_have_one_checksum_only_if_they_are_equal() -> None:

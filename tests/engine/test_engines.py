@@ -328,6 +328,12 @@ class TestJobs:
         assert [one.record.status for one in done] == ["error", "error"]
         assert len(script.submitted) == 1
 
+    def test_jobs_whose_records_never_come_stop_the_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("bench.engine.jobs._PATIENCE", 0.0)
+        monkeypatch.setattr(Job, "__call__", lambda job: None)
+        with pytest.raises(InputError, match=r"left no record of counted × none.*see the same folder"):
+            Scripted([], []).run(planned(tmp_path, "counted", "none"), tmp_path)
+
     def test_a_job_that_cannot_compute_anything_stops_the_run(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="No module named bench"):
             Scripted([Ending("failed", "No module named bench")], []).run(

@@ -11,6 +11,7 @@ from bench.engine import estimate as module
 from bench.engine.estimate import Forecast, _Here, estimate
 from bench.engine.plan import CellTask, LatencyTask, Plan, plan
 from bench.engine.setting import Setting
+from bench.plugins.registry import make_attack
 from bench.records.schema import Latency
 from bench.records.store import Store
 
@@ -86,7 +87,32 @@ def test_images_that_were_crafted_before_cost_nothing(store: Store) -> None:
 
 def test_workers_share_the_work_but_no_task(store: Store) -> None:
     tasks = [LatencyTask("d", "m", name, SETTING) for name in "abc"]
-    forecast = Forecast(dict(zip(tasks, (1.0, 2.0, 9.0), strict=True)), {}, frozenset(), 5.0, 100.0)
+    forecast = Forecast(dict(zip(tasks, (1.0, 2.0, 9.0), strict=True)), {}, {}, frozenset(), 5.0, 100.0)
     assert forecast.total(1) == 17
     assert forecast.total(2) == 14
-    assert Forecast({}, {}, frozenset(), 5.0, 1.0).total(1) == 0
+    assert Forecast({}, {}, {}, frozenset(), 5.0, 1.0).total(1) == 0
+
+
+def test_a_task_needs_what_it_shares_with_others_until_one_of_them_has_made_it(store: Store) -> None:
+    record = outcome("fgsm", "adversarial-training", "oblivious", facts(0.5, n=20), images=20, dataset="photos")
+    store.save(replace(record, seconds={"attack": 2.0, "learn": 0.0}, training={"seconds": 70.0}))
+    forecast = estimate(planned(store, "fgsm", "adversarial-training"), store)
+    task, other = (
+        task for task in forecast.seconds if isinstance(task, CellTask) and task.cell.defense == "adversarial-training"
+    )
+    assert set(forecast.shared[task]) == set(forecast.shared[other])
+    images, training = forecast.shared[task]
+    own = forecast.own[task]
+    assert forecast.needed(task, ()) == pytest.approx(own + forecast.shared[task][images] + 140)  # at half the speed
+    assert forecast.needed(task, {images}) == pytest.approx(own + 140)
+    assert forecast.needed(task, {images, training}) == own
+
+
+def test_an_attack_that_says_nonsense_of_its_steps_is_left_to_its_cell(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = planned(store, "ifgsm:steps=7", "none")
+    attack = make_attack("ifgsm")
+    object.__setattr__(attack, "steps", "many")
+    monkeypatch.setattr(module, "make_attack", lambda text, effort: attack)
+    assert costs(estimate(whole, store))["none", "oblivious"] == pytest.approx(4 * 10 * FORWARD)

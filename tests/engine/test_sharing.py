@@ -15,6 +15,12 @@ from typing import Any
 import pytest
 
 from bench.core.locks import ProcessLock
+from bench.engine.plan import CellTask
+from bench.engine.queue import PAUSE, TaskQueue
+from bench.engine.setting import Setting
+from bench.engine.task import failure
+from bench.records.schema import Cell
+from bench.records.store import Store
 
 COUNTED = Path(__file__).parent.parent / "plugin" / "counted.py"
 ATTACKS = ",".join(f"counted:eps={eps}" for eps in (0.02, 0.05, 0.1))
@@ -72,9 +78,24 @@ def test_runs_at_once_compute_nothing_twice_and_end_with_the_records_of_one(
     assert records(tmp_path) == records(single)
     assert work_done(tmp_path) == work_done(single)
     assert set(work_done(tmp_path).values()) == {1}
-    owners = {line.split()[0] for line in (tmp_path / "log").read_text().splitlines()}
-    assert len(owners) > 1, "one run did all the work"
     assert not list((tmp_path / "results" / ".claims").iterdir())
+
+
+def test_a_run_leaves_out_what_another_has_claimed_and_takes_its_record(tmp_path: Path) -> None:
+    setting, cells = Setting("d", "m"), [Cell("d", "m", name, "none", "oblivious") for name in ("fgsm", "pgd")]
+    tasks = [CellTask(cell, setting) for cell in cells]
+    first, second = (TaskQueue(tasks, Store(tmp_path)) for _ in range(2))
+    assert first.next(None, []) == tasks[0]
+    assert second.next(None, []) == tasks[1], "it begins a column of its own"
+    assert second.next(tasks[1], [tasks[1]]) is None
+    done = failure(tasks[0], "error", "as asked")
+    first.finish(done)
+    time.sleep(PAUSE)
+    assert second.next(tasks[1], [tasks[1]]) == done
+    assert not second
+    first.close()
+    second.close()
+    assert not list((tmp_path / ".claims").iterdir())
 
 
 def test_the_cells_of_a_run_that_is_killed_are_taken_over(single: Path, tmp_path: Path) -> None:
