@@ -151,8 +151,10 @@ class MatrixOptions(InputOptions, EngineOptions):
         from bench.engine.prepare import check_precision
 
         aim = f"targeted:{self.target}" if self.target is not None else "targeted" if self.targeted else "untargeted"
-        check_precision(self.precision, self.device)
-        return replace(super().setting(), images=image_count(self.images), goal=aim, precision=self.precision)
+        setting = super().setting()
+        if self.engine == "local":
+            check_precision(self.precision, setting.device)
+        return replace(setting, images=image_count(self.images), goal=aim, precision=self.precision)
 
     def checked_device(self) -> str:
         """The first of the devices; only the engine knows whether another machine has it."""

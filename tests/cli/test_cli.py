@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from bench.cli.listing import loader_summaries
 from bench.cli.main import main
+from bench.cli.options import MatrixOptions
 from bench.data.load import DATASETS
 from bench.models import MODELS
 
@@ -169,6 +170,7 @@ def damaged(folder: Path) -> dict[str, Path]:
         (["--target", "²"], "²"),
         (["--target", "zebra"], "zebra"),
         (["--device", "abacus"], "abacus"),
+        (["--device", "abacus", "--precision", "bfloat16"], "abacus"),
         (["--results", "locked/results"], "locked"),
         (["--plugin", "absent.py"], "absent.py"),
         (["--attack", ""], "Expected at least one attack"),
@@ -188,6 +190,11 @@ def test_bad_input_is_refused_before_any_work_with_exit_code_2(
     monkeypatch.chdir(tmp_path)
     assert message in refusal(words, monkeypatch, capsys)
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_only_the_machine_that_computes_is_asked_for_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: False)
+    assert MatrixOptions(engine="slurm", device="cuda", precision="bfloat16").setting().precision == "bfloat16"
 
 
 def refusal(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
