@@ -40,7 +40,7 @@ def make_outcome(
         defense=describe_defense(cell.defense, protected),
         facts=facts,
         queries=count_queries(attacked),
-        warnings=warnings_of(facts, testbed.classes),
+        warnings=warnings_of(facts, testbed.classes) + in_bfloat16(testbed),
         fingerprints=cell_fingerprints(attack, protected.defense, testbed, cell.tier),
         provenance=environment(testbed, draws if protected.model.random else 1),
         training={name: round(value, 3) for name, value in protected.cost.items()},
@@ -101,6 +101,11 @@ def count_queries(attacked: Crafted) -> dict[str, float]:
         queries[f"{name}_mean"] = round(float(of_attacked.mean()), 3) if len(of_attacked) else 0.0
         queries[f"{name}_max"] = float(of_attacked.max()) if len(of_attacked) else 0.0
     return queries
+
+
+def in_bfloat16(testbed: Testbed) -> list[str]:
+    """A warning where images were crafted in bfloat16: a success that float32 does not confirm is lost."""
+    return ["crafted in bfloat16: float32 may find more"] if testbed.setting.precision == "bfloat16" else []
 
 
 def network_form(testbed: Testbed) -> str:

@@ -117,7 +117,9 @@ def _adaptive(
         if view not in testbed.networks
     }
     if not views:
-        return bare
+        if protected.model in testbed.networks or protected.defense.sees_originals:
+            return bare
+        own, views = {"defended": protected.model}, {"defended": partial(through, "defended")}
     if isinstance(attack, UniversalAttack):
         crafted = {BARE: bare} | {name: view(testbed.rows) for name, view in views.items()}
         return one_for_all(attack, crafted, applied, protected, testbed)

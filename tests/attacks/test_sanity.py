@@ -85,7 +85,7 @@ def test_a_larger_budget_is_not_weaker_and_a_much_larger_one_is_stronger(attack:
         ("sparse-rs-patch:area=0.07,queries", (1, 30, 150)),
         ("pixel:pixels=3,generations", (0, 4, 16)),
         ("corner-pixel:share", (0.05, 0.2, 1)),
-        ("greedyfool:pixels=2,steps", (1, 4, 16)),
+        ("greedyfool:pixels=2,steps=4,exchanges", (0, 4, 40)),
     ],
 )
 def test_more_steps_are_not_weaker_and_many_are_stronger_than_few(attack: str, values: tuple[float, ...]) -> None:

@@ -265,6 +265,28 @@ def test_no_view_of_a_defense_takes_the_place_of_the_bare_model(attack: str) -> 
     assert 1 in facts.noted["through bare"]
 
 
+@dataclass(frozen=True)
+class OnlyBare(Defense):
+    """Offers nothing but the model without it."""
+
+    kind = "trained"
+    title = "Only bare"
+
+    def protect(self, model: Classifier, learned: Artifact) -> Classifier:
+        return Undefended(model)
+
+    def attacker_views(self, model: Classifier, learned: Artifact) -> dict[str, Classifier]:
+        return {"bare": model}
+
+
+def test_a_defense_that_offers_only_the_bare_model_is_attacked_itself() -> None:
+    cell = replace(CELL, attack="ifgsm:eps=1/255,steps=1", defense="only-bare")
+    testbed = testbed_of(SETTING)
+    facts = evaluate(cell, testbed, at_work(OnlyBare(), testbed), lambda share, doing: None).outcome.facts
+    assert facts is not None
+    assert "through defended" in facts.noted
+
+
 def test_all_images_of_a_universal_attack_have_the_same_patch() -> None:
     attack = "patch:quick,steps=5,restarts=2,rotation=0,scale=1:1,shape=square,area=0.05,location=fixed,at=4:6"
     done = run_cell(replace(CELL, attack=attack), SETTING, lambda share, doing: None)

@@ -122,6 +122,7 @@ def test_a_cell_crafted_in_bfloat16_is_counted_in_float32_and_says_so() -> None:
     logits = done.protected.model(done.attacked.adversarial, testbed.streams)
     assert outcome.facts.defended_attacked == (logits.argmax(1) == testbed.labels).double().tolist()
     assert outcome.provenance["network"].startswith("bfloat16")
+    assert any(warning.startswith("crafted in bfloat16") for warning in outcome.warnings)
     plain = run_cell(CELL, SETTING, lambda share, doing: None).outcome
     assert plain.provenance["network"] == "float32, batch norms folded, channels last"
     assert plain.facts is not None
