@@ -41,13 +41,14 @@ class Placement:
 
 
 @cache
-def _benchmarks() -> tuple[Benchmark, ...]:
-    return tuple(map(load_benchmark, benchmark_names()))
+def _benchmarks(names: tuple[str, ...]) -> tuple[Benchmark, ...]:
+    return tuple(map(load_benchmark, names))
 
 
 def benchmark_of(cells: Iterable[Cell]) -> Benchmark | None:
     """The benchmark that has any of these cells, None if there is none."""
-    return next((one for cell in cells for one in _benchmarks() if one.has(cell)), None)
+    benchmarks = _benchmarks(tuple(benchmark_names()))
+    return next((one for cell in cells for one in benchmarks if one.has(cell)), None)
 
 
 class Evidence:
