@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from bench.core.text import escape_markdown, markdown_table
@@ -28,6 +28,8 @@ worst case an image counts only if it survives every attack. A rank is one more 
 beyond the paired interval, with Holm's correction for the number of rows; what is not better than no defense is below
 that line. No flag means that no check fired, never that a defense is robust.
 """
+INLINE = 40_000
+"""Boards that no benchmark is about stand in README.md if they have fewer characters than this."""
 _MEASURES = {
     "attacked_accuracy": "attacked",
     "delta": "δ",
@@ -68,6 +70,9 @@ def _readme(boards: Sequence[Board], unknown: Sequence[Outcome]) -> str:
     if answers and not answers[0].board.benchmark:
         parts.append("No benchmark has records yet. These are the largest comparisons so far.\n")
     parts += map(_answer, answers)
+    if boards and not any(board.benchmark for board in boards):
+        whole = "\n".join(_by_model(boards))
+        parts += [whole] if len(whole) < INLINE else []
     if boards:
         parts.append("## Every number\n\nEvery cell, with the commands that compute them:\n")
         models = dict.fromkeys((one.conditions.dataset, one.conditions.model) for one in boards)
@@ -81,6 +86,13 @@ def _readme(boards: Sequence[Board], unknown: Sequence[Outcome]) -> str:
         parts.append("## Cells whose attack could not be made\n")
         parts.append(_bullets(map(failure_line, unknown)))
     return "\n".join(parts)
+
+
+def _by_model(boards: Sequence[Board]) -> Iterator[str]:
+    """Whole boards under the exact names of their data set and model."""
+    for names, group in groupby(boards, key=lambda one: (one.conditions.dataset, one.conditions.model)):
+        yield f"## {escape_markdown(' · '.join(names))}\n"
+        yield from (_board(board, "###") for board in group)
 
 
 def _slug(heading: str) -> str:
@@ -113,8 +125,8 @@ def _flags(flags: Sequence[Flag]) -> str:
     return ", ".join(f"**{one.id} {one.title}**" if one.colour == "red" else one.id for one in flags)
 
 
-def _board(board: Board) -> str:
-    parts = [f"## {escape_markdown(board.name)}\n", f"{escape_markdown(board.description)}\n", _defenses(board)]
+def _board(board: Board, heading: str = "##") -> str:
+    parts = [f"{heading} {escape_markdown(board.name)}\n", f"{escape_markdown(board.description)}\n", _defenses(board)]
     notes = [f"({number}) {note}" for number, note in enumerate(board.footnotes, 1)] + list(board.remarks)
     notes += [f"{flag.id} {rows}: {flag.title}. {flag.text}" for flag, rows in raised(board)]
     if notes:

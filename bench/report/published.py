@@ -22,7 +22,8 @@ def board_json(boards: Sequence[Board]) -> str:
 
     A cell without an attack is the worst case over all attacks of its tier.
     """
-    return json.dumps({"form": BOARD_FORM, "boards": list(map(_board, boards))}, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps({"form": BOARD_FORM, "boards": list(map(_board, boards))}, indent=1, ensure_ascii=False)
+    return text.replace("<", "\\u003c") + "\n"  # harmless where a page takes it in
 
 
 def _board(board: Board) -> dict[str, Any]:

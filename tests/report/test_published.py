@@ -34,6 +34,14 @@ def test_board_json_has_the_numbers_of_the_records_in_percent(tmp_path: Path) ->
     assert number["text"] == "40.0"
 
 
+def test_no_markup_of_a_plugin_stands_in_board_json(tmp_path: Path) -> None:
+    folder = saved(tmp_path, *LGS, outcome("patch", "jpeg", "adaptive", None, reason="<script>alert(1)</script>"))
+    (folder / "site").mkdir()
+    text = generate(folder)[folder / "site" / "board.json"]
+    assert "<" not in text
+    assert "<script>alert(1)</script>" in "".join(json.loads(text)["boards"][0]["footnotes"])
+
+
 def test_a_cell_that_failed_has_no_value_and_says_why(tmp_path: Path) -> None:
     tree = site(saved(tmp_path, *LGS, outcome("patch", "jpeg", "adaptive", None)), "board.json")
     (cell,) = [c for c in tree["boards"][0]["cells"] if c["defense"] == "jpeg" and c["attack"] == "patch"]

@@ -591,6 +591,14 @@ def test_the_page_of_a_deleted_record_is_deleted(tmp_path: Path) -> None:
     assert not obsolete.exists()
 
 
+def test_boards_that_no_benchmark_is_about_stand_whole_in_the_readme_of_a_small_folder(tmp_path: Path) -> None:
+    failed = outcome("fgsm", "lgs", "oblivious", None, dataset="folder:mine")
+    folder = saved(tmp_path, failed, *both("patch", "lgs", 0.2, 0.2, dataset="folder:mine"))
+    text = generate(folder)[folder / "README.md"]
+    section = text[text.index("## folder:mine · photos-cnn") :]
+    assert "fgsm on lgs (oblivious): timeout" in section
+
+
 def test_the_model_with_the_most_cells_comes_first() -> None:
     other = both("patch", "none", 0.2, 0.2, dataset="digits")
     assert [one.conditions.dataset for one in make_boards([*other, *LGS])[0]] == ["cifar10", "digits"]
