@@ -166,7 +166,7 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         arguments = (theirs, self._plugins, self._workers)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        with _passive_waiting():
+        with _short_spinning():
             self._process.start()
         theirs.close()  # so that the end of the process shows as the end of the pipe
 
@@ -230,14 +230,15 @@ class _Worker:
 
 
 @contextmanager
-def _passive_waiting() -> Iterator[None]:
-    """Processes that start here let a thread sleep that waits for others, unless the user says how it should wait.
+def _short_spinning() -> Iterator[None]:
+    """Threads of processes that start here soon sleep while they wait, unless the user says how they should wait.
 
     On a busy machine, threads that spin take the cores from those that they are waiting for.
     """
-    name = "OMP_WAIT_POLICY"
-    given = name in os.environ
-    os.environ.setdefault(name, "PASSIVE")
+    name = "GOMP_SPINCOUNT"
+    given = name in os.environ or "OMP_WAIT_POLICY" in os.environ
+    if not given:
+        os.environ[name] = "10000"
     try:
         yield
     finally:

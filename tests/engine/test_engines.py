@@ -20,7 +20,7 @@ from bench.engine.jobs import Ending, Job
 from bench.engine.plan import CellTask, Plan, plan
 from bench.engine.setting import Setting
 from bench.engine.task import Done
-from bench.engine.workers import _passive_waiting, load_plugins
+from bench.engine.workers import _short_spinning, load_plugins
 from bench.errors import InputError
 from bench.plugins import registry
 from bench.records.schema import Outcome
@@ -99,14 +99,15 @@ class TestLocal:
         monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
         assert devices_of("cuda") == ("cuda",)
 
-    def test_workers_wait_passively_unless_the_user_says_otherwise(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_workers_spin_shortly_unless_the_user_says_how_to_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-        with _passive_waiting():
-            assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
-        assert "OMP_WAIT_POLICY" not in os.environ
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+        with _short_spinning():
+            assert os.environ["GOMP_SPINCOUNT"] == "10000"
+        assert "GOMP_SPINCOUNT" not in os.environ
         monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-        with _passive_waiting():
-            assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+        with _short_spinning():
+            assert "GOMP_SPINCOUNT" not in os.environ
 
 
 FAULTS = {
