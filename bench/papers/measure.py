@@ -14,7 +14,8 @@ from bench.papers.reported import Query, ReportedSetting
 from bench.papers.training_time import training_increase
 from bench.records import metrics
 from bench.records.format import Formatted, format_failure, format_share
-from bench.records.metrics import Design, Estimate
+from bench.records.intervals import Estimate
+from bench.records.metrics import Design
 from bench.records.samples import Sample, group_by_conditions
 from bench.records.schema import Cell, Facts, Latency, Outcome
 

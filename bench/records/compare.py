@@ -12,7 +12,8 @@ from bench.core.identity import without_hashes
 from bench.core.text import escape_markdown, markdown_table, signed
 from bench.errors import InputError
 from bench.plugins.specs import check_known
-from bench.records.metrics import NOTHING, Design, Estimate, attacked_accuracy, difference, per_image
+from bench.records.intervals import NOTHING, Estimate, difference
+from bench.records.metrics import Design, attacked_accuracy, per_image
 from bench.records.samples import design_of
 from bench.records.schema import Cell, Facts, Outcome, split_words
 from bench.records.store import Store

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from bench.core.text import plain, signed
-from bench.records.metrics import Estimate
+from bench.records.intervals import Estimate
 from bench.records.schema import Outcome
 
 DASH = "–"

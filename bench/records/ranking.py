@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from bench.records.metrics import Comparison, PerImage
+from bench.records.intervals import Comparison, PerImage
 
 LEVEL = 0.05
 """The chance that a row is set apart from any other row although they are equally good."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bench.core.text import plain
-from bench.records.metrics import Design, PerImage, per_image, worst_case
+from bench.records.intervals import PerImage
+from bench.records.metrics import Design, per_image, worst_case
 from bench.records.schema import Cell, Facts, Outcome, PluginRecord, Tier
 
 DEMONSTRATION = "photos"

@@ -7,7 +7,8 @@ from statistics import median
 
 from bench.core.text import plain
 from bench.records.format import Formatted, format_duration, format_failure, format_ratio, format_share
-from bench.records.metrics import Estimate, certified_accuracy, rejection_clean
+from bench.records.intervals import Estimate
+from bench.records.metrics import certified_accuracy, rejection_clean
 from bench.records.schema import TIERS, Facts, Tier
 from bench.report.board import WORST_CASE, Column, Entry, EntryKey
 from bench.report.evidence import Evidence

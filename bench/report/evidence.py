@@ -9,7 +9,8 @@ from functools import cache, cached_property
 from bench.benchmarks.named import Benchmark, benchmark_names, load_benchmark
 from bench.core.text import plain
 from bench.records.format import DASH
-from bench.records.metrics import Design, PerImage, difference, mean, per_image
+from bench.records.intervals import PerImage, difference, mean
+from bench.records.metrics import Design, per_image
 from bench.records.ranking import better_than, ranks
 from bench.records.samples import Conditions, Sample, Samples, design_of, worst_case_of
 from bench.records.schema import TIERS, Cell, Facts, Latency, Outcome, PluginRecord, Tier

@@ -9,7 +9,8 @@ from itertools import permutations
 from typing import Literal
 
 from bench.records.format import format_gap
-from bench.records.metrics import Comparison, Estimate, difference, per_image
+from bench.records.intervals import Comparison, Estimate, difference
+from bench.records.metrics import per_image
 from bench.records.samples import Sample, Samples
 from bench.records.schema import Latency, PluginRecord
 

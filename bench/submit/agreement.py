@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from bench.records.metrics import Estimate, difference, per_image
+from bench.records.intervals import Estimate, difference
+from bench.records.metrics import per_image
 from bench.records.schema import Cell, Facts
 
 COMPARED_FACTS = [field.name for field in fields(Facts) if field.name not in ("index", "label", "noted")]

@@ -30,6 +30,7 @@ PLUGINS = Path(__file__).parent.parent / "plugin"
 COUNTED, FAULTY = PLUGINS / "counted.py", PLUGINS / "faulty.py"
 SETTING = Setting("photos:train=2,test=2,crop=16", "photos-cnn", images=6)
 ATTACKS = ",".join(f"counted:eps={eps}" for eps in (0.02, 0.05, 0.1))
+RAY, SUBMITIT = "needs the extra ray, which dev brings", "needs the extra slurm, which dev brings"
 UNSTEADY = ("seconds", "date", "training", "checksum")
 
 
@@ -137,7 +138,7 @@ def check_faults(engine: Engine, folder: Path, killed_job: str) -> None:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Of a cluster of two nodes with a GPU each, neither of which is real."""
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason=RAY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -190,7 +191,7 @@ class TestRay:
         assert all(path.read_bytes() == content for path, content in before.items() if b'"ok"' in content)
 
     def test_a_cluster_that_is_not_there_is_an_error_of_one_line(self, tmp_path: Path) -> None:
-        pytest.importorskip("ray")
+        pytest.importorskip("ray", reason=RAY)
         from bench.engine.on_ray import Ray
 
         with pytest.raises(InputError, match=r"Ray cannot be reached at 127.0.0.1:1"):
@@ -201,17 +202,17 @@ class TestSlurm:
     """submitit's local executor, and submitit with a Slurm that is not real."""
 
     def test_twelve_cells_give_the_records_of_this_machine(self, expected: dict[str, Any], tmp_path: Path) -> None:
-        slurm = pytest.importorskip("bench.engine.slurm")
+        slurm = pytest.importorskip("bench.engine.slurm", reason=SUBMITIT)
         done = computed(slurm.Slurm(cluster="local", cells_per_job=4), planned(tmp_path), tmp_path)
         assert len(done) == 12
         assert records(tmp_path) == expected
 
     def test_a_job_that_dies_hangs_or_runs_out_of_memory_costs_its_own_cell(self, tmp_path: Path) -> None:
-        slurm = pytest.importorskip("bench.engine.slurm")
+        slurm = pytest.importorskip("bench.engine.slurm", reason=SUBMITIT)
         check_faults(slurm.Slurm(cluster="local"), tmp_path, "its Slurm job")
 
     def test_the_options_reach_sbatch_and_the_array_is_capped(self, tmp_path: Path) -> None:
-        slurm = pytest.importorskip("bench.engine.slurm")
+        slurm = pytest.importorskip("bench.engine.slurm", reason=SUBMITIT)
         from submitit.slurm.test_slurm import mocked_slurm
 
         with mocked_slurm():
@@ -237,7 +238,7 @@ class TestSlurm:
         ],
     )
     def test_slurm_is_asked_why_a_job_ended(self, state: str, how: str, status: str, tmp_path: Path) -> None:
-        slurm = pytest.importorskip("bench.engine.slurm")
+        slurm = pytest.importorskip("bench.engine.slurm", reason=SUBMITIT)
         from submitit.slurm.test_slurm import mocked_slurm
 
         with mocked_slurm() as mock:
@@ -254,13 +255,13 @@ class TestSlurm:
         assert state.split()[0] in ending.reason
 
     def test_without_slurm_the_engine_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        slurm = pytest.importorskip("bench.engine.slurm")
+        slurm = pytest.importorskip("bench.engine.slurm", reason=SUBMITIT)
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(InputError, match="no srun"):
             slurm.Slurm().submit([job(tmp_path)], Store(tmp_path))
 
     def test_a_job_that_is_preempted_submits_itself_again(self, tmp_path: Path) -> None:
-        pytest.importorskip("submitit")
+        pytest.importorskip("submitit", reason=SUBMITIT)
         again = job(tmp_path).checkpoint()
         assert again.function == job(tmp_path)
 

@@ -31,7 +31,7 @@ STREAMS = Streams.of(0, torch.arange(2))
 @pytest.fixture(scope="module")
 def hugging_face(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two tiny image classifiers of transformers with random weights, in folders."""
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="needs the extra hf")
     transformers.utils.logging.disable_progress_bar()
     vit = transformers.ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=48, patch_size=16,
@@ -255,7 +255,7 @@ class TestTimm:
 @pytest.fixture(scope="module")
 def timm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny network of timm in a folder, as its hub has them."""
-    timm = pytest.importorskip("timm")
+    timm = pytest.importorskip("timm", reason="needs the extra timm")
     folder = tmp_path_factory.mktemp("timm")
     network = timm.create_model("test_resnet", num_classes=4)
     save_file(network.state_dict(), folder / "model.safetensors")

@@ -14,8 +14,9 @@ import pytest
 from scipy.stats import binomtest
 
 from bench.errors import InputError
-from bench.records import metrics
-from bench.records.metrics import Design, PerImage, difference, mean, worst_case
+from bench.records import intervals, metrics
+from bench.records.intervals import PerImage, difference, mean
+from bench.records.metrics import Design, worst_case
 from bench.records.schema import Cell, Facts, Outcome, PluginRecord
 from bench.records.store import Store
 from bench.report.frame import load_results
@@ -230,9 +231,9 @@ def test_intervals_over_a_few_trainings_hold_what_new_trainings_would_give(train
         return PerImage(np.arange(300), table.mean(0), trainings=table)
 
     pairs = [(row(), row()) for _ in range(60)]
-    estimates = [metrics.mean(one) for one, _ in pairs]
+    estimates = [intervals.mean(one) for one, _ in pairs]
     assert sum(one.low <= 0.5 <= one.high for one in estimates) >= 55
-    assert sum(metrics.Comparison(*pair).p_value < 0.05 for pair in pairs) <= 5
+    assert sum(intervals.Comparison(*pair).p_value < 0.05 for pair in pairs) <= 5
 
 
 def test_resampled_means_do_not_depend_on_the_order_of_a_sum() -> None:
@@ -257,7 +258,7 @@ def test_crops_of_ten_photographs_count_as_ten() -> None:
     assert alone is not None
     assert clustered is not None
     assert clustered.value == alone.value
-    assert (clustered.low, clustered.high) == metrics.wilson(alone.value, 10)
+    assert (clustered.low, clustered.high) == intervals.wilson(alone.value, 10)
 
 
 def test_the_interval_over_photographs_covers_the_mean_of_new_photographs() -> None:

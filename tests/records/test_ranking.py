@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.records.metrics import PerImage, mean
+from bench.records.intervals import PerImage, mean
 from bench.records.ranking import better_than, holm, ranks
 
 

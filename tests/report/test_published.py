@@ -51,7 +51,7 @@ def test_a_cell_that_failed_has_no_value_and_says_why(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def schema(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema = pytest.importorskip("jsonschema", reason="the extra dev brings it")
     form = site(saved(tmp_path_factory.mktemp("results"), *LGS), "record.schema.json")
     jsonschema.Draft202012Validator.check_schema(form)
     return jsonschema.Draft202012Validator(form)

@@ -11,7 +11,8 @@ from typing import Any
 from bench.core.text import plain
 from bench.plugins.registry import Kind
 from bench.records.command import FEWEST_CURVE_VALUES
-from bench.records.metrics import MEASURES, Estimate
+from bench.records.intervals import Estimate
+from bench.records.metrics import MEASURES
 from bench.records.samples import Sample
 from bench.records.schema import TIERS, Tier
 from bench.report.charts.svg import Panel, Series, line_chart, round_step
