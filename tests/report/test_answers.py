@@ -101,7 +101,7 @@ def test_every_defense_is_a_dot_with_its_interval_and_the_number_of_its_row() ->
 
 def test_nothing_is_above_the_frontier() -> None:
     points = [(90.0, 10.0), (80.0, 40.0), (85.0, 30.0), (70.0, 35.0), (95.0, 0.0)]
-    assert frontier(points)[1::2] == [(95.0, 0.0), (90.0, 10.0), (85.0, 30.0), (80.0, 40.0)]
+    assert frontier(points)[::2] == [(95.0, 0.0), (90.0, 10.0), (85.0, 30.0), (80.0, 40.0)]
 
 
 @pytest.mark.parametrize(

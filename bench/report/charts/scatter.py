@@ -90,14 +90,14 @@ def scatter(answer: BoardAnswer, alone: bool = False) -> str:
 
 
 def frontier(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The corners of the line above which there is nothing: no point is better in both numbers."""
+    """The corners of the line above which there is nothing, from its first point: none is better in both numbers."""
     corners: list[tuple[float, float]] = []
     best = -math.inf
     for clean, attacked in sorted(points, key=lambda one: (-one[0], -one[1])):
         if attacked > best:
             corners += [(clean, max(best, 0.0)), (clean, attacked)]
             best = attacked
-    return corners
+    return corners[1:]  # down to the axis it would look like an interval
 
 
 def _kind(row: Row, answer: BoardAnswer) -> str:
